@@ -1,0 +1,334 @@
+//! `/v1/webhook_deliveries`: what became of events, try by try.
+
+use axum::{
+    Json,
+    extract::{OriginalUri, State},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+use validator::Validate;
+
+use super::{
+    ApiState,
+    auth::{Caller, WebhooksRead, WebhooksWrite},
+    events::Event,
+    extract::{Body, DeliveryId, Faults, Path, Query, RequestBody},
+    page::{self, Page},
+    problem::{
+        BadRequest, Conflict, Forbidden, InternalError, NotFound, PayloadTooLarge, Problem, ServiceUnavailable,
+        Unauthorized, UnsupportedMediaType, ValidationError,
+    },
+};
+use crate::{
+    domain::{
+        delivery::{AttemptTrigger, DeliveryStatus},
+        event_id::EventId,
+        outcome::ErrorWord,
+        timestamp::Timestamp,
+    },
+    store::{
+        deliveries::{self, DeliveryQuery},
+        queue::{self, Taken},
+    },
+};
+
+/// One event owed to one webhook.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Delivery {
+    id: Uuid,
+    object: DeliveryObject,
+    webhook_id: Uuid,
+    #[schema(value_type = String, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    event_id: EventId,
+    event_type: String,
+    #[schema(value_type = Event)]
+    payload: Box<RawValue>,
+    status: DeliveryStatus,
+    #[schema(minimum = 0)]
+    attempt_count: i32,
+    #[schema(required, minimum = 100, maximum = 599)]
+    response_status: Option<i32>,
+    #[schema(required, max_length = 4096)]
+    response_body: Option<String>,
+    #[schema(required)]
+    error: Option<ErrorWord>,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    next_attempt_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    delivered_at: Option<Timestamp>,
+}
+
+/// The discriminator of a delivery.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum DeliveryObject {
+    WebhookDelivery,
+}
+
+impl From<deliveries::Delivery> for Delivery {
+    fn from(delivery: deliveries::Delivery) -> Self {
+        let deliveries::Delivery {
+            id,
+            webhook_id,
+            event_id,
+            event_type,
+            payload,
+            status,
+            attempt_count,
+            next_attempt_at,
+            response_status,
+            response_body,
+            error,
+            created_at,
+            delivered_at,
+        } = delivery;
+        Self {
+            id,
+            object: DeliveryObject::WebhookDelivery,
+            webhook_id,
+            event_id,
+            event_type,
+            payload,
+            status,
+            attempt_count,
+            response_status,
+            response_body,
+            error,
+            next_attempt_at,
+            created_at,
+            delivered_at,
+        }
+    }
+}
+
+/// One HTTP try of a delivery.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Attempt {
+    #[schema(minimum = 1)]
+    number: i32,
+    trigger: AttemptTrigger,
+    #[schema(value_type = String, format = DateTime)]
+    started_at: Timestamp,
+    #[schema(minimum = 0)]
+    duration_ms: i64,
+    #[schema(required, minimum = 100, maximum = 599)]
+    response_status: Option<i32>,
+    #[schema(required, max_length = 4096)]
+    response_body: Option<String>,
+    #[schema(required)]
+    error: Option<ErrorWord>,
+}
+
+impl From<deliveries::Attempt> for Attempt {
+    fn from(attempt: deliveries::Attempt) -> Self {
+        let deliveries::Attempt {
+            number,
+            trigger,
+            started_at,
+            duration_ms,
+            response_status,
+            response_body,
+            error,
+        } = attempt;
+        Self {
+            number,
+            trigger,
+            started_at,
+            duration_ms,
+            response_status,
+            response_body,
+            error,
+        }
+    }
+}
+
+/// Body for POST /v1/webhook_deliveries/{id}/retry.
+#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryDelivery {}
+
+impl RequestBody for RetryDelivery {
+    type Parsed = ();
+    const OPTIONAL: bool = true;
+
+    fn parse(self, _: &ApiState, _: &mut Faults) -> Option<()> {
+        let Self {} = self;
+        Some(())
+    }
+}
+
+/// Query of GET /v1/webhook_deliveries.
+#[derive(Debug, Deserialize, IntoParams, Validate)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListDeliveriesQuery {
+    webhook_id: Option<Uuid>,
+    status: Option<DeliveryStatus>,
+    #[param(max_length = 64)]
+    #[validate(length(max = 64))]
+    event_type: Option<String>,
+    #[param(value_type = Option<String>, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    event_id: Option<EventId>,
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_after: Option<Timestamp>,
+    #[param(value_type = Option<String>, format = DateTime)]
+    created_before: Option<Timestamp>,
+    #[serde(default = "ListDeliveriesQuery::limit_default")]
+    #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
+    #[validate(range(min = 1, max = 200))]
+    limit: u32,
+    after: Option<Uuid>,
+}
+
+impl ListDeliveriesQuery {
+    fn limit_default() -> u32 {
+        50
+    }
+}
+
+/// Query of GET /v1/webhook_deliveries/{id}/attempts.
+#[derive(Debug, Deserialize, IntoParams, Validate)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListAttemptsQuery {
+    #[serde(default = "ListAttemptsQuery::limit_default")]
+    #[param(required = false, minimum = 1, maximum = 200, default = 200, value_type = i32)]
+    #[validate(range(min = 1, max = 200))]
+    limit: u32,
+    #[param(minimum = 1)]
+    #[validate(range(min = 1))]
+    after: Option<i32>,
+}
+
+impl ListAttemptsQuery {
+    fn limit_default() -> u32 {
+        200
+    }
+}
+
+#[utoipa::path(
+    get, path = "/v1/webhook_deliveries", tag = "webhook_deliveries", security(("bearer" = ["webhooks:read"])),
+    params(ListDeliveriesQuery),
+    responses(
+        (status = 200, body = [Delivery], headers(("Link" = String))),
+        BadRequest, Unauthorized, Forbidden, InternalError, ServiceUnavailable,
+    ),
+)]
+pub(super) async fn list_deliveries(
+    State(state): State<ApiState>,
+    caller: Caller<WebhooksRead>,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<ListDeliveriesQuery>,
+) -> Result<Page<Delivery>, Problem> {
+    let ListDeliveriesQuery {
+        webhook_id,
+        status,
+        event_type,
+        event_id,
+        created_after,
+        created_before,
+        limit,
+        after,
+    } = query;
+    let question = DeliveryQuery {
+        webhook_id,
+        event_id,
+        event_type,
+        status,
+        created_after,
+        created_before,
+        after,
+    };
+    let found = deliveries::list(&state.db, caller.organization_id, &question, Some(page::fetch(limit))).await?;
+    let views = found.into_iter().map(Delivery::from).collect();
+    Ok(Page::new(views, limit, &uri, |delivery: &Delivery| {
+        delivery.id.to_string()
+    }))
+}
+
+#[utoipa::path(
+    get, path = "/v1/webhook_deliveries/{delivery_id}", tag = "webhook_deliveries",
+    security(("bearer" = ["webhooks:read"])),
+    params(("delivery_id" = Uuid, Path)),
+    responses(
+        (status = 200, body = Delivery),
+        Unauthorized, Forbidden, NotFound, ValidationError, InternalError, ServiceUnavailable,
+    ),
+)]
+pub(super) async fn get_delivery(
+    State(state): State<ApiState>,
+    caller: Caller<WebhooksRead>,
+    Path(DeliveryId(id)): Path<DeliveryId>,
+) -> Result<Json<Delivery>, Problem> {
+    show(&state, caller.organization_id, id).await
+}
+
+#[utoipa::path(
+    post, path = "/v1/webhook_deliveries/{delivery_id}/retry", tag = "webhook_deliveries",
+    security(("bearer" = ["webhooks:write"])),
+    params(("delivery_id" = Uuid, Path)),
+    request_body = Option<RetryDelivery>,
+    responses(
+        (status = 200, body = Delivery),
+        BadRequest, Unauthorized, Forbidden, NotFound, Conflict, PayloadTooLarge, UnsupportedMediaType,
+        ValidationError, InternalError, ServiceUnavailable,
+    ),
+)]
+pub(super) async fn retry_delivery(
+    State(state): State<ApiState>,
+    caller: Caller<WebhooksWrite>,
+    Path(DeliveryId(id)): Path<DeliveryId>,
+    Body(()): Body<RetryDelivery>,
+) -> Result<Json<Delivery>, Problem> {
+    let org = caller.organization_id;
+    match queue::take(&state.db, org, id, state.lease, state.clock.now()).await? {
+        Taken::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Manual).await?,
+        Taken::NotFound => return Err(no_delivery()),
+        Taken::UnderWay => {
+            return Err(Problem::conflict(
+                "An attempt of this delivery is under way; ask again when it has ended.",
+            ));
+        }
+        Taken::WebhookDeleted => return Err(Problem::conflict("The webhook of this delivery was deleted.")),
+    }
+    show(&state, org, id).await
+}
+
+#[utoipa::path(
+    get, path = "/v1/webhook_deliveries/{delivery_id}/attempts", tag = "webhook_deliveries",
+    security(("bearer" = ["webhooks:read"])),
+    params(("delivery_id" = Uuid, Path), ListAttemptsQuery),
+    responses(
+        (status = 200, body = [Attempt], headers(("Link" = String))),
+        BadRequest, Unauthorized, Forbidden, NotFound, ValidationError, InternalError, ServiceUnavailable,
+    ),
+)]
+pub(super) async fn list_attempts(
+    State(state): State<ApiState>,
+    caller: Caller<WebhooksRead>,
+    OriginalUri(uri): OriginalUri,
+    Path(DeliveryId(id)): Path<DeliveryId>,
+    Query(ListAttemptsQuery { limit, after }): Query<ListAttemptsQuery>,
+) -> Result<Page<Attempt>, Problem> {
+    let org = caller.organization_id;
+    deliveries::find(&state.db, org, id).await?.ok_or_else(no_delivery)?;
+    let found = deliveries::attempts(&state.db, org, id, after.unwrap_or(0), page::fetch(limit)).await?;
+    let views = found.into_iter().map(Attempt::from).collect();
+    Ok(Page::new(views, limit, &uri, |attempt: &Attempt| {
+        attempt.number.to_string()
+    }))
+}
+
+/// The delivery of that id, as it stands now.
+pub(super) async fn show(state: &ApiState, org: Uuid, id: Uuid) -> Result<Json<Delivery>, Problem> {
+    let found = deliveries::find(&state.db, org, id).await?;
+    found.map(|delivery| Json(delivery.into())).ok_or_else(no_delivery)
+}
+
+fn no_delivery() -> Problem {
+    Problem::not_found("webhook delivery")
+}

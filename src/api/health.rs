@@ -1,0 +1,45 @@
+//! `/healthz` and `/readyz`: for whoever keeps the service running.
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    ApiState,
+    problem::{Problem, ServiceUnavailable},
+};
+
+/// How the service is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    status: HealthStatus,
+}
+
+/// How the service is, in a word.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum HealthStatus {
+    Ok,
+    Ready,
+}
+
+#[utoipa::path(get, path = "/healthz", tag = "service", security(()), responses((status = 200, body = Health)))]
+pub(super) async fn get_liveness() -> Json<Health> {
+    Json(Health {
+        status: HealthStatus::Ok,
+    })
+}
+
+#[utoipa::path(
+    get, path = "/readyz", tag = "service", security(()),
+    responses((status = 200, body = Health), ServiceUnavailable),
+)]
+pub(super) async fn get_readiness(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
+    // Whatever keeps the database from answering, the answer is the same: not now.
+    match state.db.is_ready().await {
+        Ok(true) => Ok(Json(Health {
+            status: HealthStatus::Ready,
+        })),
+        Ok(false) | Err(_) => Err(Problem::not_ready()),
+    }
+}

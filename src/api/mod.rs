@@ -1,0 +1,62 @@
+//! HTTP in: the router, one line an operation.
+//!
+//! A request passes `context` (its id, its log line), then its handler's extractors in this order: the caller, the
+//! path, the query, the body. Each refuses with a [`problem::Problem`]; the handler sees only what is valid.
+
+mod auth;
+mod context;
+mod deliveries;
+mod docs;
+mod event_types;
+mod events;
+mod extract;
+mod health;
+mod page;
+pub mod problem;
+mod state;
+mod webhooks;
+
+use axum::{Router, middleware};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use state::{ApiState, AttemptNow};
+
+/// The router of every operation.
+pub fn router(state: ApiState) -> Router {
+    let (operations, _) = operations().split_for_parts();
+    operations
+        .merge(docs::swagger_ui())
+        .fallback(problem::unknown_route)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), context::carry))
+        .with_state(state)
+}
+
+/// The document that is derived from the handlers: what a contract test holds against openapi.yaml.
+#[must_use]
+pub fn derived_document() -> OpenApi {
+    docs::finish(operations().into_openapi())
+}
+
+fn operations() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(docs::skeleton())
+        .routes(routes!(webhooks::create_webhook, webhooks::list_webhooks))
+        .routes(routes!(
+            webhooks::get_webhook,
+            webhooks::update_webhook,
+            webhooks::delete_webhook
+        ))
+        .routes(routes!(webhooks::test_webhook))
+        .routes(routes!(deliveries::list_deliveries))
+        .routes(routes!(deliveries::get_delivery))
+        .routes(routes!(deliveries::retry_delivery))
+        .routes(routes!(deliveries::list_attempts))
+        .routes(routes!(events::publish_event, events::list_events))
+        .routes(routes!(events::get_event))
+        .routes(routes!(event_types::list_event_types))
+        .routes(routes!(health::get_liveness))
+        .routes(routes!(health::get_readiness))
+        .routes(routes!(docs::get_openapi_yaml))
+        .routes(routes!(docs::get_openapi_json))
+}

@@ -1,0 +1,397 @@
+//! Errors as a client sees them: RFC 9457 problem details, one shape for every error the server makes.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{
+        ContentBuilder, HeaderBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, ResponseBuilder, SchemaFormat,
+        schema::Type,
+    },
+};
+
+use crate::{contract::Fault, store::StoreError};
+
+/// Where the errors are explained to people: the code completes the address.
+const TYPE_BASE: &str = "https://docs.kallima.bio/errors/";
+
+/// When to come back after a 503, in seconds.
+const UNAVAILABLE_RETRY_S: u64 = 1;
+
+/// The media type of problems (RFC 9457).
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What kind of error it is, for programs. The whole catalog; codes that nothing uses yet are promised already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemCode {
+    /// Malformed JSON, or a query that cannot be read.
+    BadRequest,
+    /// No valid token.
+    Unauthorized,
+    /// The token may not do this.
+    Forbidden,
+    /// There is no such thing, or it is not yours.
+    NotFound,
+    /// The route exists, but not with this method.
+    MethodNotAllowed,
+    /// The state of the thing does not allow this now.
+    Conflict,
+    /// The idempotency key was used for another request.
+    IdempotencyMismatch,
+    /// The thing changed since it was read.
+    PreconditionFailed,
+    /// The body is larger than the operation takes.
+    PayloadTooLarge,
+    /// The body is not JSON.
+    UnsupportedMediaType,
+    /// Fields of the body or the path are wrong.
+    ValidationError,
+    /// Too many requests a minute.
+    RateLimitExceeded,
+    /// Too many writes this month.
+    QuotaExceeded,
+    /// A fault of ours.
+    InternalError,
+    /// The service cannot answer now.
+    ServiceUnavailable,
+}
+
+impl ProblemCode {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict | Self::IdempotencyMismatch => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ValidationError => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimitExceeded | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::BadRequest => "Bad request",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
+            Self::NotFound => "Not found",
+            Self::MethodNotAllowed => "Method not allowed",
+            Self::Conflict => "Conflict",
+            Self::IdempotencyMismatch => "Idempotency key mismatch",
+            Self::PreconditionFailed => "Precondition failed",
+            Self::PayloadTooLarge => "Payload too large",
+            Self::UnsupportedMediaType => "Unsupported media type",
+            Self::ValidationError => "Validation error",
+            Self::RateLimitExceeded => "Rate limit exceeded",
+            Self::QuotaExceeded => "Quota exceeded",
+            Self::InternalError => "Internal error",
+            Self::ServiceUnavailable => "Service unavailable",
+        }
+    }
+
+    /// The word on the wire.
+    fn word(self) -> String {
+        self.title()
+            .to_ascii_lowercase()
+            .replace(' ', "_")
+            .replace("idempotency_key", "idempotency")
+    }
+}
+
+/// One thing that is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where: a JSON Pointer (RFC 6901) into the body, or `path/` and a parameter's name.
+    pointer: String,
+    /// What kind of fault, in one word.
+    code: String,
+    /// What is wrong, for people.
+    detail: String,
+}
+
+impl From<Fault> for FieldError {
+    fn from(Fault { pointer, code, detail }: Fault) -> Self {
+        Self { pointer, code, detail }
+    }
+}
+
+/// Problem details as they stand on the wire.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    #[schema(format = "uri")]
+    r#type: String,
+    title: String,
+    #[schema(minimum = 400, maximum = 599)]
+    status: i32,
+    detail: String,
+    #[schema(format = "uri-reference")]
+    instance: String,
+    code: ProblemCode,
+    #[schema(pattern = "^req_[0-9A-HJKMNP-TV-Z]{26}$")]
+    request_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<FieldError>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    retry_after_seconds: Option<i64>,
+}
+
+/// A refusal or a failure. It is rendered where the request's id and path are known.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    code: ProblemCode,
+    detail: String,
+    errors: Vec<FieldError>,
+    retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+        }
+    }
+
+    /// 400: the request cannot be read.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::BadRequest, detail)
+    }
+
+    /// 401: one answer for a token that is missing, malformed, unknown or revoked.
+    pub(super) fn unauthorized() -> Self {
+        Self::new(
+            ProblemCode::Unauthorized,
+            "Send a valid token as Authorization: Bearer <token>.",
+        )
+    }
+
+    /// 403: the token may not do this.
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::Forbidden, detail)
+    }
+
+    /// 404: one answer for what does not exist and for what is somebody else's.
+    pub(super) fn not_found(thing: &str) -> Self {
+        Self::new(ProblemCode::NotFound, format!("No {thing} with that id."))
+    }
+
+    /// 409: the state of the thing does not allow this now.
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::Conflict, detail)
+    }
+
+    /// 413: the body is larger than the operation takes.
+    pub(super) fn payload_too_large(bytes_max: usize) -> Self {
+        Self::new(
+            ProblemCode::PayloadTooLarge,
+            format!("The body may have at most {bytes_max} bytes."),
+        )
+    }
+
+    /// 415: the body is not JSON.
+    pub(super) fn unsupported_media_type() -> Self {
+        Self::new(
+            ProblemCode::UnsupportedMediaType,
+            "Send the body as Content-Type: application/json, not encoded.",
+        )
+    }
+
+    /// 422: every fault at once.
+    pub(super) fn validation(errors: Vec<FieldError>) -> Self {
+        let said = errors
+            .iter()
+            .map(|error| format!("{} {}", error.pointer, error.detail))
+            .collect::<Vec<_>>()
+            .join("; ");
+        Self {
+            errors,
+            ..Self::new(ProblemCode::ValidationError, said)
+        }
+    }
+
+    /// 422 with one fault.
+    pub(super) fn invalid(pointer: &str, code: &str, detail: impl Into<String>) -> Self {
+        Self::validation(vec![FieldError {
+            pointer: pointer.to_owned(),
+            code: code.to_owned(),
+            detail: detail.into(),
+        }])
+    }
+
+    /// Gives the response its body and headers.
+    pub(super) fn render(self, response: &mut Response, path: &str, request_id: &str) {
+        let Self {
+            code,
+            detail,
+            errors,
+            retry_after_s,
+        } = self;
+        let body = ProblemBody {
+            r#type: format!("{TYPE_BASE}{}", code.word()),
+            title: code.title().to_owned(),
+            status: i32::from(code.status().as_u16()),
+            detail,
+            instance: path.to_owned(),
+            code,
+            request_id: request_id.to_owned(),
+            errors: (!errors.is_empty()).then_some(errors),
+            retry_after_seconds: retry_after_s.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+        };
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if code == ProblemCode::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(cause) => {
+                tracing::warn!(%cause, "the database is not available");
+                let detail = "The service cannot reach its database just now; nothing was changed.";
+                Self {
+                    retry_after_s: Some(UNAVAILABLE_RETRY_S),
+                    ..Self::new(ProblemCode::ServiceUnavailable, detail)
+                }
+            }
+            StoreError::Refused(_) | StoreError::Corrupt(_) => {
+                tracing::error!(%error, "a request failed");
+                Self::new(
+                    ProblemCode::InternalError,
+                    "Something failed on our side; the request id finds it in our logs.",
+                )
+            }
+        }
+    }
+}
+
+impl Problem {
+    /// 503 of a service whose database has yet to be migrated.
+    pub(super) fn not_ready() -> Self {
+        let detail = "The database has not had every migration yet.";
+        Self {
+            retry_after_s: Some(UNAVAILABLE_RETRY_S),
+            ..Self::new(ProblemCode::ServiceUnavailable, detail)
+        }
+    }
+}
+
+/// 404 of a route that is in no document.
+pub(super) async fn unknown_route() -> Problem {
+    Problem::new(ProblemCode::NotFound, "There is no such route; /docs lists them all.")
+}
+
+/// 405; the router adds `Allow`.
+pub(super) async fn method_not_allowed() -> Problem {
+    Problem::new(
+        ProblemCode::MethodNotAllowed,
+        "This route does not take that method; the Allow header lists those it takes.",
+    )
+}
+
+/// Declares what a handler's document says of an error status.
+macro_rules! documented {
+    ($($(#[$meta:meta])* $name:ident = $status:literal $(, $header:ident)?;)*) => {$(
+        $(#[$meta])*
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+                let response = ResponseBuilder::new().content(PROBLEM_JSON, content);
+                $(let response = $header(response);)?
+                BTreeMap::from([($status.to_owned(), RefOr::T(response.build()))])
+            }
+        }
+    )*};
+}
+
+documented! {
+    /// Documents 400.
+    BadRequest = "400";
+    /// Documents 401.
+    Unauthorized = "401", challenged;
+    /// Documents 403.
+    Forbidden = "403";
+    /// Documents 404.
+    NotFound = "404";
+    /// Documents 409.
+    Conflict = "409";
+    /// Documents 413.
+    PayloadTooLarge = "413";
+    /// Documents 415.
+    UnsupportedMediaType = "415";
+    /// Documents 422.
+    ValidationError = "422";
+    /// Documents 500.
+    InternalError = "500";
+    /// Documents 503.
+    ServiceUnavailable = "503", retried;
+}
+
+fn challenged(response: ResponseBuilder) -> ResponseBuilder {
+    let schema = ObjectBuilder::new().schema_type(Type::String).build();
+    response.header(
+        name(&header::WWW_AUTHENTICATE),
+        HeaderBuilder::new().schema(Some(schema)).build(),
+    )
+}
+
+fn retried(response: ResponseBuilder) -> ResponseBuilder {
+    let seconds = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
+        .minimum(Some(0))
+        .build();
+    response.header(
+        name(&header::RETRY_AFTER),
+        HeaderBuilder::new().schema(Some(seconds)).build(),
+    )
+}
+
+/// A header's name the way documents write it: `retry-after` is `Retry-After`.
+pub(super) fn name(header: &HeaderName) -> String {
+    let capitalized = |word: &str| match (word, word.split_at_checked(1)) {
+        ("www", _) => "WWW".to_owned(),
+        (_, Some((first, rest))) => first.to_ascii_uppercase() + rest,
+        _ => String::new(),
+    };
+    header
+        .as_str()
+        .split('-')
+        .map(capitalized)
+        .collect::<Vec<_>>()
+        .join("-")
+}

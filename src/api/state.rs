@@ -1,0 +1,60 @@
+//! What every handler can reach.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Clock,
+    contract::Contract,
+    domain::{delivery::AttemptTrigger, destination::DestinationPolicy},
+    store::{Database, StoreError, queue::Lease},
+};
+
+type Attempted = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+
+/// Makes the attempt of a lease now, and returns when it is recorded: the delivery floor's one function that the API
+/// is handed.
+#[derive(Clone)]
+pub struct AttemptNow(Arc<dyn Fn(Lease, AttemptTrigger) -> Attempted + Send + Sync>);
+
+impl AttemptNow {
+    /// Wraps the function.
+    pub fn new<F, R>(attempt: F) -> Self
+    where
+        F: Fn(Lease, AttemptTrigger) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        Self(Arc::new(move |lease, trigger| Box::pin(attempt(lease, trigger))))
+    }
+
+    /// Makes the attempt.
+    pub(super) async fn call(&self, lease: Lease, trigger: AttemptTrigger) -> Result<(), StoreError> {
+        (self.0)(lease, trigger).await
+    }
+}
+
+impl std::fmt::Debug for AttemptNow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("AttemptNow")
+    }
+}
+
+/// What every handler can reach. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ApiState {
+    /// The database.
+    pub db: Database,
+    /// The time.
+    pub clock: Clock,
+    /// openapi.yaml.
+    pub contract: Arc<Contract>,
+    /// Which URLs webhooks may have.
+    pub destinations: Arc<DestinationPolicy>,
+    /// How long a delivery taken for one attempt belongs to the taker.
+    pub lease: Duration,
+    /// Makes one attempt now.
+    pub attempt_now: AttemptNow,
+    /// Tells the dispatcher that new work is due.
+    pub wake: Arc<Notify>,
+}

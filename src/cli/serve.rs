@@ -1,0 +1,75 @@
+//! `serve`: the API and the delivery engine, until a signal says stop.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CommandResult, open, organization, token};
+use crate::{
+    clock::Clock,
+    config::{DatabaseOptions, ServeOptions},
+    delivery::connector::Resolver,
+    domain::token::{Scopes, Token},
+    server,
+    store::{Database, StoreError, database::ServerLock, organizations},
+};
+
+/// Where `listen` receives when it is not told otherwise.
+pub(super) const LISTEN_PORT: u16 = 9100;
+
+pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, clock: Clock) -> CommandResult {
+    let _lock = ServerLock::acquire(&database.url)?;
+    let db = open(database, &clock).await?;
+    let first = first_token(&db, &clock).await?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let server = server::start(options, db, clock, Resolver::system()).await?;
+    announce(server.address, options.dev, first.as_ref());
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+/// An empty database gets an organization and a token, so that the API can be used at once.
+async fn first_token(db: &Database, clock: &Clock) -> Result<Option<Token>, StoreError> {
+    if !organizations::is_empty(db).await? {
+        return Ok(None);
+    }
+    let organization = organization::create(db, clock, "default").await?;
+    let (token, _) = token::create(db, clock, Some(organization.id), "first token", Scopes::all()).await?;
+    Ok(Some(token))
+}
+
+fn announce(address: SocketAddr, dev: bool, first: Option<&Token>) {
+    let host = if address.ip().is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        address.ip()
+    };
+    let base = format!("http://{}", SocketAddr::new(host, address.port()));
+    println!("Kallima Webhooks {} listens on {base}", env!("CARGO_PKG_VERSION"));
+    println!("API docs: {base}/docs");
+    let Some(token) = first else { return };
+    let target = if dev {
+        format!("http://127.0.0.1:{LISTEN_PORT}/")
+    } else {
+        "https://your-service.example.com/webhooks/kallima".to_owned()
+    };
+    let token = token.expose();
+    println!(
+        "
+This database is new, so here is a token for its first organization. It is shown this once:
+
+  {token}
+
+Try it:
+
+  curl -sS {base}/v1/webhooks -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{{\"url\": \"{target}\"}}'
+  curl -sS {base}/v1/events -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{{\"type\": \"humanization.completed\", \"data\": {{\"job_id\": \"7d0c2f8a-4a7e-4f53-9d55-2f6f0c1b8e11\"}}}}'
+  curl -sS {base}/v1/webhook_deliveries -H 'Authorization: Bearer {token}'
+"
+    );
+}

@@ -1,0 +1,121 @@
+//! `token create|list|revoke`.
+
+use clap::Subcommand;
+use rand::{rand_core::UnwrapErr, rngs::SysRng};
+use uuid::Uuid;
+
+use super::CommandResult;
+use crate::{
+    clock::Clock,
+    domain::token::{Scope, Scopes, Token},
+    store::{
+        Database, StoreError, organizations,
+        tokens::{self, TokenRecord},
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token and print it, this once.
+    Create {
+        /// The organization it acts for.
+        #[arg(long, required_unless_present = "platform")]
+        organization: Option<Uuid>,
+        /// Make a platform token: it belongs to no organization and names one in each event it publishes.
+        #[arg(long, conflicts_with = "organization")]
+        platform: bool,
+        /// What people call it (at most 100 characters).
+        #[arg(long, default_value = "token", value_parser = parse_name)]
+        name: String,
+        /// What it may do: webhooks:read, webhooks:write, events:publish (may be repeated; all where it is not given).
+        #[arg(long = "scope", value_delimiter = ',')]
+        scopes: Vec<Scope>,
+    },
+    /// List the tokens, without the tokens themselves.
+    List,
+    /// Revoke a token, at once.
+    Revoke {
+        /// The token's id, as `token list` shows it.
+        id: Uuid,
+    },
+}
+
+impl TokenCommand {
+    pub(super) async fn run(self, db: &Database, clock: &Clock) -> CommandResult {
+        match self {
+            Self::Create {
+                organization,
+                platform: _,
+                name,
+                scopes,
+            } => {
+                if let Some(id) = organization
+                    && !organizations::exists(db, id).await?
+                {
+                    return Err(format!("there is no organization {id}; see `organization list`").into());
+                }
+                let scopes = if scopes.is_empty() {
+                    Scopes::all()
+                } else {
+                    scopes.into_iter().collect()
+                };
+                let (token, record) = create(db, clock, organization, &name, scopes).await?;
+                println!("{}", token.expose());
+                eprintln!("Token {} ({}). It is shown this once.", record.id, record.scopes);
+            }
+            Self::List => {
+                for TokenRecord {
+                    id,
+                    organization_id,
+                    name,
+                    scopes,
+                    created_at,
+                    revoked_at,
+                } in tokens::list(db).await?
+                {
+                    let owner = organization_id.map_or_else(|| "platform".to_owned(), |id| id.to_string());
+                    let state = revoked_at.map_or_else(|| "valid".to_owned(), |at| format!("revoked {at}"));
+                    println!("{id}  {created_at}  {owner}  {state}  [{scopes}]  {name}");
+                }
+            }
+            Self::Revoke { id } => {
+                if !tokens::revoke(db, id, clock.now()).await? {
+                    return Err(format!("there is no valid token {id}; see `token list`").into());
+                }
+                println!("Token {id} is revoked.");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a token.
+pub(super) async fn create(
+    db: &Database,
+    clock: &Clock,
+    organization_id: Option<Uuid>,
+    name: &str,
+    scopes: Scopes,
+) -> Result<(Token, TokenRecord), StoreError> {
+    let token = Token::generate(&mut UnwrapErr(SysRng));
+    let (id, created_at) = (clock.new_uuid(), clock.now());
+    let record = TokenRecord {
+        id,
+        organization_id,
+        name: name.to_owned(),
+        scopes,
+        created_at,
+        revoked_at: None,
+    };
+    tokens::create(db, &record, token.digest()).await?;
+    Ok((token, record))
+}
+
+/// A name of 1 to 100 characters, as the database takes it.
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
+    if (1..=100).contains(&text.chars().count()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must have 1 to 100 characters".to_owned())
+    }
+}

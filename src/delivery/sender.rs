@@ -1,0 +1,218 @@
+//! One HTTP request to a receiver that may be hostile: within a deadline, reading no more than a cap, following
+//! nothing.
+
+use std::{error::Error, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Method, Request, Response, StatusCode, Uri,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
+};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+
+use super::connector::{ConnectError, GuardedConnector, Resolver, io_word};
+use crate::domain::{
+    address::AddressPolicy,
+    outcome::{ErrorWord, Outcome, RetryAfter},
+};
+
+/// How much of an answer's body is read and kept, in bytes; the connection is dropped behind it.
+pub const RESPONSE_BODY_BYTES_MAX: usize = 4096;
+
+/// How large an answer's head may be, in bytes.
+const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a connection may wait for the next attempt to the same host.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Idle connections kept to one host.
+const IDLE_PER_HOST_MAX: usize = 8;
+
+/// The value of `User-Agent`.
+const AGENT: &str = concat!("Kallima-Webhooks/", env!("CARGO_PKG_VERSION"));
+
+/// Sends requests to receivers. Clones share connections.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    client: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
+    timeout: Duration,
+}
+
+/// The headers of a delivery beside the ones that every request has.
+pub type DeliveryHeaders = Vec<(&'static str, String)>;
+
+impl Sender {
+    /// A sender whose attempts end after `timeout`, trusting the public certificate authorities and `extra` ones.
+    ///
+    /// # Errors
+    /// Where an extra certificate cannot be used as an authority.
+    pub fn new(
+        resolver: Resolver,
+        policy: AddressPolicy,
+        timeout: Duration,
+        extra: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
+        extra.into_iter().try_for_each(|certificate| roots.add(certificate))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(GuardedConnector::new(resolver, policy));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .http1_max_buf_size(RESPONSE_HEAD_BYTES_MAX)
+            .build(connector);
+        Ok(Self { client, timeout })
+    }
+
+    /// Posts `body` to `url`, and says what came of it. Whatever a receiver does, this returns within the deadline.
+    pub async fn post(&self, url: &str, headers: DeliveryHeaders, body: Bytes) -> Outcome {
+        let request = match request(url, headers, body) {
+            Ok(request) => request,
+            Err(cause) => {
+                tracing::warn!(%cause, "a delivery could not be made into a request");
+                return failure(ErrorWord::Network);
+            }
+        };
+        let exchange = async {
+            match self.client.request(request).await {
+                Ok(response) => read(response).await,
+                Err(error) => failure(word_of(&error)),
+            }
+        };
+        tokio::time::timeout(self.timeout, exchange)
+            .await
+            .unwrap_or_else(|_| failure(ErrorWord::Timeout))
+    }
+}
+
+fn request(url: &str, headers: DeliveryHeaders, body: Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let mut builder = Request::builder()
+        .method(Method::POST)
+        .uri(Uri::try_from(url)?)
+        .header(CONTENT_TYPE, "application/json")
+        .header(USER_AGENT, AGENT);
+    for (name, value) in headers {
+        builder = builder.header(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    builder.body(Full::new(body))
+}
+
+fn failure(word: ErrorWord) -> Outcome {
+    Outcome {
+        error: Some(word),
+        ..Outcome::default()
+    }
+}
+
+/// Reads the answer up to the cap. A body that breaks off below the cap is a failure whatever the status said.
+async fn read(response: Response<Incoming>) -> Outcome {
+    let status = response.status();
+    let header = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    let retry_after = header.and_then(RetryAfter::parse);
+    let mut body = response.into_body();
+    let mut kept = Vec::new();
+    let mut broken = None;
+    while kept.len() < RESPONSE_BODY_BYTES_MAX {
+        match body.frame().await {
+            Some(Ok(frame)) => kept.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default()),
+            Some(Err(error)) => {
+                broken = Some(word_of(&error));
+                break;
+            }
+            None => break,
+        }
+    }
+    Outcome {
+        response_status: Some(status.as_u16()),
+        response_body: Some(text(&kept)),
+        error: broken.or_else(|| status_word(status)),
+        retry_after,
+    }
+}
+
+/// The first bytes as text: what is not UTF-8 is replaced, and so is NUL, which PostgreSQL cannot keep in a text.
+/// A character that the cap cuts in two is left out, and the text never has more characters than the cap has bytes.
+fn text(kept: &[u8]) -> String {
+    let kept = kept.get(..RESPONSE_BODY_BYTES_MAX).unwrap_or(kept);
+    let whole = match std::str::from_utf8(kept) {
+        Err(error) if error.error_len().is_none() => kept.get(..error.valid_up_to()).unwrap_or(kept),
+        _ => kept,
+    };
+    String::from_utf8_lossy(whole).replace('\0', "\u{fffd}")
+}
+
+fn status_word(status: StatusCode) -> Option<ErrorWord> {
+    if status.is_success() {
+        None
+    } else if status.is_redirection() {
+        Some(ErrorWord::Redirect)
+    } else {
+        Some(ErrorWord::ResponseStatus)
+    }
+}
+
+/// Walks an error's causes to the first that says in our words what happened.
+fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
+    let mut cause = Some(error);
+    let mut word = ErrorWord::Network;
+    while let Some(current) = cause {
+        if let Some(connect) = current.downcast_ref::<ConnectError>() {
+            return connect.word;
+        }
+        if current.is::<rustls::Error>() {
+            return ErrorWord::Tls;
+        }
+        if let Some(http) = current.downcast_ref::<hyper::Error>() {
+            if http.is_incomplete_message() {
+                word = ErrorWord::ConnectionClosed;
+            } else if http.is_parse() || http.is_parse_too_large() {
+                return ErrorWord::InvalidResponse;
+            }
+        }
+        if let Some(socket) = current.downcast_ref::<io::Error>() {
+            // rustls reports through io::Error, whose `source` skips the error it wraps.
+            if socket.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                return ErrorWord::Tls;
+            }
+            word = io_word(socket);
+        }
+        cause = current.source();
+    }
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_kept_as_text_whatever_it_is() {
+        assert_eq!(text(b"ok"), "ok");
+        assert_eq!(text(b"a\0b\xffc"), "a\u{fffd}b\u{fffd}c");
+        let long = "é".repeat(RESPONSE_BODY_BYTES_MAX);
+        assert_eq!(text(long.as_bytes()), "é".repeat(RESPONSE_BODY_BYTES_MAX / 2));
+        let odd = format!("x{long}");
+        assert_eq!(text(odd.as_bytes()).len(), RESPONSE_BODY_BYTES_MAX - 1);
+    }
+}

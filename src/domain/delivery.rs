@@ -1,0 +1,173 @@
+//! The states of a delivery, and why an attempt is made.
+//!
+//! ```text
+//!             2xx                        410, or the schedule is used up
+//! pending ──────────▶ delivered   pending ──────────▶ failed
+//!    │                                                   │ manual retry: 2xx
+//!    └──▶ canceled (webhook deleted)                     └──────────▶ delivered
+//! ```
+//! A manual retry of a delivery that is no longer pending changes its state only by succeeding.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::{retry::Decision, timestamp::Timestamp};
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryStatus {
+    /// Owed: an attempt is planned or under way.
+    Pending,
+    /// The receiver answered 2xx.
+    Delivered,
+    /// The schedule is used up, or the receiver said that it is gone.
+    Failed,
+    /// The webhook was deleted before the delivery succeeded.
+    Canceled,
+}
+
+impl DeliveryStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Failed, Self::Canceled];
+
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// The status of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+
+    /// The status after an attempt with this decision, and when the next attempt is due.
+    ///
+    /// Only a pending delivery can be planned again or fail; any other changes by success alone.
+    #[must_use]
+    pub fn after(self, decision: Decision) -> (Self, Option<Timestamp>) {
+        match (self, decision) {
+            (_, Decision::Delivered) => (Self::Delivered, None),
+            (Self::Pending, Decision::RetryAt(due_at)) => (Self::Pending, Some(due_at)),
+            (Self::Pending, Decision::Failed | Decision::FailedAndDisable) => (Self::Failed, None),
+            (unchanged, _) => (unchanged, None),
+        }
+    }
+}
+
+impl fmt::Display for DeliveryStatus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Why an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptTrigger {
+    /// The delivery engine's schedule.
+    Automatic,
+    /// Somebody asked for a retry.
+    Manual,
+    /// Somebody asked for a test of the webhook.
+    Test,
+}
+
+impl AttemptTrigger {
+    /// Every trigger.
+    pub const ALL: [Self; 3] = [Self::Automatic, Self::Manual, Self::Test];
+
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Automatic => "automatic",
+            Self::Manual => "manual",
+            Self::Test => "test",
+        }
+    }
+
+    /// The trigger of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|trigger| trigger.as_str() == word)
+    }
+}
+
+/// Why the service switched a webhook off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DisabledReason {
+    /// The receiver answered 410 Gone.
+    Gone,
+    /// Attempts failed for days without a success between.
+    Failing,
+}
+
+impl DisabledReason {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::Gone, Self::Failing];
+
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Failing => "failing",
+        }
+    }
+
+    /// The reason of that word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DeliveryStatus::*, *};
+
+    #[test]
+    fn a_word_is_the_same_on_the_wire_and_in_the_database() {
+        for status in DeliveryStatus::ALL {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+            assert_eq!(DeliveryStatus::parse(status.as_str()), Some(status));
+        }
+        for trigger in AttemptTrigger::ALL {
+            assert_eq!(serde_json::to_value(trigger).unwrap(), trigger.as_str());
+            assert_eq!(AttemptTrigger::parse(trigger.as_str()), Some(trigger));
+        }
+        for reason in DisabledReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+            assert_eq!(DisabledReason::parse(reason.as_str()), Some(reason));
+        }
+    }
+
+    #[test]
+    fn only_pending_deliveries_are_planned_again_or_fail() {
+        let later = Timestamp::from_millis(5);
+        for (status, decision, expected) in [
+            (Pending, Decision::Delivered, (Delivered, None)),
+            (Pending, Decision::RetryAt(later), (Pending, Some(later))),
+            (Pending, Decision::Failed, (Failed, None)),
+            (Pending, Decision::FailedAndDisable, (Failed, None)),
+            (Delivered, Decision::RetryAt(later), (Delivered, None)),
+            (Delivered, Decision::Failed, (Delivered, None)),
+            (Failed, Decision::Delivered, (Delivered, None)),
+            (Failed, Decision::RetryAt(later), (Failed, None)),
+            (Canceled, Decision::FailedAndDisable, (Canceled, None)),
+        ] {
+            assert_eq!(status.after(decision), expected, "{status:?} {decision:?}");
+        }
+    }
+}

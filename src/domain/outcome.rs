@@ -1,0 +1,218 @@
+//! What an attempt came to. A receiver's failure is data here, not an error of ours.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why an attempt was not a success, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = DeliveryError)]
+pub enum ErrorWord {
+    /// No address of the host may be delivered to; nothing was sent.
+    AddressBlocked,
+    /// The receiver closed the connection before its answer was whole.
+    ConnectionClosed,
+    /// The receiver refused the connection.
+    ConnectionRefused,
+    /// The receiver reset the connection.
+    ConnectionReset,
+    /// The host name did not resolve.
+    Dns,
+    /// What came back was not HTTP, or broke a limit on headers.
+    InvalidResponse,
+    /// The network failed in another way: no route, unreachable host.
+    Network,
+    /// The receiver answered 3xx; redirects are never followed.
+    Redirect,
+    /// The receiver answered with a status that is neither 2xx nor 3xx.
+    ResponseStatus,
+    /// The attempt was not over, to the last byte of the answer, at its deadline.
+    Timeout,
+    /// The TLS handshake failed, the certificate included.
+    Tls,
+}
+
+impl ErrorWord {
+    /// Every word.
+    pub const ALL: [Self; 11] = [
+        Self::AddressBlocked,
+        Self::ConnectionClosed,
+        Self::ConnectionRefused,
+        Self::ConnectionReset,
+        Self::Dns,
+        Self::InvalidResponse,
+        Self::Network,
+        Self::Redirect,
+        Self::ResponseStatus,
+        Self::Timeout,
+        Self::Tls,
+    ];
+
+    /// The word on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AddressBlocked => "address_blocked",
+            Self::ConnectionClosed => "connection_closed",
+            Self::ConnectionRefused => "connection_refused",
+            Self::ConnectionReset => "connection_reset",
+            Self::Dns => "dns",
+            Self::InvalidResponse => "invalid_response",
+            Self::Network => "network",
+            Self::Redirect => "redirect",
+            Self::ResponseStatus => "response_status",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+impl fmt::Display for ErrorWord {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ErrorWord {
+    type Err = UnknownErrorWord;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|error| error.as_str() == word)
+            .ok_or_else(|| UnknownErrorWord(word.to_owned()))
+    }
+}
+
+/// A word that is no [`ErrorWord`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` does not say why an attempt failed")]
+pub struct UnknownErrorWord(pub String);
+
+/// What one attempt came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The status of the answer, where one came.
+    pub response_status: Option<u16>,
+    /// The beginning of the answer's body, where one came.
+    pub response_body: Option<String>,
+    /// Why the attempt was not a success; `None` where it was.
+    pub error: Option<ErrorWord>,
+    /// When the receiver wants to be asked again, where it said so.
+    pub retry_after: Option<RetryAfter>,
+}
+
+impl Outcome {
+    /// Whether the receiver took the event: it answered 2xx (RFC 9110, section 15.3), and nothing went
+    /// wrong before the answer was over.
+    #[must_use]
+    pub const fn delivered(&self) -> bool {
+        matches!(self.response_status, Some(200..=299)) && self.error.is_none()
+    }
+}
+
+/// A `Retry-After` header (RFC 9110, section 10.2.3), as the receiver meant it. It is the receiver's
+/// wish and may be absurd: whoever follows it clamps it first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// So many seconds from now.
+    Seconds(u64),
+    /// At this time, in unix seconds.
+    At(i64),
+}
+
+impl RetryAfter {
+    /// Reads the header's value: whole seconds, or a date in any of the three forms of HTTP.
+    ///
+    /// `None` where it is neither, a negative number included. A number that is too large to hold
+    /// is the largest instead (as RFC 9111, section 1.2.2, has it), for it is a clear wish to wait.
+    #[must_use]
+    pub fn parse(header: &str) -> Option<Self> {
+        let text = header.trim_matches([' ', '\t']);
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Self::Seconds(text.parse().unwrap_or(u64::MAX)));
+        }
+        let since_epoch = httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()?;
+        i64::try_from(since_epoch.as_secs()).ok().map(Self::At)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read_back() {
+        for word in ErrorWord::ALL {
+            assert_eq!(word.as_str().parse(), Ok(word));
+            assert_eq!(serde_json::to_value(word).unwrap(), word.as_str());
+            assert!(
+                word.as_str()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{word}"
+            );
+        }
+        assert_eq!(
+            "Timeout".parse::<ErrorWord>(),
+            Err(UnknownErrorWord("Timeout".to_owned()))
+        );
+    }
+
+    #[test]
+    fn delivered_is_a_whole_2xx() {
+        for (response_status, error, delivered) in [
+            (Some(200), None, true),
+            (Some(204), None, true),
+            (Some(299), None, true),
+            (Some(199), None, false),
+            (Some(300), None, false),
+            (Some(302), Some(ErrorWord::Redirect), false),
+            (Some(500), Some(ErrorWord::ResponseStatus), false),
+            (Some(200), Some(ErrorWord::Timeout), false),
+            (None, Some(ErrorWord::Dns), false),
+            (None, None, false),
+        ] {
+            let outcome = Outcome {
+                response_status,
+                error,
+                ..Outcome::default()
+            };
+            assert_eq!(outcome.delivered(), delivered, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        const DATE_S: i64 = 784_111_777;
+        for (header, expected) in [
+            ("0", Some(RetryAfter::Seconds(0))),
+            ("120", Some(RetryAfter::Seconds(120))),
+            (" 007\t", Some(RetryAfter::Seconds(7))),
+            ("18446744073709551615", Some(RetryAfter::Seconds(u64::MAX))),
+            ("99999999999999999999999999", Some(RetryAfter::Seconds(u64::MAX))),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(RetryAfter::At(DATE_S))),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(RetryAfter::At(DATE_S))),
+            ("Sun Nov  6 08:49:37 1994", Some(RetryAfter::At(DATE_S))),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(RetryAfter::At(253_402_300_799))),
+            ("", None),
+            (" ", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.5", None),
+            ("1e3", None),
+            ("٣", None),
+            ("soon", None),
+            ("120, 240", None),
+            ("1994-11-06T08:49:37Z", None),
+            ("Sun, 06 Nov 1969 08:49:37 GMT", None),
+        ] {
+            assert_eq!(RetryAfter::parse(header), expected, "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The signatures that every delivery carries: Kallima's own, and that of Standard Webhooks.
+//!
+//! Both are HMAC-SHA256 (RFC 2104, FIPS 180-4) of the time of the attempt and the exact bytes of the body.
+//! They differ in the key (the secret's characters as they are, or base64-decoded), in the message and
+//! in how the result is written.
+
+use std::fmt::Write as _;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use crate::domain::secret::Secret;
+
+/// The values of the two signature headers of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignatureHeaders {
+    /// `Kallima-Signature`: `t=<unix seconds>,v1=<lowercase hex>`.
+    pub kallima_signature: String,
+    /// `webhook-signature` of Standard Webhooks: `v1,<base64>`. It belongs with the headers `webhook-id`
+    /// (the event id) and `webhook-timestamp` (the same time).
+    pub webhook_signature: String,
+}
+
+/// Why a signature was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// The header is not of the form `t=<unix seconds>,v1=<64 lowercase hex digits>`.
+    #[error("the Kallima-Signature header is not of the form t=<unix seconds>,v1=<hex>")]
+    Malformed,
+    /// Another secret, another body or another time was signed.
+    #[error("the signature does not match: another secret, or the body was changed on the way")]
+    Mismatch,
+    /// The signature is right, but too old (perhaps a replayed request) or from the future.
+    #[error("the signature was made {age_s} seconds away from now, which is more than is tolerated")]
+    OutsideTolerance {
+        /// Seconds between the signature and now, in either direction.
+        age_s: u64,
+    },
+}
+
+/// Signs `body`, the exact bytes that are sent, for an attempt made at `timestamp_s` (unix seconds).
+#[must_use]
+pub fn sign(secret: &Secret, event_id: &str, timestamp_s: i64, body: &[u8]) -> SignatureHeaders {
+    let time = timestamp_s.to_string();
+    let standard = hmac_sha256(
+        &standard_webhooks_key(secret),
+        &[event_id.as_bytes(), b".", time.as_bytes(), b".", body],
+    );
+    SignatureHeaders {
+        kallima_signature: format!("t={time},v1={}", kallima_digest(secret, &time, body)),
+        webhook_signature: format!("v1,{}", STANDARD.encode(standard)),
+    }
+}
+
+/// Checks a `Kallima-Signature` header as a receiver should: the signature in constant time, and then
+/// that it was made within `tolerance_s` seconds of `now_s`, in either direction.
+pub fn verify_kallima(
+    secret: &Secret,
+    header: &str,
+    body: &[u8],
+    now_s: i64,
+    tolerance_s: u64,
+) -> Result<(), SignatureError> {
+    let (time, digest) = split_header(header).ok_or(SignatureError::Malformed)?;
+    let timestamp_s: i64 = time.parse().map_err(|_| SignatureError::Malformed)?;
+    let expected = kallima_digest(secret, time, body);
+    // The time is judged only once it is known to be the sender's word.
+    if !bool::from(expected.as_bytes().ct_eq(digest.as_bytes())) {
+        return Err(SignatureError::Mismatch);
+    }
+    let age_s = now_s.abs_diff(timestamp_s);
+    if age_s > tolerance_s {
+        Err(SignatureError::OutsideTolerance { age_s })
+    } else {
+        Ok(())
+    }
+}
+
+/// How many hex digits a SHA-256 digest has.
+const DIGEST_HEX_LENGTH: usize = 64;
+
+/// The length of SHA-256's input block, to which HMAC pads its key with zeros (RFC 2104, section 2).
+const BLOCK_LENGTH: usize = 64;
+
+/// The time and the digest of a header. One spelling only: what this service sends has no spaces, one
+/// `t` and one `v1`, so that anything else is not from this service.
+fn split_header(header: &str) -> Option<(&str, &str)> {
+    let (time, digest) = header.strip_prefix("t=")?.split_once(",v1=")?;
+    let time_digits = time.strip_prefix('-').unwrap_or(time);
+    let well_formed = !time_digits.is_empty()
+        && time_digits.bytes().all(|byte| byte.is_ascii_digit())
+        && digest.len() == DIGEST_HEX_LENGTH
+        && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    well_formed.then_some((time, digest))
+}
+
+/// The key is the secret without its prefix, as it stands: not base64-decoded.
+fn kallima_digest(secret: &Secret, time: &str, body: &[u8]) -> String {
+    hex(&hmac_sha256(
+        secret.expose_key().as_bytes(),
+        &[time.as_bytes(), b".", body],
+    ))
+}
+
+/// Standard Webhooks takes what follows the prefix as base64 (RFC 4648) of the key.
+fn standard_webhooks_key(secret: &Secret) -> Vec<u8> {
+    let key = secret.expose_key();
+    // Forty letters and digits always decode. Were that ever to change, a key that nobody can guess is
+    // the safe fallback: receivers would refuse the signature, and an empty key would let anyone sign.
+    STANDARD.decode(key).unwrap_or_else(|_| key.as_bytes().to_vec())
+}
+
+fn hmac_sha256(key: &[u8], message: &[&[u8]]) -> [u8; 32] {
+    // Padding the key here, as HMAC would, makes a constructor usable that cannot fail.
+    debug_assert!(key.len() <= BLOCK_LENGTH, "a longer key would have to be hashed first");
+    let mut block = [0; BLOCK_LENGTH];
+    for (padded, byte) in block.iter_mut().zip(key) {
+        *padded = *byte;
+    }
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    for part in message {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Known answers, computed independently of this code.
+    const VECTORS: &str = include_str!("../../tests/signing-vectors.json");
+    const BODY: &[u8] = br#"{"hello":"kallima"}"#;
+    const NOW_S: i64 = 1_776_938_400;
+
+    fn secret() -> Secret {
+        Secret::parse("whsec_AbCdEfGhIjKlMnOpQrStUvWx1234567890ABCDEF").unwrap()
+    }
+
+    fn header() -> String {
+        sign(&secret(), "evt_01JBAAAA000000000000000000", NOW_S, BODY).kallima_signature
+    }
+
+    #[test]
+    fn all_known_answers_hold() {
+        let vectors: Vec<Value> = serde_json::from_str(VECTORS).unwrap();
+        assert_eq!(vectors.len(), 3);
+        for vector in vectors {
+            let text = |key: &str| vector[key].as_str().unwrap();
+            let secret = Secret::parse(text("secret")).unwrap();
+            let (time, body) = (vector["timestamp"].as_i64().unwrap(), text("body").as_bytes());
+            let expected = SignatureHeaders {
+                kallima_signature: text("kallima_signature").to_owned(),
+                webhook_signature: text("webhook_signature").to_owned(),
+            };
+            assert_eq!(sign(&secret, text("id"), time, body), expected);
+            assert_eq!(
+                verify_kallima(&secret, &expected.kallima_signature, body, time, 0),
+                Ok(())
+            );
+        }
+    }
+
+    /// RFC 4231, test cases 1 and 2.
+    #[test]
+    fn hmac_agrees_with_its_rfc() {
+        for (key, message, expected) in [
+            (
+                &[0x0b; 20][..],
+                "Hi There",
+                "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+            ),
+            (
+                b"Jefe",
+                "what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+        ] {
+            assert_eq!(hex(&hmac_sha256(key, &[message.as_bytes()])), expected);
+        }
+    }
+
+    #[test]
+    fn the_event_id_is_signed_by_standard_webhooks_alone() {
+        let (one, other) = (
+            sign(&secret(), "evt_1", NOW_S, BODY),
+            sign(&secret(), "evt_2", NOW_S, BODY),
+        );
+        assert_eq!(one.kallima_signature, other.kallima_signature);
+        assert_ne!(one.webhook_signature, other.webhook_signature);
+    }
+
+    #[test]
+    fn another_secret_body_or_time_does_not_match() {
+        let other = Secret::parse("whsec_AbCdEfGhIjKlMnOpQrStUvWx1234567890ABCDEf").unwrap();
+        let moved = header().replace("t=1776938400", "t=1776938401");
+        let zero_padded = header().replace("t=", "t=0");
+        let flipped = format!("{}0", header().strip_suffix('b').unwrap());
+        for (secret, header, body) in [
+            (other, header(), BODY),
+            (secret(), header(), br#"{"hello":"Kallima"}"#),
+            (secret(), header(), b""),
+            (secret(), moved, BODY),
+            (secret(), zero_padded, BODY),
+            (secret(), flipped, BODY),
+        ] {
+            assert_eq!(
+                verify_kallima(&secret, &header, body, NOW_S, 300),
+                Err(SignatureError::Mismatch),
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_of_another_form_is_malformed() {
+        let good = header();
+        let digest = good.split_once("v1=").unwrap().1;
+        for header in [
+            String::new(),
+            "t=,v1=".to_owned(),
+            format!("t=,v1={digest}"),
+            format!("t=-,v1={digest}"),
+            format!("t=+1776938400,v1={digest}"),
+            format!("t=99999999999999999999,v1={digest}"),
+            format!("t=1776938400, v1={digest}"),
+            format!(" t=1776938400,v1={digest}"),
+            format!("v1={digest},t=1776938400"),
+            format!("t=1776938400,v0={digest}"),
+            format!("t=1776938400,v1={digest},v1={digest}"),
+            format!("t=1776938400,v1={}", digest.to_uppercase()),
+            format!("t=1776938400,v1={}", &digest[1..]),
+        ] {
+            assert_eq!(
+                verify_kallima(&secret(), &header, BODY, NOW_S, 300),
+                Err(SignatureError::Malformed),
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_time_is_tolerated_in_either_direction() {
+        for (now_s, age_s) in [
+            (NOW_S - 301, 301),
+            (NOW_S - 300, 300),
+            (NOW_S, 0),
+            (NOW_S + 300, 300),
+            (NOW_S + 301, 301),
+        ] {
+            let expected = if age_s > 300 {
+                Err(SignatureError::OutsideTolerance { age_s })
+            } else {
+                Ok(())
+            };
+            assert_eq!(
+                verify_kallima(&secret(), &header(), BODY, now_s, 300),
+                expected,
+                "{now_s}"
+            );
+        }
+        assert!(verify_kallima(&secret(), &header(), BODY, i64::MIN, 300).is_err());
+        assert!(verify_kallima(&secret(), &header(), BODY, i64::MAX, 300).is_err());
+    }
+}

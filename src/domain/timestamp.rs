@@ -1,0 +1,122 @@
+//! The one representation of time: milliseconds since the Unix epoch, UTC.
+
+use std::{fmt, time::Duration};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// An instant, in milliseconds since the Unix epoch.
+///
+/// On the wire it is ISO-8601 in UTC, written with the offset `+00:00` (never `Z`), and with
+/// three decimals only where the milliseconds are not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From milliseconds since the Unix epoch, as the database keeps them.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down: the `t` of a signature.
+    #[must_use]
+    pub const fn as_unix_seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This instant, later by `duration`.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
+    }
+
+    /// This instant, earlier by `duration`.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
+
+    /// The time from `earlier` to this instant; zero where `earlier` is the later one.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Reads an ISO-8601 (RFC 3339) instant with any offset.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let instant = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(instant.timestamp_millis()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instant = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        formatter.write_str(&instant.to_rfc3339_opts(SecondsFormat::AutoSi, false))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // In a query string an unescaped `+` means a space, and the offset is the only place for either.
+        let written = text.replace(' ', "+");
+        Self::parse(&written)
+            .ok_or_else(|| D::Error::custom("must be an RFC 3339 date and time, such as 2026-04-23T10:00:00+00:00"))
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_written_in_utc_with_a_numeric_offset() {
+        assert_eq!(
+            Timestamp::from_millis(1_776_938_400_000).to_string(),
+            "2026-04-23T10:00:00+00:00"
+        );
+        assert_eq!(
+            Timestamp::from_millis(1_776_938_400_007).to_string(),
+            "2026-04-23T10:00:00.007+00:00"
+        );
+    }
+
+    #[test]
+    fn is_read_with_any_offset() {
+        let expected = Some(Timestamp::from_millis(1_776_938_400_000));
+        for text in [
+            "2026-04-23T10:00:00+00:00",
+            "2026-04-23T10:00:00Z",
+            "2026-04-23T12:00:00.000+02:00",
+        ] {
+            assert_eq!(Timestamp::parse(text), expected, "{text}");
+        }
+        assert_eq!(Timestamp::parse("2026-04-23"), None);
+    }
+
+    #[test]
+    fn time_between_is_never_negative() {
+        let (early, late) = (Timestamp::from_millis(1000), Timestamp::from_millis(3500));
+        assert_eq!(late.since(early), Duration::from_millis(2500));
+        assert_eq!(early.since(late), Duration::ZERO);
+    }
+}

@@ -1,0 +1,23 @@
+//! Something that happened to an organization.
+
+use sea_orm::entity::prelude::*;
+
+/// One row of `events`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "events")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub organization_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: String,
+    pub event_type: String,
+    /// The exact bytes that are signed and sent on every attempt.
+    pub payload: Vec<u8>,
+    pub created_at: i64,
+}
+
+/// No joins are declared: queries that join say how.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

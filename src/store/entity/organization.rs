@@ -1,0 +1,20 @@
+//! A customer of the Kallima API: the tenant that webhooks, events and tokens belong to.
+
+use sea_orm::entity::prelude::*;
+
+/// One row of `organizations`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "organizations")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    #[sea_orm(column_type = "String(StringLen::N(100))")]
+    pub name: String,
+    pub created_at: i64,
+}
+
+/// No joins are declared: queries that join say how.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,28 @@
+//! A bearer token, known by its digest alone.
+
+use sea_orm::entity::prelude::*;
+
+/// One row of `tokens`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "tokens")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    /// None for a platform token, which may act for any organization when it publishes.
+    pub organization_id: Option<Uuid>,
+    #[sea_orm(column_type = "String(StringLen::N(100))")]
+    pub name: String,
+    /// SHA-256 of the token.
+    #[sea_orm(unique)]
+    pub digest: Vec<u8>,
+    /// Scopes, joined by spaces.
+    pub scopes: String,
+    pub created_at: i64,
+    pub revoked_at: Option<i64>,
+}
+
+/// No joins are declared: queries that join say how.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,32 @@
+//! A registered endpoint.
+
+use sea_orm::entity::prelude::*;
+
+/// One row of `webhooks`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "webhooks")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub organization_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    #[sea_orm(column_type = "String(StringLen::N(2048))")]
+    pub url: String,
+    pub enabled: bool,
+    /// Filter entries as a JSON array; NULL means all events.
+    pub events: Option<String>,
+    #[sea_orm(column_type = "String(StringLen::N(256))", nullable)]
+    pub description: Option<String>,
+    pub secret: String,
+    pub disabled_reason: Option<String>,
+    /// Time of the first failure since the last success.
+    pub failing_since: Option<i64>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// No joins are declared: queries that join say how.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

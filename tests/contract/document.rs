@@ -1,0 +1,170 @@
+//! The document against the code, and the document as it is served.
+
+use kallima_webhooks::{
+    api::{self, problem::ProblemCode},
+    contract::{Contract, OPENAPI_YAML, resolve},
+};
+use serde_json::{Value, json};
+use utoipa::PartialSchema as _;
+
+use super::{
+    diff::{differences, report},
+    normalize::normalize,
+};
+use crate::support::{App, judge::validator};
+
+fn document() -> Value {
+    Contract::load().unwrap().document().clone()
+}
+
+#[test]
+fn the_handlers_say_what_openapi_yaml_says() {
+    let derived = serde_json::to_value(api::derived_document()).unwrap();
+    let found = differences(&normalize(&document()), &normalize(&derived));
+    assert!(found.is_empty(), "{}", report(&found));
+}
+
+#[test]
+fn the_catalog_of_problem_codes_is_the_documents() {
+    let derived = serde_json::to_value(ProblemCode::schema()).unwrap();
+    let documented = &document()["components"]["schemas"]["ProblemCode"]["enum"];
+    assert_eq!(&derived["enum"], documented);
+}
+
+#[test]
+fn every_operation_has_an_id_a_tag_and_its_errors() {
+    let document = document();
+    let tags: Vec<&Value> = document["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tag| &tag["name"])
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (verb, operation) in item
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(verb, _)| *verb != "parameters")
+        {
+            let what = format!("{verb} {path}");
+            assert!(
+                seen.insert(operation["operationId"].as_str().expect(&what).to_owned()),
+                "{what}: operationId twice"
+            );
+            assert!(
+                tags.contains(&&operation["tags"][0]),
+                "{what}: a tag that is not described"
+            );
+            if path.starts_with("/v1") {
+                for status in ["401", "403", "500", "503"] {
+                    assert!(operation["responses"][status].is_object(), "{what} lists no {status}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_is_as_long_as_its_limit_may_be() {
+    let document = document();
+    let resolved = resolve(&document, &document, 0);
+    let mut pages = 0;
+    for (path, item) in resolved["paths"].as_object().unwrap() {
+        for (verb, operation) in item.as_object().unwrap() {
+            let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let Some(limit) = parameters.into_iter().find(|parameter| parameter["name"] == "limit") else {
+                continue;
+            };
+            assert_eq!(schema["maxItems"], limit["schema"]["maximum"], "{verb} {path}");
+            pages += 1;
+        }
+    }
+    assert_eq!(pages, 4);
+}
+
+/// Every `example` and every entry of `examples` in the document, with the schema it stands beside.
+fn examples<'a>(value: &'a Value, pointer: &str, found: &mut Vec<(String, &'a Value, &'a Value)>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(schema) = members.get("schema") {
+                if let Some(example) = members.get("example") {
+                    found.push((format!("{pointer}/example"), schema, example));
+                }
+                for (name, example) in members.get("examples").and_then(Value::as_object).into_iter().flatten() {
+                    found.push((format!("{pointer}/examples/{name}"), schema, &example["value"]));
+                }
+            }
+            for (name, member) in members {
+                examples(member, &format!("{pointer}/{}", name.replace('/', "~1")), found);
+            }
+        }
+        Value::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| examples(item, &format!("{pointer}/{index}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_example_is_valid_by_its_schema() {
+    let document = document();
+    let resolved = resolve(&document, &document, 0);
+    let mut found = Vec::new();
+    examples(&resolved["paths"], "/paths", &mut found);
+    examples(&resolved["webhooks"], "/webhooks", &mut found);
+    assert!(
+        found.len() > 30,
+        "the document is full of examples; only {} were found",
+        found.len()
+    );
+    for (pointer, schema, example) in found {
+        if let Some(fault) = validator(schema).iter_errors(example).next() {
+            panic!(
+                "the example at {pointer} is not valid: {fault} (at {:?})",
+                fault.instance_path().as_str()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_catalog_has_every_event_type_with_a_valid_example() {
+    let contract = Contract::load().unwrap();
+    assert_eq!(contract.event_types().len(), 15);
+    for event_type in contract.event_types() {
+        assert_eq!(event_type.example["type"], json!(event_type.name));
+        assert_eq!(contract.data_faults(&event_type.name, &event_type.example["data"]), []);
+        assert!(!event_type.description.is_empty(), "{}", event_type.name);
+        assert!(
+            !event_type.data_schema.to_string().contains("$ref"),
+            "{}: complete in itself",
+            event_type.name
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_document_is_served_byte_for_byte_and_as_json() {
+    let app = App::dev().await;
+    let yaml = app.ask("GET", "/openapi.yaml").anonymous().send().await;
+    assert_eq!(yaml.body, OPENAPI_YAML.as_bytes());
+    assert_eq!(yaml.header("content-type"), Some("application/yaml"));
+    let json = app.ask("GET", "/openapi.json").anonymous().send().await;
+    assert_eq!(json.expect(200), document());
+}
+
+#[tokio::test]
+async fn swagger_ui_shows_the_served_document() {
+    let app = App::dev().await;
+    let page = app.ask("GET", "/docs/").anonymous().send().await;
+    assert_eq!(page.status, 200);
+    assert!(String::from_utf8_lossy(&page.body).contains("swagger-ui"));
+    let settings = app.ask("GET", "/docs/swagger-initializer.js").anonymous().send().await;
+    assert!(String::from_utf8_lossy(&settings.body).contains("/openapi.json"));
+}

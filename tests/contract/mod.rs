@@ -1,0 +1,5 @@
+//! openapi.yaml is the source of truth: the code says the same, and the server serves it as it is.
+
+mod diff;
+mod document;
+mod normalize;

@@ -1,0 +1,107 @@
+//! A module imports only from floors below it.
+
+use std::{fs, path::Path};
+
+/// The floors of `src`, each with those it may import from.
+const FLOORS: [(&str, &[&str]); 9] = [
+    ("domain", &["domain"]),
+    ("clock.rs", &["domain"]),
+    ("contract.rs", &["domain"]),
+    ("config.rs", &["domain"]),
+    ("store", &["store", "config", "clock", "domain"]),
+    ("delivery", &["delivery", "store", "config", "clock", "domain"]),
+    ("api", &["api", "store", "contract", "clock", "domain"]),
+    (
+        "server.rs",
+        &["api", "delivery", "store", "config", "contract", "clock", "domain"],
+    ),
+    (
+        "cli",
+        &["cli", "server", "delivery", "store", "config", "clock", "domain"],
+    ),
+];
+
+fn sources(path: &Path, found: &mut Vec<(String, String)>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            sources(&entry.unwrap().path(), found);
+        }
+    } else {
+        found.push((path.display().to_string(), fs::read_to_string(path).unwrap()));
+    }
+}
+
+/// The modules that a source names after `crate::`, the ones in braces included.
+fn imported(source: &str) -> Vec<String> {
+    let code: String = source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let mut modules = Vec::new();
+    for (start, _) in code.match_indices("crate::") {
+        let rest = &code[start + "crate::".len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            modules.push(
+                rest.chars()
+                    .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
+                    .collect(),
+            );
+            continue;
+        };
+        let mut depth = 0;
+        let mut word = String::new();
+        for letter in list.chars() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => modules.push(std::mem::take(&mut word)),
+                _ if depth == 0 => word.push(letter),
+                _ => {}
+            }
+        }
+        modules.push(word);
+    }
+    let first = |path: String| path.trim().split("::").next().unwrap_or_default().trim().to_owned();
+    modules
+        .into_iter()
+        .map(first)
+        .filter(|module| !module.is_empty())
+        .collect()
+}
+
+#[test]
+fn no_module_imports_from_a_floor_above_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (floor, allowed) in FLOORS {
+        let mut found = Vec::new();
+        sources(&root.join(floor), &mut found);
+        for (file, source) in found {
+            for module in imported(&source) {
+                assert!(
+                    allowed.contains(&module.as_str()),
+                    "{file} imports crate::{module}; {floor} may import from {allowed:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn imports_in_braces_are_seen() {
+    let source = "use crate::{\n    api::{a, b},\n    store::c,\n};\nlet x = crate::domain::y();";
+    assert_eq!(imported(source), ["api", "store", "domain"]);
+}
+
+#[test]
+fn no_file_is_longer_than_500_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["src", "tests", "migration/src", "benches"] {
+        let mut found = Vec::new();
+        sources(&root.join(folder), &mut found);
+        for (file, source) in found {
+            assert!(source.lines().count() <= 500, "{file} has more than 500 lines");
+        }
+    }
+}

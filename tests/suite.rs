@@ -1,0 +1,19 @@
+//! The test suite, one binary. A module has the name of the operation, or of the promise, that it tries.
+//!
+//! Every response that a test sees is held against openapi.yaml by `support::judge`, and every delivery that a
+//! test's receiver gets against its `webhooks` section: each test is a contract test too.
+//!
+//! With `TEST_DATABASE_URL=postgres://…` every test gets a database of its own there; without it, an SQLite file.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod api;
+mod contract;
+mod delivery;
+mod floors;
+mod process;
+mod support;

@@ -1,0 +1,140 @@
+//! An HTTP client whose every answer is held against openapi.yaml.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::Value;
+
+use super::judge;
+
+/// A request that is being written.
+pub(crate) struct Ask {
+    method: Method,
+    base: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Ask {
+    pub(crate) fn new(method: &str, base: &str, path: &str) -> Self {
+        let method = method.parse().unwrap();
+        Self {
+            method,
+            base: base.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// Replaces the token.
+    pub(crate) fn token(mut self, token: &str) -> Self {
+        self.headers.retain(|(name, _)| name != "authorization");
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// Takes the token away.
+    pub(crate) fn anonymous(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != "authorization");
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.text(&body.to_string())
+    }
+
+    /// A body of JSON as it is written.
+    pub(crate) fn text(self, body: &str) -> Self {
+        self.header("content-type", "application/json").bytes(body)
+    }
+
+    /// A body without a media type.
+    pub(crate) fn bytes(mut self, body: &str) -> Self {
+        self.body = Bytes::copy_from_slice(body.as_bytes());
+        self
+    }
+
+    /// Sends the request, and judges the answer.
+    pub(crate) async fn send(self) -> Answer {
+        let Self {
+            method,
+            base,
+            path,
+            headers,
+            body,
+        } = self;
+        // A connection for each request: a pool would tie tests together, whose runtimes end at different times.
+        let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build_http();
+        let mut request = Request::builder().method(method.clone()).uri(format!("{base}{path}"));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let response = client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let answer = Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        };
+        static JUDGE: LazyLock<judge::Judge> = LazyLock::new(judge::Judge::new);
+        JUDGE.judge(&method, &path, &answer);
+        answer
+    }
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|cause| panic!("not JSON ({cause}): {:?}", self.body))
+    }
+
+    /// The body as JSON, of an answer with this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// A problem with this status and code.
+    #[track_caller]
+    pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
+        let problem = self.expect(status);
+        assert_eq!(problem["code"], code, "{problem}");
+        problem
+    }
+
+    /// The pointers of a 422, in their order.
+    #[track_caller]
+    pub(crate) fn expect_faults(&self) -> Vec<String> {
+        let problem = self.expect_problem(422, "validation_error");
+        let errors = problem["errors"].as_array().unwrap();
+        errors
+            .iter()
+            .map(|error| error["pointer"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// A header's text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}

@@ -1,0 +1,193 @@
+//! Holds what the server says against openapi.yaml: the status, the headers, the media type, the body.
+
+use hyper::Method;
+use jsonschema::Validator;
+use kallima_webhooks::contract::{Contract, resolve};
+use serde_json::{Value, json};
+
+use super::client::Answer;
+
+/// Knows the document.
+pub(crate) struct Judge {
+    document: Value,
+}
+
+impl Judge {
+    pub(crate) fn new() -> Self {
+        let document = Contract::load().unwrap().document().clone();
+        Self {
+            document: resolve(&document, &document, 0),
+        }
+    }
+
+    /// Judges an answer of the API.
+    ///
+    /// # Panics
+    /// Where it says anything that the document does not.
+    pub(crate) fn judge(&self, method: &Method, path: &str, answer: &Answer) {
+        let path = path.split('?').next().unwrap();
+        let status = answer.status.as_str();
+        let what = format!("{method} {path} answered {status}");
+        let Some((template, item)) = self.find(path) else {
+            // Swagger UI and its files are pages for people; the document is about the API.
+            if !path.starts_with("/docs") {
+                self.judge_problem_without_operation(&what, 404, answer);
+            }
+            return;
+        };
+        let verb = method.as_str().to_ascii_lowercase();
+        let Some(operation) = item.get(&verb) else {
+            self.judge_problem_without_operation(&what, 405, answer);
+            return;
+        };
+        let here = format!(
+            "/paths/{}/{verb}/responses/{status}",
+            template.replace('~', "~0").replace('/', "~1")
+        );
+        let Some(response) = operation["responses"].get(status) else {
+            panic!(
+                "{what}\n  where:    {here}\n  expected: a status that the document lists\n  seen:     {}",
+                text(answer)
+            );
+        };
+        Self::judge_headers(&what, &here, response, answer);
+        Self::judge_body(&what, &here, response, answer);
+    }
+
+    /// The template and the item of the path that answers to `path`; literal segments go before parameters.
+    fn find(&self, path: &str) -> Option<(&String, &Value)> {
+        let paths = self.document["paths"].as_object().unwrap();
+        paths.get_key_value(path).or_else(|| {
+            paths.iter().find(|(template, _)| {
+                let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+                let fits = |(expected, seen): (&&str, &&str)| {
+                    (expected.starts_with('{') && !seen.is_empty()) || expected == seen
+                };
+                template.len() == path.len() && template.iter().zip(&path).all(fits)
+            })
+        })
+    }
+
+    /// 404 of an unknown route and 405 belong to no operation; they are problems all the same.
+    fn judge_problem_without_operation(&self, what: &str, status: u16, answer: &Answer) {
+        assert_eq!(answer.status, status, "{what}: no operation of the document answers it");
+        let here = "/components/responses/NotFound";
+        let response = &self.document["components"]["responses"]["NotFound"];
+        Self::judge_headers(what, here, response, answer);
+        Self::judge_body(what, here, response, answer);
+        assert_eq!(
+            status == 405,
+            answer.header("allow").is_some(),
+            "{what}: Allow comes with 405 and with nothing else"
+        );
+    }
+
+    fn judge_headers(what: &str, here: &str, response: &Value, answer: &Answer) {
+        for (name, header) in response["headers"].as_object().into_iter().flatten() {
+            let here = format!("{here}/headers/{name}");
+            let Some(seen) = answer.header(name) else {
+                assert_ne!(
+                    header["required"],
+                    json!(true),
+                    "{what}\n  where:    {here}\n  expected: the header\n  seen:     none"
+                );
+                continue;
+            };
+            let typed = match header["schema"]["type"].as_str() {
+                Some("integer") => json!(
+                    seen.parse::<i64>()
+                        .unwrap_or_else(|_| panic!("{what}: {name} is {seen}"))
+                ),
+                _ => json!(seen),
+            };
+            complain(what, &here, &header["schema"], &typed);
+        }
+    }
+
+    fn judge_body(what: &str, here: &str, response: &Value, answer: &Answer) {
+        let seen_type = answer
+            .header("content-type")
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default();
+        let Some(content) = response.get("content") else {
+            assert!(
+                answer.body.is_empty(),
+                "{what}\n  where:    {here}\n  expected: no body\n  seen:     {}",
+                text(answer)
+            );
+            return;
+        };
+        let Some(media) = content.get(seen_type) else {
+            panic!("{what}\n  where:    {here}/content\n  expected: one of its media types\n  seen:     {seen_type:?}");
+        };
+        let body = if seen_type.ends_with("json") {
+            answer.json()
+        } else {
+            json!(text(answer))
+        };
+        complain(
+            what,
+            &format!("{here}/content/{}", seen_type.replace('/', "~1")),
+            &media["schema"],
+            &body,
+        );
+    }
+
+    /// Judges a delivery that a receiver got, headers and body, by the entry of its event type.
+    pub(crate) fn judge_delivery(&self, headers: &hyper::HeaderMap, body: &[u8]) {
+        let payload: Value = serde_json::from_slice(body).expect("a delivery is JSON");
+        let event_type = payload["type"].as_str().expect("a delivery has a type");
+        let what = format!("a delivery of {event_type}");
+        let operation = &self.document["webhooks"][event_type]["post"];
+        assert!(operation.is_object(), "{what}: /webhooks has no such entry");
+        let here = format!("/webhooks/{event_type}/post");
+        for parameter in operation["parameters"].as_array().unwrap() {
+            let name = parameter["name"].as_str().unwrap();
+            let value = headers
+                .get(name)
+                .unwrap_or_else(|| panic!("{what} lacks the header {name}"))
+                .to_str()
+                .unwrap();
+            let integer = parameter["schema"]["type"] == "integer";
+            let typed = if integer {
+                json!(value.parse::<i64>().unwrap())
+            } else {
+                json!(value)
+            };
+            complain(
+                &what,
+                &format!("{here}/parameters/{name}"),
+                &parameter["schema"],
+                &typed,
+            );
+        }
+        assert_eq!(headers["content-type"], "application/json", "{what}");
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        complain(&what, &format!("{here}/requestBody"), schema, &payload);
+    }
+}
+
+/// A validator that asserts formats too.
+pub(crate) fn validator(schema: &Value) -> Validator {
+    jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .unwrap()
+}
+
+/// Fails with what, where, expected and seen of the first fault.
+fn complain(what: &str, here: &str, schema: &Value, seen: &Value) {
+    if let Some(fault) = validator(schema).iter_errors(seen).next() {
+        panic!(
+            "{what}\n  where:    {here}/schema{}\n  expected: what the schema says\n  seen:     at {:?}: {fault}\n  whole:    {seen}",
+            fault.schema_path(),
+            fault.instance_path().as_str()
+        );
+    }
+}
+
+fn text(answer: &Answer) -> String {
+    String::from_utf8_lossy(&answer.body).into_owned()
+}

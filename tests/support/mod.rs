@@ -1,0 +1,10 @@
+//! What tests are made of.
+
+pub(crate) mod app;
+pub(crate) mod client;
+pub(crate) mod database;
+pub(crate) mod judge;
+pub(crate) mod receiver;
+
+pub(crate) use app::App;
+pub(crate) use receiver::{Receiver, Reply};

@@ -1,0 +1,144 @@
+//! A receiver of deliveries on this machine, which answers as it is told and keeps what it got.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use kallima_webhooks::domain::{secret::Secret, signature};
+use serde_json::Value;
+
+use super::{app::eventually, judge::Judge};
+
+/// How a receiver answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    pause: Duration,
+}
+
+impl Reply {
+    pub(crate) fn status(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: String::new(),
+            pause: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: &str) -> Self {
+        body.clone_into(&mut self.body);
+        self
+    }
+
+    pub(crate) fn after(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+}
+
+/// A delivery as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Arrival {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+
+    pub(crate) fn payload(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Whether both signatures are what this secret makes of the bytes that arrived.
+    pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
+        let timestamp = self.header("webhook-timestamp").parse().unwrap();
+        let signed = signature::sign(
+            &Secret::parse(secret).unwrap(),
+            self.header("webhook-id"),
+            timestamp,
+            &self.body,
+        );
+        signed.kallima_signature == self.header("kallima-signature")
+            && signed.webhook_signature == self.header("webhook-signature")
+    }
+}
+
+/// A receiver that is listening.
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    pub(crate) url: String,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// What to answer next; 200 when nothing is left.
+    script: VecDeque<Reply>,
+    arrivals: Vec<Arrival>,
+}
+
+impl Receiver {
+    /// Starts one that gives these answers, and 200 ever after.
+    pub(crate) async fn start(script: impl IntoIterator<Item = Reply>) -> Self {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", socket.local_addr().unwrap());
+        let shared = Arc::new(Mutex::new(Shared {
+            script: script.into_iter().collect(),
+            ..Shared::default()
+        }));
+        let router = Router::new().fallback(receive).with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
+        Self { url, shared }
+    }
+
+    /// Gives this answer next.
+    pub(crate) fn then(&self, reply: Reply) {
+        self.shared.lock().unwrap().script.push_back(reply);
+    }
+
+    /// What arrived so far.
+    pub(crate) fn arrivals(&self) -> Vec<Arrival> {
+        self.shared.lock().unwrap().arrivals.clone()
+    }
+
+    /// What arrived, as soon as it is so many.
+    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Arrival> {
+        eventually(|| async { Some(self.arrivals()).filter(|arrivals| arrivals.len() >= count) }).await
+    }
+}
+
+async fn receive(State(shared): State<Arc<Mutex<Shared>>>, headers: HeaderMap, body: Bytes) -> Response {
+    static JUDGE: LazyLock<Judge> = LazyLock::new(Judge::new);
+    JUDGE.judge_delivery(&headers, &body);
+    let reply = {
+        let mut shared = shared.lock().unwrap();
+        shared.arrivals.push(Arrival { headers, body });
+        shared.script.pop_front().unwrap_or_else(|| Reply::status(200))
+    };
+    tokio::time::sleep(reply.pause).await;
+    let mut response = (StatusCode::from_u16(reply.status).unwrap(), Body::from(reply.body)).into_response();
+    for (name, value) in reply.headers {
+        response.headers_mut().insert(name, value.parse().unwrap());
+    }
+    response
+}
