@@ -39,7 +39,7 @@ pub struct ServeOptions {
     #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// For development: the same as --allow-http --allow-network 127.0.0.0/8 --allow-network ::1/128.
+    /// For development: allow http, and receivers on this machine (127.0.0.0/8 and `::1`).
     #[arg(long, env = "KALLIMA_DEV")]
     pub dev: bool,
 

@@ -297,13 +297,16 @@ fn type_words(kind: &TypeKind) -> String {
         TypeKind::Single(one) => vec![one.to_string()],
         TypeKind::Multiple(many) => many.iter().map(|one| one.to_string()).collect(),
     };
-    // JSON's own words, the way a sentence has them.
-    let with_article = words.iter().map(|word| match word.as_str() {
-        "null" => "null".to_owned(),
-        "array" | "object" | "integer" => format!("an {word}"),
-        other => format!("a {other}"),
-    });
-    with_article.collect::<Vec<_>>().join(" or ")
+    let with_article = words
+        .iter()
+        .filter(|word| *word != "null")
+        .map(|word| match word.as_str() {
+            "array" | "object" | "integer" => format!("an {word}"),
+            other => format!("a {other}"),
+        });
+    // Null goes last, as one would say it.
+    let null = words.iter().find(|word| *word == "null").cloned();
+    with_article.chain(null).collect::<Vec<_>>().join(" or ")
 }
 
 /// A member's name as a token of a JSON Pointer (RFC 6901, section 3).

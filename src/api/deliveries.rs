@@ -146,7 +146,7 @@ impl From<deliveries::Attempt> for Attempt {
     }
 }
 
-/// Body for POST /v1/webhook_deliveries/{id}/retry.
+/// Body for POST `/v1/webhook_deliveries/{id}/retry`.
 #[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryDelivery {}
@@ -161,7 +161,7 @@ impl RequestBody for RetryDelivery {
     }
 }
 
-/// Query of GET /v1/webhook_deliveries.
+/// Query of GET `/v1/webhook_deliveries`.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -190,7 +190,7 @@ impl ListDeliveriesQuery {
     }
 }
 
-/// Query of GET /v1/webhook_deliveries/{id}/attempts.
+/// Query of GET `/v1/webhook_deliveries/{id}/attempts`.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -106,11 +106,9 @@ impl RequestBody for PublishEvent {
         check_event_type(&event_type, "/type", state, faults);
         let data = data?;
         let value = serde_json::from_str(data.get()).unwrap_or_default();
-        state
-            .contract
-            .data_faults(&event_type, &value)
-            .into_iter()
-            .for_each(|fault| faults.push(fault));
+        for fault in state.contract.data_faults(&event_type, &value) {
+            faults.push(fault);
+        }
         Some(NewEvent {
             event_type,
             data,

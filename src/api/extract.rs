@@ -149,7 +149,7 @@ pub(super) struct Faults(Vec<Fault>);
 
 impl Faults {
     /// Adds a fault, unless its place has one.
-    pub(super) fn add(&mut self, pointer: &str, code: &str, detail: impl ToString) {
+    pub(super) fn add(&mut self, pointer: &str, code: &str, detail: &impl ToString) {
         self.push(Fault {
             pointer: pointer.to_owned(),
             code: code.to_owned(),
@@ -242,14 +242,16 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8], mut value: Value) -> Re
     let body: T = match serde_json::from_slice(readable) {
         Ok(body) => body,
         Err(cause) => {
-            faults.add("", "type", cause);
+            faults.add("", "type", &cause);
             return Err(faults.into_problem());
         }
     };
     let mut ruled = Vec::new();
     body.validate()
         .unwrap_or_else(|errors| collect(&errors, "", &mut ruled));
-    ruled.into_iter().for_each(|fault| faults.push(fault));
+    for fault in ruled {
+        faults.push(fault);
+    }
     match body.parse(state, &mut faults) {
         Some(parsed) if faults.0.is_empty() => Ok(parsed),
         _ => Err(faults.into_problem()),
@@ -272,9 +274,9 @@ fn collect(errors: &ValidationErrors, base: &str, faults: &mut Vec<Fault>) {
             }
             ValidationErrorsKind::Struct(errors) => collect(errors, &pointer, faults),
             ValidationErrorsKind::List(items) => {
-                items
-                    .iter()
-                    .for_each(|(index, errors)| collect(errors, &format!("{pointer}/{index}"), faults));
+                for (index, errors) in items {
+                    collect(errors, &format!("{pointer}/{index}"), faults);
+                }
             }
         }
     }

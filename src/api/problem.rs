@@ -156,6 +156,7 @@ pub struct Problem {
     code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
+    /// Seconds for `Retry-After`.
     retry_after_s: Option<u64>,
 }
 
@@ -252,7 +253,10 @@ impl Problem {
             code,
             request_id: request_id.to_owned(),
             errors: (!errors.is_empty()).then_some(errors),
-            retry_after_seconds: retry_after_s.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+            // Beside the header, the body says it for a limit alone.
+            retry_after_seconds: retry_after_s
+                .filter(|_| code.status() == StatusCode::TOO_MANY_REQUESTS)
+                .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
         };
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);

@@ -249,12 +249,12 @@ impl RequestBody for TestWebhook {
 /// Refuses an event type that is not in the catalog.
 pub(super) fn check_event_type(event_type: &str, pointer: &str, state: &ApiState, faults: &mut Faults) {
     if let Err(unknown) = UnknownEventType::check(event_type, state.contract.event_type_names()) {
-        faults.add(pointer, "unknown_event_type", unknown);
+        faults.add(pointer, "unknown_event_type", &unknown);
     }
 }
 
 fn parse_url(text: &str, state: &ApiState, faults: &mut Faults) -> Option<Destination> {
-    let refused = |error: DestinationError| faults.add("/url", error.code(), error);
+    let refused = |error: DestinationError| faults.add("/url", error.code(), &error);
     Destination::parse(text, &state.destinations).map_err(refused).ok()
 }
 
@@ -263,7 +263,7 @@ fn parse_events(entries: &[String], state: &ApiState, faults: &mut Faults) -> Ev
     for (index, entry) in entries.iter().enumerate() {
         match FilterEntry::parse(entry, state.contract.event_type_names()) {
             Ok(entry) => parsed.push(entry),
-            Err(unknown) => faults.add(&format!("/events/{index}"), "unknown_event_type", unknown),
+            Err(unknown) => faults.add(&format!("/events/{index}"), "unknown_event_type", &unknown),
         }
     }
     EventFilter::of(parsed)

@@ -61,7 +61,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    fn new(word: ErrorWord, detail: impl ToString) -> Self {
+    fn new(word: ErrorWord, detail: &impl ToString) -> Self {
         Self {
             word,
             detail: detail.to_string(),
@@ -88,19 +88,19 @@ impl GuardedConnector {
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
         let text = uri.to_string();
-        let url = url::Url::parse(&text).map_err(|cause| ConnectError::new(ErrorWord::Network, cause))?;
+        let url = url::Url::parse(&text).map_err(|cause| ConnectError::new(ErrorWord::Network, &cause))?;
         let port = url.port_or_known_default().unwrap_or(443);
         let addresses = match url.host() {
             Some(Host::Ipv4(address)) => vec![IpAddr::V4(address)],
             Some(Host::Ipv6(address)) => vec![IpAddr::V6(address)],
             Some(Host::Domain(name)) => self.resolve(name).await?,
-            None => return Err(ConnectError::new(ErrorWord::Network, "the URL has no host")),
+            None => return Err(ConnectError::new(ErrorWord::Network, &"the URL has no host")),
         };
         let allowed: Vec<IpAddr> = addresses
             .into_iter()
             .filter(|address| self.policy.allows(*address))
             .collect();
-        let mut last = ConnectError::new(ErrorWord::AddressBlocked, "no allowed address");
+        let mut last = ConnectError::new(ErrorWord::AddressBlocked, &"no allowed address");
         for address in allowed {
             match TcpStream::connect(SocketAddr::new(address, port)).await {
                 Ok(stream) => {
@@ -110,17 +110,17 @@ impl GuardedConnector {
                         .map_err(|cause| ConnectError::new(io_word(&cause), &cause))?;
                     return Ok(TokioIo::new(stream));
                 }
-                Err(cause) => last = ConnectError::new(io_word(&cause), cause),
+                Err(cause) => last = ConnectError::new(io_word(&cause), &cause),
             }
         }
         Err(last)
     }
 
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, ConnectError> {
-        let failed = |cause: io::Error| ConnectError::new(ErrorWord::Dns, cause);
+        let failed = |cause: io::Error| ConnectError::new(ErrorWord::Dns, &cause);
         let addresses = (self.resolver.0)(name.to_owned()).await.map_err(failed)?;
         if addresses.is_empty() {
-            return Err(ConnectError::new(ErrorWord::Dns, "the name has no address"));
+            return Err(ConnectError::new(ErrorWord::Dns, &"the name has no address"));
         }
         Ok(addresses)
     }

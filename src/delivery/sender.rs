@@ -125,6 +125,10 @@ fn failure(word: ErrorWord) -> Outcome {
 /// Reads the answer up to the cap. A body that breaks off below the cap is a failure whatever the status said.
 async fn read(response: Response<Incoming>) -> Outcome {
     let status = response.status();
+    // HTTP's statuses end at 599 (RFC 9110, section 15); hyper reads up to 999.
+    if status.as_u16() > 599 {
+        return failure(ErrorWord::InvalidResponse);
+    }
     let header = response
         .headers()
         .get(RETRY_AFTER)
@@ -192,7 +196,10 @@ fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
         }
         if let Some(socket) = current.downcast_ref::<io::Error>() {
             // rustls reports through io::Error, whose `source` skips the error it wraps.
-            if socket.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+            if socket
+                .get_ref()
+                .is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
+            {
                 return ErrorWord::Tls;
             }
             word = io_word(socket);

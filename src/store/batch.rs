@@ -66,15 +66,14 @@ where
     match write(Arc::clone(&items)).await {
         Ok(results) => {
             // A caller that has gone away is owed nothing; its write is durable all the same.
-            callers
-                .into_iter()
-                .zip(results)
-                .for_each(|(caller, result)| drop(caller.send(Ok(result))));
+            for (caller, result) in callers.into_iter().zip(results) {
+                drop(caller.send(Ok(result)));
+            }
         }
         Err(StoreError::Unavailable(cause)) => {
-            callers
-                .into_iter()
-                .for_each(|caller| drop(caller.send(Err(StoreError::Unavailable(cause.clone())))));
+            for caller in callers {
+                drop(caller.send(Err(StoreError::Unavailable(cause.clone()))));
+            }
         }
         // One poisonous write must not take its neighbours down: each is tried alone.
         Err(_) => {

@@ -78,7 +78,7 @@ pub struct DeliveryQuery {
     pub event_type: Option<String>,
     /// That stand so.
     pub status: Option<DeliveryStatus>,
-    /// Made after this instant.
+    /// Made at this instant or after it.
     pub created_after: Option<Timestamp>,
     /// Made before this instant.
     pub created_before: Option<Timestamp>,
@@ -115,7 +115,7 @@ pub async fn list(
             .as_ref()
             .map(|event_type| delivery::Column::EventType.eq(event_type.as_str())),
         status.map(|status| delivery::Column::Status.eq(status.as_str())),
-        created_after.map(|instant| delivery::Column::CreatedAt.gt(instant.as_millis())),
+        created_after.map(|instant| delivery::Column::CreatedAt.gte(instant.as_millis())),
         created_before.map(|instant| delivery::Column::CreatedAt.lt(instant.as_millis())),
         after.map(|id| delivery::Column::Id.lt(id)),
     ];

@@ -21,7 +21,7 @@ use crate::domain::{
 };
 
 /// How long a webhook may fail without a success before it is switched off.
-const FAILING_MAX: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+const FAILING_MAX: Duration = Duration::from_hours(5 * 24);
 
 /// An attempt that has ended.
 #[derive(Clone, Debug)]

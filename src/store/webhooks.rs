@@ -183,8 +183,8 @@ pub async fn update(
     if row != before {
         // Two changes within one millisecond are two changes.
         row.updated_at = now.as_millis().max(before.updated_at + 1);
-        let changed = row.clone().into_active_model().reset_all();
-        webhook::Entity::update(changed).exec(&tx).await?;
+        let every_column = row.clone().into_active_model().reset_all();
+        webhook::Entity::update(every_column).exec(&tx).await?;
         tx.commit().await?;
     }
     view(row).map(Some)
