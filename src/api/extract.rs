@@ -270,7 +270,7 @@ fn collect(errors: &ValidationErrors, base: &str, faults: &mut Vec<Fault>) {
         let pointer = format!("{base}/{field}");
         match kind {
             ValidationErrorsKind::Field(errors) => {
-                faults.extend(errors.iter().map(|error| rule_fault(&pointer, error)))
+                faults.extend(errors.iter().map(|error| rule_fault(&pointer, error)));
             }
             ValidationErrorsKind::Struct(errors) => collect(errors, &pointer, faults),
             ValidationErrorsKind::List(items) => {
