@@ -107,7 +107,7 @@ pub struct EngineOptions {
 pub const CLAIM_BATCH_MAX: u64 = 128;
 
 /// How much longer than an attempt's deadline its lease lasts: time to record what came of it.
-const LEASE_MARGIN: Duration = Duration::from_secs(15);
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl EngineOptions {
     /// Deadline of one attempt.

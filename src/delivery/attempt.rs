@@ -36,7 +36,7 @@ pub struct Engine {
 }
 
 /// How often the record of an attempt is tried while the database is away; its lease ends about then.
-const RECORD_TRIES_MAX: u32 = 10;
+const RECORD_TRIES_MAX: u32 = 5;
 
 /// How long each of those tries waits for the database.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
