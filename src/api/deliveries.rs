@@ -168,8 +168,8 @@ impl RequestBody for RetryDelivery {
 pub(super) struct ListDeliveriesQuery {
     webhook_id: Option<Uuid>,
     status: Option<DeliveryStatus>,
-    #[param(max_length = 64)]
-    #[validate(length(max = 64))]
+    #[param(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
+    #[validate(length(max = 64), custom(function = "exact_event_type"))]
     event_type: Option<String>,
     #[param(value_type = Option<String>, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
     event_id: Option<EventId>,
@@ -187,6 +187,18 @@ pub(super) struct ListDeliveriesQuery {
 impl ListDeliveriesQuery {
     fn limit_default() -> u32 {
         50
+    }
+}
+
+/// Whether a text is written as an event type is: two words of lower-case letters and underscores, a dot between.
+fn exact_event_type(text: &str) -> Result<(), validator::ValidationError> {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
+    match text.split_once('.') {
+        Some((group, state)) if is_word(group) && is_word(state) => Ok(()),
+        _ => {
+            Err(validator::ValidationError::new("pattern")
+                .with_message("must be an event type, such as job.failed".into()))
+        }
     }
 }
 

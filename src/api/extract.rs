@@ -1,6 +1,8 @@
 //! Validated extractors: a path parameter, a query, a body. What they hand over is valid; what is not they refuse with
 //! a problem that names the field.
 
+use std::time::Duration;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
@@ -169,6 +171,9 @@ impl Faults {
     }
 }
 
+/// How long a body may take to arrive.
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A valid body, as domain types.
 pub(super) struct Body<T: RequestBody>(pub(super) T::Parsed);
 
@@ -197,7 +202,9 @@ async fn read(headers: &HeaderMap, body: axum::body::Body, bytes_max: usize) -> 
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(Problem::payload_too_large(bytes_max));
     }
-    let collected = Limited::new(body, bytes_max).collect().await.map_err(|error| {
+    let collecting = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
+    let collected = collecting.map_err(|_| Problem::bad_request("The body took too long to arrive."))?;
+    let collected = collected.map_err(|error| {
         if error.is::<LengthLimitError>() {
             Problem::payload_too_large(bytes_max)
         } else {

@@ -114,7 +114,8 @@ pub(super) struct CreateWebhook {
     events: Option<Vec<String>>,
     #[schema(default = true)]
     enabled: Option<bool>,
-    #[schema(max_length = 256)]
+    // PostgreSQL cannot keep a NUL in a text.
+    #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
     #[validate(length(max = 256))]
     description: Option<String>,
 }
@@ -130,7 +131,8 @@ pub(super) struct UpdateWebhook {
     #[validate(length(max = 50))]
     events: Option<Vec<String>>,
     enabled: Option<bool>,
-    #[schema(max_length = 256)]
+    // PostgreSQL cannot keep a NUL in a text.
+    #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
     #[validate(length(max = 256))]
     description: Option<String>,
 }

@@ -29,8 +29,9 @@ pub const RESPONSE_BODY_BYTES_MAX: usize = 4096;
 /// How large an answer's head may be, in bytes.
 const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a connection may wait for the next attempt to the same host.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may wait for the next attempt to the same host: shorter than common servers keep one open, so
+/// that a request is not sent into a connection that is just being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Idle connections kept to one host.
 const IDLE_PER_HOST_MAX: usize = 8;
