@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy};
 
 /// Where the data is.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub struct DatabaseOptions {
     /// Database: `sqlite://FILE` (made where there is none) or `postgres://USER@HOST/NAME`.
     #[arg(
@@ -26,11 +26,57 @@ pub struct DatabaseOptions {
         id = "database_connections_max",
         long = "database-connections-max",
         env = "KALLIMA_DATABASE_CONNECTIONS_MAX",
-        default_value_t = 10,
+        default_value_t = CONNECTIONS_MAX,
         global = true
     )]
     pub connections_max: u32,
+
+    /// Master keys that signing secrets are encrypted with at rest, as `ID:BASE64,…`: the first one encrypts, all decrypt.
+    #[arg(
+        long,
+        env = "KALLIMA_MASTER_KEY",
+        hide_env_values = true,
+        conflicts_with = "master_key_file",
+        global = true
+    )]
+    pub master_key: Option<String>,
+
+    /// File with the master keys (default with SQLite: the database's name and `.key`, made where there is none).
+    #[arg(long, env = "KALLIMA_MASTER_KEY_FILE", value_name = "FILE", global = true)]
+    pub master_key_file: Option<PathBuf>,
 }
+
+impl DatabaseOptions {
+    /// A database of that URL, with everything else as it is by default.
+    #[must_use]
+    pub fn of(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connections_max: CONNECTIONS_MAX,
+            master_key: None,
+            master_key_file: None,
+        }
+    }
+
+    /// Whether the URL names PostgreSQL.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        self.url.starts_with("postgres:") || self.url.starts_with("postgresql:")
+    }
+}
+
+impl std::fmt::Debug for DatabaseOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither the URL, which may hold a password, nor the key may reach a log.
+        formatter
+            .debug_struct("DatabaseOptions")
+            .field("connections_max", &self.connections_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connections to PostgreSQL at most, where nothing else is said.
+const CONNECTIONS_MAX: u32 = 10;
 
 /// How to serve.
 #[derive(Args, Clone, Debug)]

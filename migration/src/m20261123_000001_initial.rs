@@ -48,7 +48,7 @@ CREATE TABLE webhooks (
     enabled {boolean} NOT NULL,
     events TEXT,
     description TEXT CHECK (length(description) BETWEEN 1 AND 256),
-    secret TEXT NOT NULL CHECK (length(secret) = 46),
+    secret {blob} NOT NULL,
     disabled_reason TEXT CHECK (disabled_reason IN ('gone', 'failing')),
     failing_since {bigint},
     created_at {bigint} NOT NULL,

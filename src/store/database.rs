@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,8 +13,12 @@ use sea_orm::{
     TransactionOptions, TransactionTrait as _,
 };
 
-use super::{StoreError, batch::Batcher, events, finish};
-use crate::{clock::Clock, config::DatabaseOptions};
+use super::{StoreError, batch::Batcher, events, finish, keys};
+use crate::{
+    clock::Clock,
+    config::DatabaseOptions,
+    domain::keyring::{KeyRing, KeyRingError},
+};
 
 /// How long a statement of SQLite waits for another process's write lock.
 const SQLITE_BUSY_TIMEOUT_MS: u32 = 5_000;
@@ -43,6 +48,17 @@ pub enum OpenError {
         /// Why not.
         cause: std::io::Error,
     },
+    /// PostgreSQL's nodes must be told the key that they share.
+    #[error(
+        "PostgreSQL needs a master key: give --master-key or --master-key-file (32 random bytes, written as 1:BASE64)"
+    )]
+    NoKey,
+    /// The master keys cannot be read.
+    #[error(transparent)]
+    Key(#[from] KeyRingError),
+    /// The file of the master keys cannot be read or made.
+    #[error("master key file {0}: {1}")]
+    KeyFile(PathBuf, std::io::Error),
     /// The database itself said no.
     #[error("cannot open the database: {0}")]
     Database(#[from] DbErr),
@@ -55,6 +71,8 @@ pub struct Database {
     pub(super) write: DatabaseConnection,
     /// Reads that need not see a transaction under way.
     pub(super) read: DatabaseConnection,
+    /// What signing secrets are sealed and opened with.
+    pub(super) keys: Arc<KeyRing>,
     pub(super) publisher: Batcher<events::Publication, events::Recorded>,
     pub(super) finisher: Batcher<finish::Finished, bool>,
 }
@@ -71,11 +89,16 @@ impl std::fmt::Debug for Database {
 impl Database {
     /// Opens a database and its pools. An SQLite file is made where there is none.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
-        let (write, read) = if options.url.starts_with("sqlite:") {
+        let is_sqlite = options.url.starts_with("sqlite:");
+        if !is_sqlite && !options.is_postgres() {
+            return Err(OpenError::UnknownEngine);
+        }
+        let keys = Arc::new(keys::load(options, sqlite_path(&options.url))?);
+        let (write, read) = if is_sqlite {
             let write = sea_orm::Database::connect(sqlite(&options.url, 1)).await?;
             let read = sea_orm::Database::connect(sqlite(&options.url, SQLITE_READERS_MAX)).await?;
             (write, read)
-        } else if options.url.starts_with("postgres:") || options.url.starts_with("postgresql:") {
+        } else {
             let mut connect = ConnectOptions::new(&options.url);
             connect
                 .max_connections(options.connections_max)
@@ -83,8 +106,6 @@ impl Database {
                 .sqlx_logging(false);
             let pool = sea_orm::Database::connect(connect).await?;
             (pool.clone(), pool)
-        } else {
-            return Err(OpenError::UnknownEngine);
         };
         let publisher = Batcher::spawn({
             let (write, clock) = (write.clone(), clock.clone());
@@ -97,6 +118,7 @@ impl Database {
         Ok(Self {
             write,
             read,
+            keys,
             publisher,
             finisher,
         })

@@ -7,6 +7,7 @@
 //! | `batch` | group commit: concurrent writes of one kind share one transaction |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`] | what the API reads and writes |
 //! | [`queue`], [`finish`] | what the delivery engine claims, and how it records what came of it |
+//! | `keys` | where the master keys of secrets at rest come from |
 //! | `entity` | the tables as sea-orm models |
 
 mod batch;
@@ -16,6 +17,7 @@ mod entity;
 pub mod error;
 pub mod events;
 pub mod finish;
+mod keys;
 pub mod organizations;
 pub mod queue;
 pub mod tokens;

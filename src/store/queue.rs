@@ -16,6 +16,7 @@ use super::{
     Database, StoreError,
     entity::{delivery, event, webhook},
     error::readable,
+    webhooks::open_secret,
 };
 use crate::domain::{
     delivery::DeliveryStatus, destination::Destination, event_id::EventId, secret::Secret, timestamp::Timestamp,
@@ -345,7 +346,7 @@ pub async fn work(db: &Database, lease: &Lease) -> Result<Option<Work>, StoreErr
             "webhooks.url",
             &webhook.url,
         )?,
-        secret: readable(Secret::parse(&webhook.secret), "webhooks.secret", "something else")?,
+        secret: open_secret(db, &webhook)?,
         enabled: webhook.enabled,
         event_id: readable(EventId::parse(&event.id), "events.id", &event.id)?,
         event_type: event.event_type,

@@ -1,5 +1,6 @@
 //! Webhooks: registered endpoints.
 
+use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, IntoActiveModel as _,
     PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Set, sea_query::Expr,
@@ -15,6 +16,7 @@ use crate::domain::{
     delivery::{DeliveryStatus, DisabledReason},
     destination::Destination,
     event_filter::EventFilter,
+    keyring::SecretOwner,
     secret::Secret,
     timestamp::Timestamp,
 };
@@ -102,7 +104,7 @@ pub async fn create(db: &Database, org: Uuid, new: NewWebhook, now: Timestamp) -
         enabled: Set(enabled),
         events: Set(events_column(&events)),
         description: Set(description),
-        secret: Set(secret.expose().to_owned()),
+        secret: Set(seal(db, org, id, &secret)?),
         disabled_reason: Set(None),
         failing_since: Set(None),
         created_at: Set(now.as_millis()),
@@ -173,7 +175,7 @@ pub async fn update(
         row.description = description;
     }
     if let Some(secret) = secret {
-        secret.expose().clone_into(&mut row.secret);
+        row.secret = seal(db, org, id, &secret)?;
     }
     // A customer who switches a webhook on again says that it works: the count of failing days starts anew.
     if enabled == Some(true) && !before.enabled {
@@ -209,6 +211,26 @@ pub async fn delete(db: &Database, org: Uuid, id: Uuid) -> Result<bool, StoreErr
         .await?;
     tx.commit().await?;
     Ok(true)
+}
+
+/// A secret as the column keeps it.
+fn seal(db: &Database, organization_id: Uuid, webhook_id: Uuid, secret: &Secret) -> Result<Vec<u8>, StoreError> {
+    let owner = SecretOwner {
+        organization_id,
+        webhook_id,
+    };
+    let sealed = db.keys.seal(&mut UnwrapErr(SysRng), owner, secret);
+    sealed.ok_or_else(|| StoreError::Corrupt("a secret could not be sealed".to_owned()))
+}
+
+/// The secret of a webhook's row.
+pub(super) fn open_secret(db: &Database, row: &webhook::Model) -> Result<Secret, StoreError> {
+    let owner = SecretOwner {
+        organization_id: row.organization_id,
+        webhook_id: row.id,
+    };
+    let opened = db.keys.open(owner, &row.secret);
+    opened.ok_or_else(|| StoreError::Corrupt("webhooks.secret does not open with any master key given".to_owned()))
 }
 
 async fn lock_organization(tx: &impl ConnectionTrait, engine: DbBackend, org: Uuid) -> Result<(), StoreError> {

@@ -101,6 +101,12 @@ async fn what_cannot_work_is_refused_in_one_clear_line() {
         "{complaint}"
     );
     assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    let (done, _, complaint) = run(&database, &["migrate", "--master-key", "1:short"]).await;
+    assert!(
+        !done && complaint.contains("a master key is written as ID:BASE64"),
+        "{complaint}"
+    );
+    assert!(!complaint.contains("1:short"), "a key is never shown: {complaint}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The binary itself: started, asked, killed, started again.
 
+mod at_rest;
 mod command_line;
 mod kill;
 
@@ -10,7 +11,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::support::database::TestDatabase;
+use crate::support::database::{MASTER_KEY, TestDatabase};
 
 /// A server that runs as a process of its own. It is killed when this is dropped.
 pub(crate) struct Process {
@@ -26,6 +27,7 @@ fn command(database_url: &str, folder: &Path) -> Command {
         .current_dir(folder)
         .env("KALLIMA_DATABASE_URL", database_url)
         .env("KALLIMA_LOG", "warn")
+        .env("KALLIMA_MASTER_KEY", MASTER_KEY)
         .kill_on_drop(true);
     command
 }

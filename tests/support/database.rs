@@ -44,10 +44,7 @@ impl TestDatabase {
     async fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let options = DatabaseOptions {
-            url,
-            connections_max: 5,
-        };
+        let options = DatabaseOptions::of(url);
         migrate(&options).await;
         Self {
             options,
@@ -68,11 +65,7 @@ impl TestDatabase {
                     .execute_unprepared(&format!("CREATE DATABASE {name}"))
                     .await
                     .unwrap();
-                migrate(&DatabaseOptions {
-                    url: with_database(&server, &name),
-                    connections_max: 1,
-                })
-                .await;
+                migrate(&postgres(&server, &name)).await;
                 name
             })
             .await;
@@ -81,10 +74,7 @@ impl TestDatabase {
             .execute_unprepared(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .await
             .unwrap();
-        let options = DatabaseOptions {
-            url: with_database(&server, &name),
-            connections_max: 5,
-        };
+        let options = postgres(&server, &name);
         Self {
             options,
             folder: None,
@@ -122,9 +112,16 @@ async fn migrate(options: &DatabaseOptions) {
     db.close().await.unwrap();
 }
 
+/// A master key for PostgreSQL, which is not given one by itself.
+pub(crate) const MASTER_KEY: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
 /// The same server, another database.
-fn with_database(server: &str, name: &str) -> String {
+fn postgres(server: &str, name: &str) -> DatabaseOptions {
     let mut url = url::Url::parse(server).unwrap();
     url.set_path(name);
-    url.into()
+    DatabaseOptions {
+        connections_max: 5,
+        master_key: Some(MASTER_KEY.to_owned()),
+        ..DatabaseOptions::of(url)
+    }
 }

@@ -17,7 +17,8 @@ pub struct Model {
     pub events: Option<String>,
     #[sea_orm(column_type = "String(StringLen::N(256))", nullable)]
     pub description: Option<String>,
-    pub secret: String,
+    /// The signing secret, sealed (see `domain::keyring`).
+    pub secret: Vec<u8>,
     pub disabled_reason: Option<String>,
     /// Time of the first failure since the last success.
     pub failing_since: Option<i64>,

@@ -1,0 +1,208 @@
+//! Secrets at rest: a ring of master keys, and what is made of a secret with them.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use rand::{CryptoRng, RngExt as _};
+use uuid::Uuid;
+
+use crate::domain::secret::Secret;
+
+/// The first byte of a sealed secret: how the rest is laid out.
+const VERSION: u8 = 1;
+
+/// Bytes of a key, and of a nonce that may be random because it is so long (XChaCha20-Poly1305).
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+
+/// Version and key id stand before the nonce.
+const HEAD_BYTES: usize = 2;
+
+/// Master keys by their ids. The first seals; all of them open, so that the master key can be changed while
+/// secrets that the one before has sealed are still there.
+#[derive(Clone)]
+pub struct KeyRing {
+    keys: Vec<(u8, [u8; KEY_BYTES])>,
+}
+
+/// A text that is no key ring.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRingError {
+    /// There is no key at all.
+    #[error("the master key is empty")]
+    Empty,
+    /// An entry is not an id, a colon and a key.
+    #[error("a master key is written as ID:BASE64, an id from 0 to 255 and 32 bytes in base64")]
+    Malformed,
+    /// Two keys have one id.
+    #[error("two master keys have the id {0}")]
+    Twice(u8),
+}
+
+/// Which row a secret belongs to. A sealed secret that is moved to another row does not open.
+#[derive(Clone, Copy, Debug)]
+pub struct SecretOwner {
+    /// The organization.
+    pub organization_id: Uuid,
+    /// The webhook.
+    pub webhook_id: Uuid,
+}
+
+impl SecretOwner {
+    fn associated_data(self) -> Vec<u8> {
+        [
+            b"webhooks".as_slice(),
+            self.organization_id.as_bytes(),
+            self.webhook_id.as_bytes(),
+        ]
+        .concat()
+    }
+}
+
+impl KeyRing {
+    /// A ring of one new key, with the text that [`parse`](Self::parse) reads it from.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> (Self, String) {
+        let key: [u8; KEY_BYTES] = rng.random();
+        (Self { keys: vec![(1, key)] }, format!("1:{}", STANDARD.encode(key)))
+    }
+
+    /// Reads a ring: `ID:BASE64` entries, separated by commas or white space; the first is the one that seals.
+    ///
+    /// # Errors
+    /// A text without a key, or with something else in it. The error shows no part of a key.
+    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
+        let mut keys: Vec<(u8, [u8; KEY_BYTES])> = Vec::new();
+        let entries = text
+            .split(|letter: char| letter == ',' || letter.is_whitespace())
+            .filter(|entry| !entry.is_empty());
+        for entry in entries {
+            let (id, key) = entry.split_once(':').ok_or(KeyRingError::Malformed)?;
+            let id = id.parse().map_err(|_| KeyRingError::Malformed)?;
+            let bytes = STANDARD.decode(key).map_err(|_| KeyRingError::Malformed)?;
+            let key = bytes.try_into().map_err(|_| KeyRingError::Malformed)?;
+            if keys.iter().any(|(known, _)| *known == id) {
+                return Err(KeyRingError::Twice(id));
+            }
+            keys.push((id, key));
+        }
+        if keys.is_empty() {
+            Err(KeyRingError::Empty)
+        } else {
+            Ok(Self { keys })
+        }
+    }
+
+    /// Seals a secret for its row: version, key id, nonce, ciphertext. `None` never happens with a secret's length.
+    pub fn seal(&self, rng: &mut (impl CryptoRng + ?Sized), owner: SecretOwner, secret: &Secret) -> Option<Vec<u8>> {
+        let (id, key) = self.keys.first()?;
+        let nonce: [u8; NONCE_BYTES] = rng.random();
+        let payload = Payload {
+            msg: secret.expose().as_bytes(),
+            aad: &owner.associated_data(),
+        };
+        let ciphertext = cipher(key).encrypt(&XNonce::from(nonce), payload).ok()?;
+        Some([[VERSION, *id].as_slice(), &nonce, &ciphertext].concat())
+    }
+
+    /// Opens a sealed secret. `None` where its key is not on the ring, it was sealed for another row, or it was changed.
+    #[must_use]
+    pub fn open(&self, owner: SecretOwner, sealed: &[u8]) -> Option<Secret> {
+        let ([VERSION, id], rest) = sealed.split_first_chunk::<HEAD_BYTES>()? else {
+            return None;
+        };
+        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>()?;
+        let (_, key) = self.keys.iter().find(|(known, _)| known == id)?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: &owner.associated_data(),
+        };
+        let plain = cipher(key).decrypt(&XNonce::from(*nonce), payload).ok()?;
+        Secret::parse(std::str::from_utf8(&plain).ok()?)
+    }
+}
+
+fn cipher(key: &[u8; KEY_BYTES]) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(key.into())
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<u8> = self.keys.iter().map(|(id, _)| *id).collect();
+        formatter
+            .debug_struct("KeyRing")
+            .field("ids", &ids)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(webhook: u128) -> SecretOwner {
+        SecretOwner {
+            organization_id: Uuid::from_u128(1),
+            webhook_id: Uuid::from_u128(webhook),
+        }
+    }
+
+    #[test]
+    fn what_was_sealed_for_a_row_opens_for_that_row_alone() {
+        let (ring, _) = KeyRing::generate(&mut rand::rng());
+        let secret = Secret::generate(&mut rand::rng());
+        let sealed = ring.seal(&mut rand::rng(), owner(2), &secret).unwrap();
+        assert_eq!(ring.open(owner(2), &sealed).unwrap().expose(), secret.expose());
+        assert!(ring.open(owner(3), &sealed).is_none(), "moved to another row");
+        for index in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[index] ^= 1;
+            assert!(ring.open(owner(2), &changed).is_none(), "byte {index} changed");
+        }
+        assert!(ring.open(owner(2), &[]).is_none());
+        assert!(!String::from_utf8_lossy(&sealed).contains(secret.expose_key()));
+    }
+
+    #[test]
+    fn an_older_key_on_the_ring_still_opens() {
+        let (old, old_text) = KeyRing::generate(&mut rand::rng());
+        let secret = Secret::generate(&mut rand::rng());
+        let sealed = old.seal(&mut rand::rng(), owner(2), &secret).unwrap();
+        let new_key = STANDARD.encode([7; KEY_BYTES]);
+        let both = KeyRing::parse(&format!("2:{new_key},{old_text}")).unwrap();
+        assert_eq!(both.open(owner(2), &sealed).unwrap().expose(), secret.expose());
+        assert_eq!(
+            both.seal(&mut rand::rng(), owner(2), &secret).unwrap()[1],
+            2,
+            "the first key seals"
+        );
+        assert!(
+            KeyRing::parse(&format!("2:{new_key}"))
+                .unwrap()
+                .open(owner(2), &sealed)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_is_no_ring_is_refused_without_showing_it() {
+        let key = STANDARD.encode([7; KEY_BYTES]);
+        for (text, error) in [
+            (String::new(), KeyRingError::Empty),
+            (" , ".to_owned(), KeyRingError::Empty),
+            (key.clone(), KeyRingError::Malformed),
+            (format!("256:{key}"), KeyRingError::Malformed),
+            ("1:c2hvcnQ=".to_owned(), KeyRingError::Malformed),
+            (format!("1:{key},1:{key}"), KeyRingError::Twice(1)),
+        ] {
+            assert_eq!(KeyRing::parse(&text).unwrap_err(), error, "{text:?}");
+        }
+        assert_eq!(
+            format!("{:?}", KeyRing::parse(&format!("1:{key}")).unwrap()),
+            "KeyRing { ids: [1], .. }"
+        );
+    }
+}
