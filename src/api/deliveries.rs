@@ -16,10 +16,8 @@ use super::{
     events::Event,
     extract::{Body, DeliveryId, Faults, Path, Query, RequestBody},
     page::{self, Page},
-    problem::{
-        BadRequest, Conflict, Forbidden, InternalError, NotFound, PayloadTooLarge, Problem, ServiceUnavailable,
-        Unauthorized, UnsupportedMediaType, ValidationError,
-    },
+    problem::Problem,
+    responses::{WithBody, WithConflict, WithId, WithQuery, WithToken},
 };
 use crate::{
     domain::{
@@ -225,10 +223,7 @@ impl ListAttemptsQuery {
 #[utoipa::path(
     get, path = "/v1/webhook_deliveries", tag = "webhook_deliveries", security(("bearer" = ["webhooks:read"])),
     params(ListDeliveriesQuery),
-    responses(
-        (status = 200, body = [Delivery], headers(("Link" = String))),
-        BadRequest, Unauthorized, Forbidden, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = [Delivery], headers(("Link" = String))), WithToken, WithQuery),
 )]
 pub(super) async fn list_deliveries(
     State(state): State<ApiState>,
@@ -266,10 +261,7 @@ pub(super) async fn list_deliveries(
     get, path = "/v1/webhook_deliveries/{delivery_id}", tag = "webhook_deliveries",
     security(("bearer" = ["webhooks:read"])),
     params(("delivery_id" = Uuid, Path)),
-    responses(
-        (status = 200, body = Delivery),
-        Unauthorized, Forbidden, NotFound, ValidationError, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = Delivery), WithToken, WithId),
 )]
 pub(super) async fn get_delivery(
     State(state): State<ApiState>,
@@ -284,11 +276,7 @@ pub(super) async fn get_delivery(
     security(("bearer" = ["webhooks:write"])),
     params(("delivery_id" = Uuid, Path)),
     request_body = Option<RetryDelivery>,
-    responses(
-        (status = 200, body = Delivery),
-        BadRequest, Unauthorized, Forbidden, NotFound, Conflict, PayloadTooLarge, UnsupportedMediaType,
-        ValidationError, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = Delivery), WithToken, WithBody, WithId, WithConflict),
 )]
 pub(super) async fn retry_delivery(
     State(state): State<ApiState>,
@@ -314,10 +302,7 @@ pub(super) async fn retry_delivery(
     get, path = "/v1/webhook_deliveries/{delivery_id}/attempts", tag = "webhook_deliveries",
     security(("bearer" = ["webhooks:read"])),
     params(("delivery_id" = Uuid, Path), ListAttemptsQuery),
-    responses(
-        (status = 200, body = [Attempt], headers(("Link" = String))),
-        BadRequest, Unauthorized, Forbidden, NotFound, ValidationError, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = [Attempt], headers(("Link" = String))), WithToken, WithId, WithQuery),
 )]
 pub(super) async fn list_attempts(
     State(state): State<ApiState>,

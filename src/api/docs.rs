@@ -18,10 +18,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{
-    ApiState, context,
-    problem::{self, ProblemBody},
-};
+use super::{ApiState, context, problem::ProblemBody, responses};
 use crate::contract::OPENAPI_YAML;
 
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service", security(()), responses((status = 200, body = String, content_type = "application/yaml")))]
@@ -73,7 +70,7 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
                 if let RefOr::T(response) = response {
                     response
                         .headers
-                        .insert(problem::name(&context::REQUEST_ID), header.clone().into());
+                        .insert(responses::name(&context::REQUEST_ID), header.clone().into());
                 }
             }
         }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead},
-    problem::{Forbidden, InternalError, ServiceUnavailable, Unauthorized},
+    responses::WithToken,
 };
 use crate::contract;
 
@@ -51,7 +51,7 @@ impl From<&contract::EventType> for EventType {
 
 #[utoipa::path(
     get, path = "/v1/event_types", tag = "events", security(("bearer" = ["webhooks:read"])),
-    responses((status = 200, body = [EventType]), Unauthorized, Forbidden, InternalError, ServiceUnavailable),
+    responses((status = 200, body = [EventType]), WithToken),
 )]
 pub(super) async fn list_event_types(
     State(state): State<ApiState>,

@@ -17,10 +17,8 @@ use super::{
     deliveries::Delivery,
     extract::{Body, Faults, Path, Query, RequestBody},
     page::{self, Page},
-    problem::{
-        BadRequest, Conflict, Forbidden, InternalError, NotFound, PayloadTooLarge, Problem, ServiceUnavailable,
-        Unauthorized, UnsupportedMediaType, ValidationError,
-    },
+    problem::Problem,
+    responses::{WithBody, WithConflict, WithId, WithQuery, WithToken},
     webhooks::{check_event_type, location},
 };
 use crate::{
@@ -140,11 +138,7 @@ impl ListEventsQuery {
 #[utoipa::path(
     post, path = "/v1/events", tag = "events", security(("bearer" = ["events:publish"])),
     request_body = PublishEvent,
-    responses(
-        (status = 202, body = Event, headers(("Location" = String))),
-        BadRequest, Unauthorized, Forbidden, Conflict, PayloadTooLarge, UnsupportedMediaType, ValidationError,
-        InternalError, ServiceUnavailable,
-    ),
+    responses((status = 202, body = Event, headers(("Location" = String))), WithToken, WithBody, WithConflict),
 )]
 pub(super) async fn publish_event(
     State(state): State<ApiState>,
@@ -203,10 +197,7 @@ async fn addressee(state: &ApiState, holder: &Holder<EventsPublish>, named: Opti
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", security(("bearer" = ["webhooks:read"])),
     params(ListEventsQuery),
-    responses(
-        (status = 200, body = [Event], headers(("Link" = String))),
-        BadRequest, Unauthorized, Forbidden, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = [Event], headers(("Link" = String))), WithToken, WithQuery),
 )]
 pub(super) async fn list_events(
     State(state): State<ApiState>,
@@ -223,10 +214,7 @@ pub(super) async fn list_events(
 #[utoipa::path(
     get, path = "/v1/events/{event_id}", tag = "events", security(("bearer" = ["webhooks:read"])),
     params(("event_id" = String, Path, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")),
-    responses(
-        (status = 200, body = EventWithDeliveries),
-        Unauthorized, Forbidden, NotFound, ValidationError, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = EventWithDeliveries), WithToken, WithId),
 )]
 pub(super) async fn get_event(
     State(state): State<ApiState>,

@@ -4,10 +4,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    ApiState,
-    problem::{Problem, ServiceUnavailable},
-};
+use super::{ApiState, problem::Problem, responses::NotNow};
 
 /// How the service is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,7 +29,7 @@ pub(super) async fn get_liveness() -> Json<Health> {
 
 #[utoipa::path(
     get, path = "/readyz", tag = "service", security(()),
-    responses((status = 200, body = Health), ServiceUnavailable),
+    responses((status = 200, body = Health), NotNow),
 )]
 pub(super) async fn get_readiness(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
     // Whatever keeps the database from answering, the answer is the same: not now.

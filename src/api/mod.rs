@@ -13,6 +13,7 @@ mod extract;
 mod health;
 mod page;
 pub mod problem;
+mod responses;
 mod state;
 mod webhooks;
 

@@ -1,20 +1,12 @@
 //! Errors as a client sees them: RFC 9457 problem details, one shape for every error the server makes.
 
-use std::collections::BTreeMap;
-
 use axum::{
     body::Body,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{
-    IntoResponses, ToSchema,
-    openapi::{
-        ContentBuilder, HeaderBuilder, KnownFormat, ObjectBuilder, Ref, RefOr, ResponseBuilder, SchemaFormat,
-        schema::Type,
-    },
-};
+use utoipa::ToSchema;
 
 use crate::{contract::Fault, store::StoreError};
 
@@ -323,79 +315,4 @@ pub(super) async fn method_not_allowed() -> Problem {
         ProblemCode::MethodNotAllowed,
         "This route does not take that method; the Allow header lists those it takes.",
     )
-}
-
-/// Declares what a handler's document says of an error status.
-macro_rules! documented {
-    ($($(#[$meta:meta])* $name:ident = $status:literal $(, $header:ident)?;)*) => {$(
-        $(#[$meta])*
-        pub(super) struct $name;
-
-        impl IntoResponses for $name {
-            fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-                let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-                let response = ResponseBuilder::new().content(PROBLEM_JSON, content);
-                $(let response = $header(response);)?
-                BTreeMap::from([($status.to_owned(), RefOr::T(response.build()))])
-            }
-        }
-    )*};
-}
-
-documented! {
-    /// Documents 400.
-    BadRequest = "400";
-    /// Documents 401.
-    Unauthorized = "401", challenged;
-    /// Documents 403.
-    Forbidden = "403";
-    /// Documents 404.
-    NotFound = "404";
-    /// Documents 409.
-    Conflict = "409";
-    /// Documents 413.
-    PayloadTooLarge = "413";
-    /// Documents 415.
-    UnsupportedMediaType = "415";
-    /// Documents 422.
-    ValidationError = "422";
-    /// Documents 500.
-    InternalError = "500";
-    /// Documents 503.
-    ServiceUnavailable = "503", retried;
-}
-
-fn challenged(response: ResponseBuilder) -> ResponseBuilder {
-    let schema = ObjectBuilder::new().schema_type(Type::String).build();
-    response.header(
-        name(&header::WWW_AUTHENTICATE),
-        HeaderBuilder::new().schema(Some(schema)).build(),
-    )
-}
-
-fn retried(response: ResponseBuilder) -> ResponseBuilder {
-    let seconds = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
-        .minimum(Some(0))
-        .build();
-    response.header(
-        name(&header::RETRY_AFTER),
-        HeaderBuilder::new().schema(Some(seconds)).build(),
-    )
-}
-
-/// A header's name the way documents write it: `retry-after` is `Retry-After`.
-pub(super) fn name(header: &HeaderName) -> String {
-    let capitalized = |word: &str| match (word, word.split_at_checked(1)) {
-        ("www", _) => "WWW".to_owned(),
-        (_, Some((first, rest))) => first.to_ascii_uppercase() + rest,
-        _ => String::new(),
-    };
-    header
-        .as_str()
-        .split('-')
-        .map(capitalized)
-        .collect::<Vec<_>>()
-        .join("-")
 }

@@ -17,22 +17,20 @@ use super::{
     deliveries::{self, Delivery},
     extract::{Body, Faults, Path, Query, RequestBody, WebhookId, query_boolean},
     page::{self, Page},
-    problem::{
-        BadRequest, Conflict, Forbidden, InternalError, NotFound, PayloadTooLarge, Problem, ServiceUnavailable,
-        Unauthorized, UnsupportedMediaType, ValidationError,
-    },
+    problem::Problem,
+    responses::{WithBody, WithConflict, WithId, WithQuery, WithToken},
 };
 use crate::{
     domain::{
         delivery::{AttemptTrigger, DisabledReason},
         destination::{Destination, DestinationError},
         event_filter::{EventFilter, FilterEntry, UnknownEventType},
-        event_id::EventId,
         secret::Secret,
         timestamp::Timestamp,
     },
     store::{
-        queue::{self, TestDelivery},
+        events::Publication,
+        queue,
         webhooks::{self, NewWebhook, WebhookChanges},
     },
 };
@@ -274,11 +272,7 @@ fn parse_events(entries: &[String], state: &ApiState, faults: &mut Faults) -> Ev
 #[utoipa::path(
     post, path = "/v1/webhooks", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
     request_body = CreateWebhook,
-    responses(
-        (status = 201, body = Webhook, headers(("Location" = String))),
-        BadRequest, Unauthorized, Forbidden, Conflict, PayloadTooLarge, UnsupportedMediaType, ValidationError,
-        InternalError, ServiceUnavailable,
-    ),
+    responses((status = 201, body = Webhook, headers(("Location" = String))), WithToken, WithBody, WithConflict),
 )]
 pub(super) async fn create_webhook(
     State(state): State<ApiState>,
@@ -316,10 +310,7 @@ pub(super) async fn create_webhook(
 #[utoipa::path(
     get, path = "/v1/webhooks", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
     params(ListWebhooksQuery),
-    responses(
-        (status = 200, body = [Webhook], headers(("Link" = String))),
-        BadRequest, Unauthorized, Forbidden, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = [Webhook], headers(("Link" = String))), WithToken, WithQuery),
 )]
 pub(super) async fn list_webhooks(
     State(state): State<ApiState>,
@@ -338,10 +329,7 @@ pub(super) async fn list_webhooks(
 #[utoipa::path(
     get, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
     params(("webhook_id" = Uuid, Path)),
-    responses(
-        (status = 200, body = Webhook),
-        Unauthorized, Forbidden, NotFound, ValidationError, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = Webhook), WithToken, WithId),
 )]
 pub(super) async fn get_webhook(
     State(state): State<ApiState>,
@@ -357,11 +345,7 @@ pub(super) async fn get_webhook(
     patch, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
     params(("webhook_id" = Uuid, Path), UpdateWebhookQuery),
     request_body = Option<UpdateWebhook>,
-    responses(
-        (status = 200, body = Webhook),
-        BadRequest, Unauthorized, Forbidden, NotFound, PayloadTooLarge, UnsupportedMediaType, ValidationError,
-        InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = Webhook), WithToken, WithBody, WithId),
 )]
 pub(super) async fn update_webhook(
     State(state): State<ApiState>,
@@ -383,10 +367,7 @@ pub(super) async fn update_webhook(
 #[utoipa::path(
     delete, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
     params(("webhook_id" = Uuid, Path)),
-    responses(
-        (status = 204),
-        Unauthorized, Forbidden, NotFound, ValidationError, InternalError, ServiceUnavailable,
-    ),
+    responses((status = 204), WithToken, WithId),
 )]
 pub(super) async fn delete_webhook(
     State(state): State<ApiState>,
@@ -405,11 +386,7 @@ pub(super) async fn delete_webhook(
     post, path = "/v1/webhooks/{webhook_id}/test", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
     params(("webhook_id" = Uuid, Path)),
     request_body = Option<TestWebhook>,
-    responses(
-        (status = 200, body = Delivery),
-        BadRequest, Unauthorized, Forbidden, NotFound, PayloadTooLarge, UnsupportedMediaType, ValidationError,
-        InternalError, ServiceUnavailable,
-    ),
+    responses((status = 200, body = Delivery), WithToken, WithBody, WithId),
 )]
 pub(super) async fn test_webhook(
     State(state): State<ApiState>,
@@ -417,10 +394,10 @@ pub(super) async fn test_webhook(
     Path(WebhookId(id)): Path<WebhookId>,
     Body(event_type): Body<TestWebhook>,
 ) -> Result<Json<Delivery>, Problem> {
-    let (org, now) = (caller.organization_id, state.clock.now());
-    let test = test_delivery(&state, event_type.as_deref().unwrap_or(TEST_EVENT_TYPE), now);
-    let delivery_id = test.delivery_id;
-    let lease = queue::record_test(&state.db, org, id, test, state.lease, now)
+    let org = caller.organization_id;
+    let test = test_event(&state, org, event_type.as_deref().unwrap_or(TEST_EVENT_TYPE));
+    let delivery_id = state.clock.new_uuid();
+    let lease = queue::record_test(&state.db, id, &test, delivery_id, state.lease)
         .await?
         .ok_or_else(no_webhook)?;
     state.attempt_now.call(lease, AttemptTrigger::Test).await?;
@@ -428,8 +405,8 @@ pub(super) async fn test_webhook(
 }
 
 /// A test event: the documented example of its type, under an id and a time of its own.
-fn test_delivery(state: &ApiState, event_type: &str, now: Timestamp) -> TestDelivery {
-    let event_id: EventId = state.clock.new_event_id();
+fn test_event(state: &ApiState, organization_id: Uuid, event_type: &str) -> Publication {
+    let (event_id, created_at) = (state.clock.new_event_id(), state.clock.now());
     let mut payload = state
         .contract
         .event_type(event_type)
@@ -437,13 +414,15 @@ fn test_delivery(state: &ApiState, event_type: &str, now: Timestamp) -> TestDeli
         .unwrap_or_default();
     if let Some(fields) = payload.as_object_mut() {
         fields.insert("id".to_owned(), event_id.as_str().into());
-        fields.insert("created_at".to_owned(), now.to_string().into());
+        fields.insert("created_at".to_owned(), created_at.to_string().into());
     }
-    TestDelivery {
-        delivery_id: state.clock.new_uuid(),
+    let payload = payload.to_string().into_bytes();
+    Publication {
+        organization_id,
         event_id,
         event_type: event_type.to_owned(),
-        payload: payload.to_string().into_bytes(),
+        payload,
+        created_at,
     }
 }
 

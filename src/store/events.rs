@@ -140,7 +140,7 @@ pub(super) async fn record_batch(
             let wanting = webhooks
                 .iter()
                 .filter(|(_, filter)| filter.wants(&publication.event_type));
-            owed.extend(wanting.map(|(webhook_id, _)| new_delivery(publication, *webhook_id, &clock)));
+            owed.extend(wanting.map(|(webhook_id, _)| delivery_row(publication, *webhook_id, clock.new_uuid())));
             results.push(Recorded::New);
         } else {
             results.push(compare(&tx, key, publication).await?);
@@ -162,13 +162,7 @@ async fn insert_events(
 ) -> Result<HashSet<(Uuid, String)>, StoreError> {
     let mut inserted = HashSet::new();
     for publications in batch.chunks(ROWS_AN_INSERT_MAX) {
-        let rows = publications.iter().map(|publication| event::ActiveModel {
-            organization_id: Set(publication.organization_id),
-            id: Set(publication.event_id.as_str().to_owned()),
-            event_type: Set(publication.event_type.clone()),
-            payload: Set(publication.payload.clone()),
-            created_at: Set(publication.created_at.as_millis()),
-        });
+        let rows = publications.iter().map(event_row);
         let known = OnConflict::columns([event::Column::OrganizationId, event::Column::Id])
             .do_nothing()
             .to_owned();
@@ -205,10 +199,22 @@ async fn load_filters(
     Ok(filters)
 }
 
-fn new_delivery(publication: &Publication, webhook_id: Uuid, clock: &Clock) -> delivery::ActiveModel {
+/// The row of a published event.
+pub(super) fn event_row(publication: &Publication) -> event::ActiveModel {
+    event::ActiveModel {
+        organization_id: Set(publication.organization_id),
+        id: Set(publication.event_id.as_str().to_owned()),
+        event_type: Set(publication.event_type.clone()),
+        payload: Set(publication.payload.clone()),
+        created_at: Set(publication.created_at.as_millis()),
+    }
+}
+
+/// The row of a delivery that a published event owes to a webhook, due at once.
+pub(super) fn delivery_row(publication: &Publication, webhook_id: Uuid, id: Uuid) -> delivery::ActiveModel {
     delivery::ActiveModel {
         organization_id: Set(publication.organization_id),
-        id: Set(clock.new_uuid()),
+        id: Set(id),
         webhook_id: Set(webhook_id),
         event_id: Set(publication.event_id.as_str().to_owned()),
         event_type: Set(publication.event_type.clone()),

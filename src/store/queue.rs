@@ -16,6 +16,7 @@ use super::{
     Database, StoreError,
     entity::{delivery, event, webhook},
     error::readable,
+    events::{self, Publication},
     webhooks::open_secret,
 };
 use crate::domain::{
@@ -237,70 +238,27 @@ pub async fn take(db: &Database, org: Uuid, id: Uuid, lease: Duration, now: Time
     Ok(Taken::Leased(lease))
 }
 
-/// A test event and the one delivery it owes.
-#[derive(Clone, Debug)]
-pub struct TestDelivery {
-    /// The delivery's id.
-    pub delivery_id: Uuid,
-    /// The event's id.
-    pub event_id: EventId,
-    /// The event's type.
-    pub event_type: String,
-    /// The exact bytes to sign and send.
-    pub payload: Vec<u8>,
-}
-
 /// Records a test event with a delivery to this webhook alone, leased to the caller from the start.
 ///
 /// `None` where there is no such webhook.
 pub async fn record_test(
     db: &Database,
-    org: Uuid,
     webhook_id: Uuid,
-    test: TestDelivery,
+    test: &Publication,
+    delivery_id: Uuid,
     lease: Duration,
-    now: Timestamp,
 ) -> Result<Option<Lease>, StoreError> {
     let tx = db.begin().await?;
-    let mut query = webhook::Entity::find_by_id((org, webhook_id));
+    let mut query = webhook::Entity::find_by_id((test.organization_id, webhook_id));
     if db.engine() == DbBackend::Postgres {
         query = query.lock(LockType::KeyShare);
     }
     if query.one(&tx).await?.is_none() {
         return Ok(None);
     }
-    let TestDelivery {
-        delivery_id,
-        event_id,
-        event_type,
-        payload,
-    } = test;
-    let event = event::ActiveModel {
-        organization_id: Set(org),
-        id: Set(event_id.as_str().to_owned()),
-        event_type: Set(event_type.clone()),
-        payload: Set(payload),
-        created_at: Set(now.as_millis()),
-    };
-    event.insert(&tx).await?;
-    let row = delivery::ActiveModel {
-        organization_id: Set(org),
-        id: Set(delivery_id),
-        webhook_id: Set(webhook_id),
-        event_id: Set(event_id.as_str().to_owned()),
-        event_type: Set(event_type),
-        status: Set(DeliveryStatus::Pending.as_str().to_owned()),
-        attempt_count: Set(0),
-        due_at: Set(Some(now.as_millis())),
-        lease_token: Set(None),
-        response_status: Set(None),
-        response_body: Set(None),
-        error: Set(None),
-        created_at: Set(now.as_millis()),
-        delivered_at: Set(None),
-    };
-    let row = row.insert(&tx).await?;
-    let lease = lease_row(&tx, row, lease, now).await?;
+    events::event_row(test).insert(&tx).await?;
+    let row = events::delivery_row(test, webhook_id, delivery_id).insert(&tx).await?;
+    let lease = lease_row(&tx, row, lease, test.created_at).await?;
     tx.commit().await?;
     Ok(Some(lease))
 }
