@@ -15,5 +15,6 @@ mod api;
 mod contract;
 mod delivery;
 mod floors;
+mod hostile;
 mod process;
 mod support;

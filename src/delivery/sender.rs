@@ -195,17 +195,13 @@ fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
                 return ErrorWord::InvalidResponse;
             }
         }
-        if let Some(socket) = current.downcast_ref::<io::Error>() {
-            // rustls reports through io::Error, whose `source` skips the error it wraps.
-            if socket
-                .get_ref()
-                .is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
-            {
-                return ErrorWord::Tls;
-            }
-            word = io_word(socket);
-        }
-        cause = current.source();
+        let socket = current.downcast_ref::<io::Error>();
+        word = socket.map_or(word, io_word);
+        // The `source` of an io::Error skips the error it wraps, and that may be the one that says what happened.
+        cause = match socket.and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => current.source(),
+        };
     }
     word
 }

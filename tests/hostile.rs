@@ -1,0 +1,316 @@
+//! Receivers that do not behave. Each is one failed attempt, with the right word, not long after the deadline.
+
+use std::{
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::App;
+
+/// The deadline of an attempt in these tests.
+const TIMEOUT: Duration = Duration::from_millis(600);
+
+/// How long after the deadline an attempt may still take to be over and recorded.
+const LATE_MAX: Duration = Duration::from_secs(1);
+
+async fn app() -> App {
+    App::builder()
+        .arguments(&["--dev", "--attempt-timeout-ms", "600"])
+        .start()
+        .await
+}
+
+/// A receiver that does the same with every connection, and counts them.
+async fn receiver<F, R>(behaviour: F) -> (String, Arc<AtomicUsize>)
+where
+    F: Fn(TcpStream) -> R + Send + 'static,
+    R: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            // What becomes of it is the sender's to say.
+            tokio::spawn(behaviour(stream));
+        }
+    });
+    (url, connections)
+}
+
+/// Reads a request to the end of its body, as far as one can tell from here.
+async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.ends_with(b"}") {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    Ok(())
+}
+
+/// Answers a request with these bytes, and keeps the connection open.
+async fn answer_and_hang(mut stream: TcpStream, answer: &'static [u8]) -> io::Result<()> {
+    answer_on(&mut stream, answer).await?;
+    std::future::pending().await
+}
+
+/// Answers a request with these bytes, and closes the connection.
+async fn answer_and_close(mut stream: TcpStream, answer: &'static [u8]) -> io::Result<()> {
+    answer_on(&mut stream, answer).await
+}
+
+async fn answer_on<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &[u8]) -> io::Result<()> {
+    read_request(stream).await?;
+    stream.write_all(answer).await?;
+    stream.flush().await
+}
+
+/// Answers with a head, and then the same piece again and again, with a pause between.
+async fn repeat(mut stream: TcpStream, head: &'static [u8], piece: &'static [u8], pause: Duration) -> io::Result<()> {
+    answer_on(&mut stream, head).await?;
+    loop {
+        stream.write_all(piece).await?;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Tests a webhook at that URL, and says what came of the one attempt.
+async fn attempt(app: &App, url: &str) -> Value {
+    let webhook = app.webhook(url).await;
+    let begun = Instant::now();
+    let path = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
+    let delivery = app.ask("POST", &path).send().await.expect(200);
+    assert!(begun.elapsed() < TIMEOUT + LATE_MAX, "it took {:?}", begun.elapsed());
+    assert_eq!(delivery["attempt_count"], 1);
+    delivery
+}
+
+/// One failed attempt, with this word.
+#[track_caller]
+fn failed(delivery: &Value, word: &str) {
+    assert_eq!(
+        (&delivery["status"], &delivery["error"]),
+        (&"failed".into(), &word.into()),
+        "{delivery}"
+    );
+}
+
+#[tokio::test]
+async fn receivers_that_answer_nothing_time_out() {
+    let app = app().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    failed(&attempt(&app, &url).await, "timeout");
+    let (url, _) = receiver(|stream| answer_and_hang(stream, b"")).await;
+    failed(&attempt(&app, &url).await, "timeout");
+    let (url, _) = receiver(|stream| answer_and_hang(stream, b"HTTP/1.1 200 OK\r\nContent-Le")).await;
+    failed(&attempt(&app, &url).await, "timeout");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_end_times_out_whatever_it_says_first() {
+    let app = app().await;
+    let (url, _) =
+        receiver(|stream| answer_and_hang(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")).await;
+    failed(&attempt(&app, &url).await, "timeout");
+    let (url, _) = receiver(|stream| {
+        repeat(
+            stream,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+            b"x",
+            Duration::from_millis(20),
+        )
+    })
+    .await;
+    failed(&attempt(&app, &url).await, "timeout");
+    let (url, _) = receiver(|stream| {
+        repeat(
+            stream,
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"1\r\nx\r\n",
+            Duration::from_millis(20),
+        )
+    })
+    .await;
+    failed(&attempt(&app, &url).await, "timeout");
+    let (url, _) = receiver(|stream| repeat(stream, b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", Duration::ZERO)).await;
+    failed(&attempt(&app, &url).await, "timeout");
+}
+
+#[tokio::test]
+async fn connections_that_break_have_their_words() {
+    let app = app().await;
+    let (url, _) = receiver(|stream| answer_and_close(stream, b"")).await;
+    failed(&attempt(&app, &url).await, "connection_closed");
+    let (url, _) =
+        receiver(|stream| answer_and_close(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")).await;
+    failed(&attempt(&app, &url).await, "connection_closed");
+    let (url, _) = receiver(|mut stream| async move {
+        read_request(&mut stream).await?;
+        // Closed with no time to linger, a socket sends a reset.
+        stream.set_zero_linger()
+    })
+    .await;
+    failed(&attempt(&app, &url).await, "connection_reset");
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    failed(&attempt(&app, &format!("http://{closed}/")).await, "connection_refused");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_an_invalid_response() {
+    let app = app().await;
+    for answer in [
+        b"SSH-2.0-OpenSSH_9.2p1\r\n".as_slice(),
+        b"HTTP/1.1 two hundred\r\n\r\n",
+        b"HTTP/1.1 601 Beyond\r\nContent-Length: 0\r\n\r\n",
+        // What a server that speaks only HTTP/2 says first: its settings.
+        b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    ] {
+        let (url, _) = receiver(move |stream| answer_and_hang(stream, answer)).await;
+        failed(&attempt(&app, &url).await, "invalid_response");
+    }
+    let lines: &'static str = Box::leak("X-Header: again\r\n".repeat(10_000).into_boxed_str());
+    let (url, _) =
+        receiver(move |stream| repeat(stream, b"HTTP/1.1 200 OK\r\n", lines.as_bytes(), Duration::ZERO)).await;
+    failed(&attempt(&app, &url).await, "invalid_response");
+}
+
+#[tokio::test]
+async fn no_more_of_a_body_is_read_than_is_kept() {
+    static SENT: AtomicU64 = AtomicU64::new(0);
+    let app = app().await;
+    let (url, _) = receiver(|mut stream| async move {
+        answer_on(
+            &mut stream,
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 10000000000\r\n\r\n",
+        )
+        .await?;
+        let piece = [b'x'; 64 * 1024];
+        loop {
+            stream.write_all(&piece).await?;
+            SENT.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let delivery = attempt(&app, &url).await;
+    // The status was a success, and what the body goes on to say is nobody's business.
+    assert_eq!(delivery["status"], "delivered", "{delivery}");
+    assert_eq!(delivery["response_body"], "x".repeat(4096));
+    let sent = SENT.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(SENT.load(Ordering::SeqCst), sent, "the connection was dropped");
+    assert!(
+        sent < 50_000_000,
+        "only what the sockets buffer was taken: {sent} bytes"
+    );
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let app = app().await;
+    let (target, connections) = receiver(|stream| answer_and_close(stream, b"HTTP/1.1 200 OK\r\n\r\n")).await;
+    let location = format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
+    let location: &'static [u8] = Box::leak(location.into_boxed_str()).as_bytes();
+    let (url, _) = receiver(move |stream| answer_and_hang(stream, location)).await;
+    let delivery = attempt(&app, &url).await;
+    failed(&delivery, "redirect");
+    assert_eq!(delivery["response_status"], 302);
+    assert_eq!(connections.load(Ordering::SeqCst), 0, "nobody went where it pointed");
+}
+
+/// A certificate authority, and a receiver's certificate by it: for this name, valid until that year.
+fn certificate(
+    authority: &CertifiedIssuer<'_, KeyPair>,
+    name: &str,
+    until: i32,
+) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    let certificate = params.signed_by(&key, authority).unwrap();
+    (
+        certificate.der().clone(),
+        PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap(),
+    )
+}
+
+/// A receiver behind TLS that answers 200.
+async fn tls_receiver(identity: (CertificateDer<'static>, PrivateKeyDer<'static>)) -> u16 {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.0], identity.1)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (url, _) = receiver(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut stream = acceptor.accept(stream).await?;
+            answer_on(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?;
+            stream.shutdown().await
+        }
+    })
+    .await;
+    url::Url::parse(&url).unwrap().port().unwrap()
+}
+
+#[tokio::test]
+async fn only_a_certificate_that_holds_is_delivered_to() {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap();
+    let stranger = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let app = App::builder()
+        .arguments(&["--dev", "--attempt-timeout-ms", "600"])
+        .arguments(&["--tls-ca-file", file.to_str().unwrap()])
+        .name("receiver.test", &["127.0.0.1"])
+        .start()
+        .await;
+    for (what, identity, word) in [
+        ("in order", certificate(&authority, "receiver.test", 2090), None),
+        ("another name", certificate(&authority, "other.test", 2090), Some("tls")),
+        ("expired", certificate(&authority, "receiver.test", 2021), Some("tls")),
+        (
+            "by nobody we trust",
+            certificate(&stranger, "receiver.test", 2090),
+            Some("tls"),
+        ),
+    ] {
+        let port = tls_receiver(identity).await;
+        let delivery = attempt(&app, &format!("https://receiver.test:{port}/")).await;
+        assert_eq!(delivery["error"].as_str(), word, "{what}: {delivery}");
+    }
+    let (url, _) =
+        receiver(|mut stream| async move { stream.write_all(b"HTTP/1.1 400 Speak TLS\r\n\r\n").await }).await;
+    failed(
+        &attempt(&app, &url.replace("http://127.0.0.1", "https://receiver.test")).await,
+        "tls",
+    );
+}
