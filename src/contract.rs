@@ -229,29 +229,32 @@ pub fn resolve(document: &Value, schema: &Value, depth: usize) -> Value {
 fn collect(schema: &Validator, value: &Value, base: &str) -> Vec<Fault> {
     schema
         .iter_errors(value)
-        .flat_map(|error| faults_of(&error, base))
+        .flat_map(|error| faults_of(&error, value, base))
         .collect()
 }
 
 /// What one complaint of the validator means to somebody who wrote the body.
-fn faults_of(error: &ValidationError<'_>, base: &str) -> Vec<Fault> {
+fn faults_of(error: &ValidationError<'_>, value: &Value, base: &str) -> Vec<Fault> {
     let here = format!("{base}{}", error.instance_path().as_str());
     let fault = |pointer: String, code: &str, detail: String| Fault {
         pointer,
         code: code.to_owned(),
         detail,
     };
+    let unknown = |name: &String| {
+        fault(
+            format!("{here}/{}", escape(name)),
+            "unknown_field",
+            "is not a field of this body".to_owned(),
+        )
+    };
     match error.kind() {
-        ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
-            .iter()
-            .map(|name| {
-                fault(
-                    format!("{here}/{}", escape(name)),
-                    "unknown_field",
-                    "is not a field of this body".to_owned(),
-                )
-            })
-            .collect(),
+        ValidationErrorKind::AdditionalProperties { unexpected } => unexpected.iter().map(unknown).collect(),
+        // A schema without any property says so in this way: every field is one too many.
+        ValidationErrorKind::FalseSchema => {
+            let object = value.pointer(error.instance_path().as_str()).and_then(Value::as_object);
+            object.into_iter().flat_map(Map::keys).map(unknown).collect()
+        }
         ValidationErrorKind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
             vec![fault(

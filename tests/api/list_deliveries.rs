@@ -1,0 +1,78 @@
+//! `GET /v1/webhook_deliveries` and `GET /v1/webhook_deliveries/{delivery_id}`.
+
+use serde_json::Value;
+
+use super::list_webhooks::next;
+use crate::support::{App, Receiver, Reply};
+
+#[tokio::test]
+async fn every_filter_narrows_the_list() {
+    let app = App::dev().await;
+    let receiver = Receiver::start([Reply::status(410)]).await;
+    let gone = app.webhook(&receiver.url).await["id"].as_str().unwrap().to_owned();
+    let first = app.publish().await;
+    let failed = app
+        .delivery_when(&first, |delivery| delivery["status"] == "failed")
+        .await;
+    let works = app.webhook(&receiver.url).await["id"].as_str().unwrap().to_owned();
+    let second = app.publish().await;
+    let delivered = app
+        .delivery_when(&second, |delivery| delivery["status"] == "delivered")
+        .await;
+    let (both, none) = (vec![second.clone(), first.clone()], Vec::<String>::new());
+    let (one, two) = (vec![first.clone()], vec![second.clone()]);
+    let (early, late) = (
+        failed["created_at"].as_str().unwrap(),
+        delivered["created_at"].as_str().unwrap(),
+    );
+    for (query, expected) in [
+        (String::new(), &both),
+        (format!("webhook_id={gone}"), &one),
+        (format!("webhook_id={works}"), &two),
+        ("status=failed".to_owned(), &one),
+        ("status=delivered".to_owned(), &two),
+        ("status=pending".to_owned(), &none),
+        ("event_type=humanization.completed".to_owned(), &both),
+        ("event_type=job.failed".to_owned(), &none),
+        (format!("event_id={second}"), &two),
+        (format!("created_after={late}"), &two),
+        (format!("created_before={}", late.replace('+', "%2B")), &one),
+        (
+            format!("created_after={early}&created_before={late}&status=failed"),
+            &one,
+        ),
+        (format!("after={}", delivered["id"].as_str().unwrap()), &one),
+    ] {
+        let list = app.get(&format!("/v1/webhook_deliveries?{query}")).await.expect(200);
+        let seen: Vec<&str> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|delivery| delivery["event_id"].as_str().unwrap())
+            .collect();
+        assert_eq!(seen, *expected, "{query}");
+    }
+    let page = app.get("/v1/webhook_deliveries?limit=1").await;
+    let rest = app.get(&next(page.header("link")).unwrap()).await;
+    assert_eq!(
+        (rest.expect(200)[0]["id"].clone(), rest.header("link")),
+        (failed["id"].clone(), None)
+    );
+    let alone: Value = app
+        .get(&format!("/v1/webhook_deliveries/{}", failed["id"].as_str().unwrap()))
+        .await
+        .expect(200);
+    assert_eq!(alone, failed);
+    for query in [
+        "status=lost",
+        "limit=201",
+        "event_id=x",
+        "created_after=yesterday",
+        "event_type=%00",
+        "webhook_id=1",
+    ] {
+        app.get(&format!("/v1/webhook_deliveries?{query}"))
+            .await
+            .expect_problem(400, "bad_request");
+    }
+}

@@ -1,0 +1,92 @@
+//! `POST /v1/webhook_deliveries/{delivery_id}/retry`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{App, Receiver, Reply};
+
+async fn retry(app: &App, delivery: &Value) -> Value {
+    let path = format!("/v1/webhook_deliveries/{}/retry", delivery["id"].as_str().unwrap());
+    app.ask("POST", &path).send().await.expect(200)
+}
+
+#[tokio::test]
+async fn a_retry_replaces_the_pending_one_and_may_follow_a_success() {
+    let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
+    let receiver = Receiver::start([
+        Reply::status(500),
+        Reply::status(502),
+        Reply::status(204),
+        Reply::status(500),
+    ])
+    .await;
+    app.webhook(&receiver.url).await;
+    let event = app.publish().await;
+    let pending = app
+        .delivery_when(&event, |delivery| delivery["next_attempt_at"].is_string())
+        .await;
+    let again = retry(&app, &pending).await;
+    assert_eq!(
+        (&again["status"], &again["attempt_count"]),
+        (&"pending".into(), &2.into())
+    );
+    assert!(
+        again["next_attempt_at"].as_str() > pending["next_attempt_at"].as_str(),
+        "the schedule goes on from it"
+    );
+    app.clock.advance(Duration::from_secs(6));
+    let delivered = retry(&app, &again).await;
+    assert_eq!(
+        (&delivered["status"], &delivered["attempt_count"]),
+        (&"delivered".into(), &3.into())
+    );
+    let after = retry(&app, &delivered).await;
+    assert_eq!(
+        (&after["status"], &after["response_status"]),
+        (&"delivered".into(), &500.into()),
+        "once is enough"
+    );
+    assert_eq!(after["delivered_at"], delivered["delivered_at"]);
+    assert_eq!(after["next_attempt_at"], Value::Null);
+
+    let attempts = app
+        .get(&format!(
+            "/v1/webhook_deliveries/{}/attempts",
+            after["id"].as_str().unwrap()
+        ))
+        .await
+        .expect(200);
+    let seen: Vec<Value> = attempts
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attempt| json!([attempt["number"], attempt["trigger"], attempt["response_status"]]))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            json!([1, "automatic", 500]),
+            json!([2, "manual", 502]),
+            json!([3, "manual", 204]),
+            json!([4, "manual", 500])
+        ]
+    );
+}
+
+#[tokio::test]
+async fn two_attempts_of_one_delivery_are_never_under_way_together() {
+    let app = App::dev().await;
+    let receiver = Receiver::start([Reply::status(200), Reply::status(200).after(Duration::from_millis(300))]).await;
+    app.webhook(&receiver.url).await;
+    let event = app.publish().await;
+    let delivery = app
+        .delivery_when(&event, |delivery| delivery["status"] == "delivered")
+        .await;
+    let path = format!("/v1/webhook_deliveries/{}/retry", delivery["id"].as_str().unwrap());
+    let (one, other) = tokio::join!(app.ask("POST", &path).send(), app.ask("POST", &path).send());
+    let mut statuses = [one.status.as_u16(), other.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409]);
+    assert_eq!(app.post(&path, &json!({ "x": 1 })).await.expect_faults(), ["/x"]);
+}
