@@ -1,1 +1,7 @@
-//! x
+//! What the delivery engine promises.
+
+mod fairness;
+mod guard;
+mod hold;
+mod restart;
+mod retry;

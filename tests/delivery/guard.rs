@@ -1,0 +1,121 @@
+//! No packet goes to an address that is refused, whichever way it was named.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::support::App;
+
+/// A listener on this machine that counts who connects.
+async fn counting() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, connections) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (port, connections)
+}
+
+#[tokio::test]
+async fn names_that_resolve_to_refused_addresses_get_no_connection() {
+    let (port, connections) = counting().await;
+    let app = App::builder()
+        .arguments(&["--allow-http", "--attempt-timeout-ms", "500"])
+        .name("loopback.test", &["127.0.0.1"])
+        .name("several.test", &["10.0.0.1", "127.0.0.1", "::1", "169.254.169.254"])
+        .name("mapped.test", &["::ffff:127.0.0.1"])
+        .name("nat64.test", &["64:ff9b::7f00:1"])
+        .name("sixtofour.test", &["2002:7f00:1::"])
+        .name("nowhere.test", &[])
+        .start()
+        .await;
+    for (host, word) in [
+        ("loopback.test", "address_blocked"),
+        ("several.test", "address_blocked"),
+        ("mapped.test", "address_blocked"),
+        ("nat64.test", "address_blocked"),
+        ("sixtofour.test", "address_blocked"),
+        ("nowhere.test", "dns"),
+        ("unknown.test", "dns"),
+    ] {
+        let webhook = app.webhook(&format!("http://{host}:{port}/")).await;
+        let path = format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap());
+        let tested = app.ask("POST", &format!("{path}/test")).send().await.expect(200);
+        assert_eq!(tested["error"], word, "/test to {host}");
+        let retry = format!("/v1/webhook_deliveries/{}/retry", tested["id"].as_str().unwrap());
+        assert_eq!(
+            app.ask("POST", &retry).send().await.expect(200)["error"],
+            word,
+            "/retry to {host}"
+        );
+        let event = app.publish().await;
+        let delivery = app.delivery_when(&event, |delivery| !delivery["error"].is_null()).await;
+        assert_eq!(delivery["error"], word, "an attempt to {host}");
+        app.delete(&path).await.expect(204);
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn of_several_addresses_only_allowed_ones_are_tried() {
+    let (port, connections) = counting().await;
+    let app = App::builder()
+        .arguments(&[
+            "--allow-http",
+            "--attempt-timeout-ms",
+            "300",
+            "--allow-network",
+            "127.0.0.2/32",
+        ])
+        .name("mixed.test", &["127.0.0.1", "127.0.0.2"])
+        .start()
+        .await;
+    let webhook = app.webhook(&format!("http://mixed.test:{port}/")).await;
+    let path = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
+    // Nobody listens on 127.0.0.2: had 127.0.0.1 been tried, somebody would have been there.
+    assert_eq!(
+        app.ask("POST", &path).send().await.expect(200)["error"],
+        "connection_refused"
+    );
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_was_registered_when_it_was_allowed_is_judged_again_when_it_is_used() {
+    let (port, connections) = counting().await;
+    let lenient = App::dev().await;
+    let mut paths = Vec::new();
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "127.0.0.1.",
+    ] {
+        let body = json!({ "url": format!("http://{host}:{port}/") });
+        let created = lenient.post("/v1/webhooks", &body).await;
+        // A spelling that is refused even here needs no second judge.
+        if created.status == 201 {
+            paths.push(format!("/v1/webhooks/{}/test", created.json()["id"].as_str().unwrap()));
+        }
+    }
+    assert!(paths.len() >= 4, "{paths:?}");
+    let (organization, database) = (lenient.organization, lenient.stop().await);
+    let strict = App::builder().arguments(&["--allow-http"]).start_on(database).await;
+    let (token, _) = strict
+        .new_token(Some(organization), &kallima_webhooks::domain::token::Scope::ALL)
+        .await;
+    for path in paths {
+        let delivery = strict.ask("POST", &path).token(&token).send().await.expect(200);
+        assert_eq!(delivery["error"], "address_blocked", "{path}");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
