@@ -206,7 +206,7 @@ async fn no_more_of_a_body_is_read_than_is_kept() {
             b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 10000000000\r\n\r\n",
         )
         .await?;
-        let piece = [b'x'; 64 * 1024];
+        let piece = vec![b'x'; 64 * 1024];
         loop {
             stream.write_all(&piece).await?;
             SENT.fetch_add(piece.len() as u64, Ordering::SeqCst);

@@ -23,9 +23,7 @@ async fn a_retry_replaces_the_pending_one_and_may_follow_a_success() {
     .await;
     app.webhook(&receiver.url).await;
     let event = app.publish().await;
-    let pending = app
-        .delivery_when(&event, |delivery| delivery["next_attempt_at"].is_string())
-        .await;
+    let pending = app.after_attempt(&event, 1).await;
     let again = retry(&app, &pending).await;
     assert_eq!(
         (&again["status"], &again["attempt_count"]),

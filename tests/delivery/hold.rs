@@ -15,8 +15,7 @@ async fn pending_deliveries_are_held_while_the_webhook_is_disabled() {
         app.webhook(&receiver.url).await["id"].as_str().unwrap()
     );
     let event = app.publish().await;
-    app.delivery_when(&event, |delivery| delivery["next_attempt_at"].is_string())
-        .await;
+    app.after_attempt(&event, 1).await;
     app.patch(&path, &json!({ "enabled": false })).await.expect(200);
     app.clock.advance(Duration::from_hours(1));
 

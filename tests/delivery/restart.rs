@@ -16,8 +16,7 @@ async fn a_new_server_goes_on_where_the_last_one_stopped() {
     let secret = app.webhook(&receiver.url).await["secret"].as_str().unwrap().to_owned();
     for _ in 0..3 {
         let event = app.publish().await;
-        app.delivery_when(&event, |delivery| delivery["attempt_count"] == 1)
-            .await;
+        app.after_attempt(&event, 1).await;
     }
     let organization = app.organization;
     let database = app.stop().await;

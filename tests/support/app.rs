@@ -213,6 +213,15 @@ impl App {
         .await
     }
 
+    /// The one delivery of an event, as soon as it has had so many attempts and none is under way.
+    pub(crate) async fn after_attempt(&self, event_id: &str, number: u64) -> Value {
+        self.delivery_when(event_id, |delivery| {
+            let rests = delivery["next_attempt_at"].is_string() || delivery["status"] != "pending";
+            delivery["attempt_count"].as_u64() == Some(number) && rests
+        })
+        .await
+    }
+
     /// Stops the server and hands over its database.
     pub(crate) async fn stop(mut self) -> TestDatabase {
         self.server.take().unwrap().stop().await;

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::judge;
 
+static JUDGE: LazyLock<judge::Judge> = LazyLock::new(judge::Judge::new);
+
 /// A request that is being written.
 pub(crate) struct Ask {
     method: Method,
@@ -100,7 +102,6 @@ impl Ask {
             headers: parts.headers,
             body: body.collect().await.ok()?.to_bytes(),
         };
-        static JUDGE: LazyLock<judge::Judge> = LazyLock::new(judge::Judge::new);
         JUDGE.judge(&method, &path, &answer);
         Some(answer)
     }

@@ -18,6 +18,8 @@ use serde_json::Value;
 
 use super::{app::eventually, judge::Judge};
 
+static JUDGE: LazyLock<Judge> = LazyLock::new(Judge::new);
+
 /// How a receiver answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
@@ -128,7 +130,6 @@ impl Receiver {
 }
 
 async fn receive(State(shared): State<Arc<Mutex<Shared>>>, headers: HeaderMap, body: Bytes) -> Response {
-    static JUDGE: LazyLock<Judge> = LazyLock::new(Judge::new);
     JUDGE.judge_delivery(&headers, &body);
     let reply = {
         let mut shared = shared.lock().unwrap();
