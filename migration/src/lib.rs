@@ -1,6 +1,6 @@
 //! The database schema of kallima-webhooks, as a list of migrations that `serve` and `migrate` apply in order.
 //!
-//! One text serves both engines: the few types that differ are filled in by [`Dialect`].
+//! One text serves both engines: the few types that differ are filled in by `Dialect`.
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
