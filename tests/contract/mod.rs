@@ -1,5 +1,9 @@
 //! openapi.yaml is the source of truth: the code says the same, and the server serves it as it is.
 
+mod compatibility;
+mod coverage;
 mod diff;
 mod document;
+mod entities;
 mod normalize;
+mod obligations;

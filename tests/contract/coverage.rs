@@ -1,0 +1,452 @@
+//! Code ⊇ document: every obligation that openapi.yaml enumerates is tried against a running server.
+//!
+//! The requests are generated from the document: its examples, the edges of its constraints, and for each constraint
+//! a request that breaks it. The answers are judged like all others, by `support::judge`.
+
+use std::collections::BTreeSet;
+
+use kallima_webhooks::{contract::Contract, domain::token::Scope};
+use sea_orm::ConnectionTrait as _;
+use serde_json::{Value, json};
+
+use super::obligations::{Operation, Probe, body_probes, obligations, operations, parameter_probes};
+use crate::support::{
+    App, Receiver,
+    client::{Answer, Ask},
+};
+
+/// A server, and which obligations it has met.
+struct Trial {
+    app: App,
+    receiver: Receiver,
+    met: BTreeSet<String>,
+}
+
+/// An id of each kind that a path can name.
+struct Ids {
+    webhook: String,
+    delivery: String,
+    event: String,
+}
+
+impl Ids {
+    /// Ids that nobody has.
+    fn of_nobody() -> Self {
+        let uuid = "0190a000-0000-7000-8000-000000000000".to_owned();
+        Self {
+            webhook: uuid.clone(),
+            delivery: uuid,
+            event: "evt_01JBAAAA000000000000000000".to_owned(),
+        }
+    }
+
+    fn fill(&self, path: &str) -> String {
+        path.replace("{webhook_id}", &self.webhook)
+            .replace("{delivery_id}", &self.delivery)
+            .replace("{event_id}", &self.event)
+    }
+}
+
+impl Trial {
+    async fn start() -> Self {
+        Self {
+            app: App::dev().await,
+            receiver: Receiver::start([]).await,
+            met: BTreeSet::new(),
+        }
+    }
+
+    /// A webhook with a delivery of an event, made anew so that no request disturbs another.
+    async fn ids(&self) -> Ids {
+        let webhook = self.app.webhook(&self.receiver.url).await["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let delivery = self
+            .app
+            .ask("POST", &format!("/v1/webhooks/{webhook}/test"))
+            .send()
+            .await
+            .expect(200);
+        let text = |name: &str| delivery[name].as_str().unwrap().to_owned();
+        // Two attempts, so that a page of one has a next.
+        self.app
+            .ask("POST", &format!("/v1/webhook_deliveries/{}/retry", text("id")))
+            .send()
+            .await
+            .expect(200);
+        Ids {
+            webhook,
+            delivery: text("id"),
+            event: text("event_id"),
+        }
+    }
+
+    fn ask(&self, operation: &Operation, ids: &Ids, query: &str) -> Ask {
+        self.app
+            .ask(&operation.verb, &format!("{}{query}", ids.fill(&operation.path)))
+    }
+
+    /// A body that the operation takes.
+    fn body(&self, operation: &Operation) -> Option<Value> {
+        operation
+            .body_examples()
+            .into_iter()
+            .next()
+            .map(|(_, body)| self.at_home(body))
+    }
+
+    /// An example is somebody else's; the organization it names is ours here.
+    fn at_home(&self, mut body: Value) -> Value {
+        if let Some(organization) = body.get_mut("org_id") {
+            *organization = self.app.organization.to_string().into();
+        }
+        body
+    }
+
+    /// Marks what an answer shows: its status, its headers, its media type.
+    fn seen(&mut self, operation: &Operation, answer: &Answer) {
+        let here = format!("{}/responses/{}", operation.pointer, answer.status.as_str());
+        for name in answer.headers.keys() {
+            let documented = operation.item["responses"][answer.status.as_str()]["headers"].as_object();
+            let spelled = documented
+                .into_iter()
+                .flatten()
+                .find(|(header, _)| header.eq_ignore_ascii_case(name.as_str()));
+            self.met
+                .extend(spelled.map(|(header, _)| format!("{here}/headers/{header}")));
+        }
+        if let Some(media) = answer.header("content-type") {
+            let media = media.split(';').next().unwrap();
+            self.met.insert(format!("{here}/content/{}", media.replace('/', "~1")));
+        }
+        self.met.insert(here);
+    }
+
+    /// Sends, marks, and hands back.
+    async fn try_out(&mut self, operation: &Operation, ask: Ask) -> Answer {
+        let answer = ask.send().await;
+        self.seen(operation, &answer);
+        answer
+    }
+
+    async fn examples(&mut self, operation: &Operation) {
+        for (name, body) in operation.body_examples() {
+            let ids = self.ids().await;
+            let ask = self.ask(operation, &ids, "").json(&self.at_home(body));
+            let answer = self.try_out(operation, ask).await;
+            assert!(answer.status.is_success(), "{}/{name}: {answer:?}", operation.pointer);
+            self.met.insert(format!("{}/requestBody/{name}", operation.pointer));
+        }
+        let ids = self.ids().await;
+        let ask = self.ask(operation, &ids, "");
+        let ask = if let Some(body) = self.body(operation) {
+            ask.json(&body)
+        } else {
+            ask
+        };
+        let answer = self.try_out(operation, ask).await;
+        assert!(answer.status.is_success(), "{}: {answer:?}", operation.pointer);
+        for parameter in operation.parameters("path") {
+            self.met.insert(format!(
+                "{}/parameters/path {}",
+                operation.pointer,
+                parameter["name"].as_str().unwrap()
+            ));
+        }
+    }
+
+    async fn query_parameters(&mut self, operation: &Operation) {
+        for parameter in operation.parameters("query") {
+            let name = parameter["name"].as_str().unwrap();
+            let at = format!("{}/parameters/query {name}", operation.pointer);
+            let value = self.query_value(name, parameter).await;
+            let ids = self.ids().await;
+            let answer = self.ask(operation, &ids, &query(name, &value)).send().await;
+            assert_eq!(answer.status, 200, "{at}={value}: {answer:?}");
+            self.seen(operation, &answer);
+            self.met.insert(at.clone());
+            if let Some(default) = parameter["schema"].get("default") {
+                self.default_is(operation, name, default).await;
+                self.met.insert(format!("{at}/schema/default"));
+            }
+            for probe in parameter_probes(parameter, "query") {
+                let ids = self.ids().await;
+                let answer = self.ask(operation, &ids, &query(name, &probe.value)).send().await;
+                self.seen(operation, &answer);
+                let obligation = probe.obligation(operation);
+                if probe.accepted {
+                    assert_eq!(answer.status, 200, "{obligation}: {answer:?}");
+                } else {
+                    let problem = answer.expect_problem(400, "bad_request");
+                    assert!(
+                        problem["detail"].as_str().unwrap().contains(name),
+                        "{obligation}: {problem} names no {name}"
+                    );
+                }
+                self.met.insert(obligation);
+            }
+        }
+    }
+
+    /// A value that the parameter takes: the document's example, or one that is there to be found.
+    async fn query_value(&self, name: &str, parameter: &Value) -> Value {
+        if name == "after" && parameter["schema"]["pattern"].is_string() {
+            return self.app.publish().await.into();
+        }
+        parameter
+            .get("example")
+            .or_else(|| parameter["schema"].get("default"))
+            .cloned()
+            .unwrap_or_else(|| json!(1))
+    }
+
+    /// The same question with the default spelled out has the same answer.
+    async fn default_is(&self, operation: &Operation, name: &str, default: &Value) {
+        let ids = self.ids().await;
+        let comparable = |answer: Answer| (answer.status, answer.json(), answer.header("link").map(|_| ()));
+        let silent = comparable(self.ask(operation, &ids, "").send().await);
+        let spelled = comparable(self.ask(operation, &ids, &query(name, default)).send().await);
+        assert_eq!(
+            silent, spelled,
+            "{}/parameters/query {name}/schema/default",
+            operation.pointer
+        );
+    }
+
+    async fn path_parameters(&mut self, operation: &Operation) {
+        for parameter in operation.parameters("path") {
+            let name = parameter["name"].as_str().unwrap();
+            for probe in parameter_probes(parameter, "path") {
+                let nonsense = operation.path.replace(&format!("{{{name}}}"), "nonsense");
+                let answer = self.app.ask(&operation.verb, &nonsense).send().await;
+                self.seen(operation, &answer);
+                assert_eq!(
+                    answer.expect_faults(),
+                    [format!("path/{name}")],
+                    "{}",
+                    probe.obligation(operation)
+                );
+                self.met.insert(probe.obligation(operation));
+            }
+            let ask = self.ask(operation, &Ids::of_nobody(), "");
+            let ask = if let Some(body) = self.body(operation) {
+                ask.json(&body)
+            } else {
+                ask
+            };
+            self.try_out(operation, ask).await.expect_problem(404, "not_found");
+        }
+    }
+
+    async fn bodies(&mut self, operation: &Operation) {
+        let Some(valid) = self.body(operation) else { return };
+        let ids = self.ids().await;
+        for probe in body_probes(operation) {
+            let answer = self.ask(operation, &ids, "").json(&with(&valid, &probe)).send().await;
+            self.seen(operation, &answer);
+            let obligation = probe.obligation(operation);
+            let errors = if answer.status == 422 {
+                answer.json()["errors"].clone()
+            } else {
+                json!([])
+            };
+            let errors = errors
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|error| error["pointer"] == probe.place.as_str());
+            let codes: Vec<String> = errors.map(|error| error["code"].as_str().unwrap().to_owned()).collect();
+            if probe.accepted {
+                // What a text of that length means may be wrong all the same; its length is not.
+                let own = snake_case(probe.constraint.rsplit('/').next().unwrap());
+                assert!(!codes.contains(&own), "{obligation}: {answer:?}");
+            } else {
+                assert!(
+                    !codes.is_empty(),
+                    "{obligation}: expected 422 at {:?}, seen {answer:?}",
+                    probe.place
+                );
+            }
+            self.met.insert(obligation);
+        }
+        let bytes_max = if operation.id == "publish_event" {
+            256 * 1024
+        } else {
+            16 * 1024
+        };
+        for (ask, status) in [
+            (self.ask(operation, &ids, "").text("{"), 400),
+            (
+                self.ask(operation, &ids, "")
+                    .text(&format!("{valid}{}", " ".repeat(bytes_max))),
+                413,
+            ),
+            (self.ask(operation, &ids, "").bytes(&valid.to_string()), 415),
+        ] {
+            let answer = self.try_out(operation, ask).await;
+            assert_eq!(answer.status, status, "{}: {answer:?}", operation.pointer);
+        }
+    }
+
+    async fn security(&mut self, operation: &Operation) {
+        let Some(scope) = operation.scope() else { return };
+        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|other| other.as_str() != scope).collect();
+        let (token, _) = self.app.new_token(Some(self.app.organization), &others).await;
+        let nobody = Ids::of_nobody();
+        let ask = self.ask(operation, &nobody, "").anonymous();
+        self.try_out(operation, ask).await.expect_problem(401, "unauthorized");
+        self.met
+            .insert(format!("{}/security: refused without a token", operation.pointer));
+        let ask = self.ask(operation, &nobody, "").token(&token);
+        self.try_out(operation, ask).await.expect_problem(403, "forbidden");
+        self.met
+            .insert(format!("{}/security: refused without the scope", operation.pointer));
+    }
+
+    /// The state of things that makes the operation answer 409, by its name.
+    async fn conflict(&mut self, operation: &Operation) {
+        if !operation.statuses().contains(&"409".to_owned()) {
+            return;
+        }
+        let ids = self.ids().await;
+        let mut body = self.body(operation).unwrap();
+        match operation.id.as_str() {
+            "create_webhook" => {
+                let ask = || self.ask(operation, &ids, "").json(&body);
+                while ask().send().await.status == 201 {}
+            }
+            "retry_delivery" => drop(
+                self.app
+                    .delete(&format!("/v1/webhooks/{}", ids.webhook))
+                    .await
+                    .expect(204),
+            ),
+            "publish_event" => {
+                body["id"] = "evt_01JBAAAA00000000000000000C".into();
+                self.ask(operation, &ids, "").json(&body).send().await.expect(202);
+                body["data"]["job_id"] = "0190a000-0000-7000-8000-00000000000c".into();
+            }
+            other => panic!("{other} answers 409, and nobody told the test how to bring that about"),
+        }
+        let ask = self.ask(operation, &ids, "").json(&body);
+        self.try_out(operation, ask).await.expect_problem(409, "conflict");
+    }
+
+    /// Every status that comes from our own side: a table that is not there, a database that is gone.
+    async fn failures(&mut self) {
+        let beside = self.app.database.connect().await;
+        beside
+            .execute_unprepared("ALTER TABLE tokens RENAME TO mislaid")
+            .await
+            .unwrap();
+        for operation in operations().into_iter().filter(|operation| operation.scope().is_some()) {
+            let ask = self.ask(&operation, &Ids::of_nobody(), "");
+            self.try_out(&operation, ask)
+                .await
+                .expect_problem(500, "internal_error");
+        }
+        beside
+            .execute_unprepared("ALTER TABLE mislaid RENAME TO tokens")
+            .await
+            .unwrap();
+        self.app.db.clone().close().await.unwrap();
+        for operation in operations()
+            .into_iter()
+            .filter(|operation| operation.statuses().contains(&"503".to_owned()))
+        {
+            let ask = self.ask(&operation, &Ids::of_nobody(), "");
+            self.try_out(&operation, ask)
+                .await
+                .expect_problem(503, "service_unavailable");
+        }
+    }
+
+    /// A delivery of every event type; the receiver holds it against the `webhooks` section.
+    async fn deliveries(&mut self) {
+        let ids = self.ids().await;
+        for event_type in Contract::load().unwrap().event_types() {
+            let path = format!("/v1/webhooks/{}/test", ids.webhook);
+            self.app
+                .post(&path, &json!({ "event_type": event_type.name }))
+                .await
+                .expect(200);
+            let arrival = self.receiver.arrivals().pop().unwrap();
+            self.met
+                .insert(format!("/webhooks/{}", arrival.payload()["type"].as_str().unwrap()));
+        }
+    }
+}
+
+/// A query of one parameter.
+fn query(name: &str, value: &Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let pairs = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair(name, &text)
+        .finish();
+    format!("?{pairs}")
+}
+
+/// The valid body, with the probe's value in its place; null in the place of a required field takes the field away.
+fn with(valid: &Value, probe: &Probe) -> Value {
+    let Some(name) = probe.place.split('/').nth(1) else {
+        return probe.value.clone();
+    };
+    let mut body = valid.clone();
+    let fields = body.as_object_mut().unwrap();
+    if probe.constraint.contains("/required/") {
+        fields.remove(name);
+    } else {
+        fields.insert(name.to_owned(), probe.value.clone());
+    }
+    body
+}
+
+fn snake_case(keyword: &str) -> String {
+    let letters = keyword.chars().map(|letter| {
+        if letter.is_ascii_uppercase() {
+            format!("_{letter}")
+        } else {
+            letter.to_string()
+        }
+    });
+    letters.collect::<String>().to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn every_obligation_of_the_document_is_met() {
+    let mut met = BTreeSet::new();
+    for operation in operations() {
+        // A server for each operation, so that none is in the way of another's limits.
+        let mut trial = Trial::start().await;
+        trial.examples(&operation).await;
+        trial.query_parameters(&operation).await;
+        trial.path_parameters(&operation).await;
+        trial.bodies(&operation).await;
+        trial.security(&operation).await;
+        trial.conflict(&operation).await;
+        met.extend(trial.met);
+    }
+    let mut trial = Trial::start().await;
+    trial.deliveries().await;
+    trial.failures().await;
+    met.extend(trial.met);
+
+    let all = obligations();
+    let missing: Vec<&String> = all.difference(&met).collect();
+    println!(
+        "contract coverage: {} of {} obligations",
+        all.len() - missing.len(),
+        all.len()
+    );
+    let unknown: Vec<&String> = met.difference(&all).collect();
+    assert!(
+        unknown.is_empty(),
+        "the server shows what the document does not oblige it to: {unknown:#?}"
+    );
+    assert!(
+        missing.is_empty(),
+        "openapi.yaml promises what no generated request has seen.\n  where: {missing:#?}\n  do:    make the server keep it, \
+         or teach tests/contract/coverage.rs how to bring it about"
+    );
+}
