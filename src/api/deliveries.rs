@@ -38,7 +38,7 @@ pub(super) struct Delivery {
     id: Uuid,
     object: DeliveryObject,
     webhook_id: Uuid,
-    #[schema(value_type = String, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     event_id: EventId,
     event_type: String,
     #[schema(value_type = Event)]
@@ -169,7 +169,7 @@ pub(super) struct ListDeliveriesQuery {
     #[param(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
     #[validate(length(max = 64), custom(function = "exact_event_type"))]
     event_type: Option<String>,
-    #[param(value_type = Option<String>, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    #[param(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     event_id: Option<EventId>,
     #[param(value_type = Option<String>, format = DateTime)]
     created_after: Option<Timestamp>,

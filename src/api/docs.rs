@@ -60,7 +60,7 @@ pub(super) fn skeleton() -> OpenApi {
 pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)
-        .pattern(Some("^req_[0-9A-HJKMNP-TV-Z]{26}$"))
+        .pattern(Some("^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))
         .build();
     let header = HeaderBuilder::new().schema(Some(schema)).build();
     for item in document.paths.paths.values_mut() {

@@ -34,7 +34,7 @@ use crate::{
 /// An event, exactly as it stands on the wire.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Event {
-    #[schema(value_type = String, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     id: EventId,
     object: EventObject,
     r#type: String,
@@ -47,7 +47,7 @@ pub(super) struct Event {
 /// An event with its deliveries.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EventWithDeliveries {
-    #[schema(value_type = String, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     id: EventId,
     object: EventObject,
     r#type: String,
@@ -77,7 +77,7 @@ pub(super) struct PublishEvent {
     #[serde(default)]
     #[schema(required, value_type = Object)]
     data: Option<Box<RawValue>>,
-    #[schema(value_type = Option<String>, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    #[schema(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     id: Option<EventId>,
     org_id: Option<Uuid>,
 }
@@ -125,7 +125,7 @@ pub(super) struct ListEventsQuery {
     #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
     #[validate(range(min = 1, max = 200))]
     limit: u32,
-    #[param(value_type = Option<String>, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")]
+    #[param(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     after: Option<EventId>,
 }
 
@@ -206,14 +206,13 @@ pub(super) async fn list_events(
     Query(ListEventsQuery { limit, after }): Query<ListEventsQuery>,
 ) -> Result<Page<Event>, Problem> {
     let found = events::list(&state.db, caller.organization_id, after.as_ref(), page::fetch(limit)).await?;
-    let unknown = || Problem::bad_request("Query parameter after: is not the id of an event of this list.");
-    let views = found.ok_or_else(unknown)?.iter().map(view).collect::<Result<_, _>>()?;
+    let views = found.iter().map(view).collect::<Result<_, _>>()?;
     Ok(Page::new(views, limit, &uri, |event: &Event| event.id.to_string()))
 }
 
 #[utoipa::path(
     get, path = "/v1/events/{event_id}", tag = "events", security(("bearer" = ["webhooks:read"])),
-    params(("event_id" = String, Path, pattern = "^evt_[0-9A-HJKMNP-TV-Z]{26}$")),
+    params(("event_id" = String, Path, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")),
     responses((status = 200, body = EventWithDeliveries), WithToken, WithId),
 )]
 pub(super) async fn get_event(

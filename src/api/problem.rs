@@ -133,7 +133,7 @@ pub(super) struct ProblemBody {
     #[schema(format = "uri-reference")]
     instance: String,
     code: ProblemCode,
-    #[schema(pattern = "^req_[0-9A-HJKMNP-TV-Z]{26}$")]
+    #[schema(pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<FieldError>>,

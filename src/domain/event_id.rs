@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use ulid::Ulid;
 
+use crate::domain::timestamp::Timestamp;
+
 /// The prefix of every event id.
 const PREFIX: &str = "evt_";
 
@@ -26,6 +28,21 @@ impl EventId {
         let ulid = Ulid::from_string(text.strip_prefix(PREFIX)?).ok()?;
         let canonical = format!("{PREFIX}{ulid}");
         (canonical == text).then_some(Self(canonical))
+    }
+
+    /// The time that the id holds: when it was made.
+    #[must_use]
+    pub fn made_at(&self) -> Timestamp {
+        let time_ms = self
+            .0
+            .strip_prefix(PREFIX)
+            .and_then(|ulid| Ulid::from_string(ulid).ok())
+            .map(|ulid| ulid.timestamp_ms());
+        Timestamp::from_millis(
+            time_ms
+                .and_then(|millis| i64::try_from(millis).ok())
+                .unwrap_or_default(),
+        )
     }
 
     /// The id as it stands on the wire.
@@ -69,6 +86,14 @@ mod tests {
         ] {
             assert_eq!(EventId::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn an_id_holds_the_time_of_its_making() {
+        assert_eq!(
+            EventId::from_parts(1_776_938_400_007, 5).made_at(),
+            Timestamp::from_millis(1_776_938_400_007)
+        );
     }
 
     #[test]

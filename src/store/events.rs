@@ -84,19 +84,14 @@ pub async fn find(db: &Database, org: Uuid, id: &EventId) -> Result<Option<Event
 
 /// The organization's events, newest first, from the one after `after`, at most `limit`.
 ///
-/// `None` where there is no event `after`.
-pub async fn list(
-    db: &Database,
-    org: Uuid,
-    after: Option<&EventId>,
-    limit: u64,
-) -> Result<Option<Vec<Event>>, StoreError> {
+/// An event `after` that is not there any more still has its place in the order: its id holds the time.
+pub async fn list(db: &Database, org: Uuid, after: Option<&EventId>, limit: u64) -> Result<Vec<Event>, StoreError> {
     let mut query = event::Entity::find().filter(event::Column::OrganizationId.eq(org));
     if let Some(after) = after {
-        let Some(last) = find(db, org, after).await? else {
-            return Ok(None);
-        };
-        let at = last.created_at.as_millis();
+        let at = find(db, org, after)
+            .await?
+            .map_or_else(|| after.made_at(), |last| last.created_at)
+            .as_millis();
         query = query.filter(
             Condition::any().add(event::Column::CreatedAt.lt(at)).add(
                 Condition::all()
@@ -109,13 +104,7 @@ pub async fn list(
         .order_by_desc(event::Column::CreatedAt)
         .order_by_desc(event::Column::Id)
         .limit(limit);
-    query
-        .all(&db.read)
-        .await?
-        .into_iter()
-        .map(view)
-        .collect::<Result<_, _>>()
-        .map(Some)
+    query.all(&db.read).await?.into_iter().map(view).collect()
 }
 
 /// Records a batch in one transaction: all events by one statement, then all their deliveries.
