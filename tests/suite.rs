@@ -8,8 +8,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and what it prints is its report"
+    reason = "a test fails by panicking"
 )]
 
 mod api;
