@@ -270,3 +270,39 @@ pub(super) fn parameter_probes(parameter: &Value, place: &str) -> Vec<Probe> {
     found.retain(|probe| !(text && probe.constraint.ends_with("/type")));
     found
 }
+
+/// A query of one parameter.
+pub(super) fn query(name: &str, value: &Value) -> String {
+    let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let pairs = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair(name, &text)
+        .finish();
+    format!("?{pairs}")
+}
+
+/// The valid body, with the probe's value in its place; null in the place of a required field takes the field away.
+pub(super) fn with(valid: &Value, probe: &Probe) -> Value {
+    let Some(name) = probe.place.split('/').nth(1) else {
+        return probe.value.clone();
+    };
+    let mut body = valid.clone();
+    let fields = body.as_object_mut().unwrap();
+    if probe.constraint.contains("/required/") {
+        fields.remove(name);
+    } else {
+        fields.insert(name.to_owned(), probe.value.clone());
+    }
+    body
+}
+
+/// A keyword of JSON Schema as the code of a fault.
+pub(super) fn snake_case(keyword: &str) -> String {
+    let letters = keyword.chars().map(|letter| {
+        if letter.is_ascii_uppercase() {
+            format!("_{letter}")
+        } else {
+            letter.to_string()
+        }
+    });
+    letters.collect::<String>().to_ascii_lowercase()
+}

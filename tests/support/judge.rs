@@ -181,7 +181,7 @@ pub(crate) fn validator(schema: &Value) -> Validator {
 fn complain(what: &str, here: &str, schema: &Value, seen: &Value) {
     if let Some(fault) = validator(schema).iter_errors(seen).next() {
         panic!(
-            "{what}\n  where:    {here}/schema{}\n  expected: what the schema says\n  seen:     at {:?}: {fault}\n  whole:    {seen}",
+            "{what}\n  where:    {here}/schema{}\n  expected: what the schema says\n  seen:     at {:?}: {fault}\n  whole:    {seen}\n  do:       make the server say what openapi.yaml promises, or change the document first",
             fault.schema_path(),
             fault.instance_path().as_str()
         );
