@@ -228,6 +228,15 @@ impl Problem {
         }])
     }
 
+    /// 503 of a service whose database has yet to be migrated.
+    pub(super) fn not_ready() -> Self {
+        let detail = "The database has not had every migration yet.";
+        Self {
+            retry_after_s: Some(UNAVAILABLE_RETRY_S),
+            ..Self::new(ProblemCode::ServiceUnavailable, detail)
+        }
+    }
+
     /// Gives the response its body and headers.
     pub(super) fn render(self, response: &mut Response, path: &str, request_id: &str) {
         let Self {
@@ -289,17 +298,6 @@ impl From<StoreError> for Problem {
                     "Something failed on our side; the request id finds it in our logs.",
                 )
             }
-        }
-    }
-}
-
-impl Problem {
-    /// 503 of a service whose database has yet to be migrated.
-    pub(super) fn not_ready() -> Self {
-        let detail = "The database has not had every migration yet.";
-        Self {
-            retry_after_s: Some(UNAVAILABLE_RETRY_S),
-            ..Self::new(ProblemCode::ServiceUnavailable, detail)
         }
     }
 }
