@@ -10,7 +10,11 @@ mod organization;
 mod serve;
 mod token;
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    io::{IsTerminal as _, stderr},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -60,9 +64,11 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let filter = EnvFilter::try_from_env("KALLIMA_LOG")
             .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn"));
+        let colors = stderr().is_terminal();
         tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_ansi(colors)
+            .with_writer(stderr)
             .init();
         let done = tokio::runtime::Runtime::new()
             .map_err(Into::into)
