@@ -118,7 +118,9 @@ async fn events_are_listed_newest_first_and_paged() {
     seen.sort();
     made.sort();
     assert_eq!(seen, made, "each event once, over three pages");
-    app.get(&format!("/v1/events?after={ID}"))
+    let older = app.get(&format!("/v1/events?after={ID}")).await.expect(200);
+    assert_eq!(older, json!([]), "an id that nobody has still has its place in time");
+    app.get("/v1/events?after=evt_8ZZZZZZZZZZZZZZZZZZZZZZZZZ")
         .await
         .expect_problem(400, "bad_request");
     app.get(&format!("/v1/events/{ID}"))
