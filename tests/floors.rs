@@ -26,7 +26,7 @@ fn sources(path: &Path, found: &mut Vec<(String, String)>) {
         for entry in fs::read_dir(path).unwrap() {
             sources(&entry.unwrap().path(), found);
         }
-    } else {
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
         found.push((path.display().to_string(), fs::read_to_string(path).unwrap()));
     }
 }
