@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rand::RngExt as _;
@@ -23,7 +23,7 @@ pub struct Clock {
 
 #[derive(Clone, Debug)]
 enum Source {
-    System,
+    System { started: Instant },
     Manual(Arc<AtomicI64>),
 }
 
@@ -31,7 +31,9 @@ impl Clock {
     /// The operating system's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self::of(Source::System)
+        Self::of(Source::System {
+            started: Instant::now(),
+        })
     }
 
     /// A clock that stands still until it is [advanced](Self::advance).
@@ -59,11 +61,20 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.source {
-            Source::System => {
+            Source::System { .. } => {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
             Source::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// The time since some fixed instant: for measuring, since it never goes back, whatever is done to the time of day.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        match &self.source {
+            Source::System { started } => started.elapsed(),
+            Source::Manual(millis) => Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0)),
         }
     }
 

@@ -1,10 +1,18 @@
 //! Every limit and option, named with its unit. Each has a flag and an environment variable; the doc comment is its
 //! help text.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{AddrParseError, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
-use clap::Args;
+use axum::http::HeaderValue;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use crate::domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy};
 
@@ -16,6 +24,7 @@ pub struct DatabaseOptions {
         id = "database_url",
         long = "database-url",
         env = "KALLIMA_DATABASE_URL",
+        hide_env_values = true,
         default_value = "sqlite://kallima-webhooks.db",
         global = true
     )]
@@ -27,9 +36,22 @@ pub struct DatabaseOptions {
         long = "database-connections-max",
         env = "KALLIMA_DATABASE_CONNECTIONS_MAX",
         default_value_t = CONNECTIONS_MAX,
+        value_parser = clap::value_parser!(u32).range(1..=1000),
         global = true
     )]
     pub connections_max: u32,
+
+    /// Longest time of one statement on PostgreSQL; a wait for a lock, or idle inside a transaction, ends after half of
+    /// it. 0 leaves these and all settings of a connection to the server, as PgBouncer needs it.
+    #[arg(
+        id = "statement_timeout_ms",
+        long = "statement-timeout-ms",
+        env = "KALLIMA_STATEMENT_TIMEOUT_MS",
+        default_value_t = STATEMENT_TIMEOUT_MS,
+        value_parser = clap::value_parser!(u64).range(..=3_600_000),
+        global = true
+    )]
+    pub statement_timeout_ms: u64,
 
     /// Master keys that signing secrets are encrypted with at rest, as `ID:BASE64,…`: the first one encrypts, all decrypt.
     #[arg(
@@ -53,9 +75,16 @@ impl DatabaseOptions {
         Self {
             url: url.into(),
             connections_max: CONNECTIONS_MAX,
+            statement_timeout_ms: STATEMENT_TIMEOUT_MS,
             master_key: None,
             master_key_file: None,
         }
+    }
+
+    /// Whether the URL names SQLite.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        self.url.starts_with("sqlite:")
     }
 
     /// Whether the URL names PostgreSQL.
@@ -75,8 +104,78 @@ impl std::fmt::Debug for DatabaseOptions {
     }
 }
 
+/// What to log, and how.
+#[derive(Args, Clone, Debug)]
+pub struct LogOptions {
+    /// What to log: levels and modules, in the syntax of `tracing`'s filters.
+    #[arg(
+        id = "log",
+        long = "log",
+        env = "KALLIMA_LOG",
+        value_name = "FILTER",
+        default_value = "info,sqlx=warn,sea_orm_migration=warn",
+        value_parser = log_filter,
+        global = true
+    )]
+    pub filter: String,
+
+    /// How the log is written: for people, or one JSON object a line.
+    #[arg(
+        id = "log_format",
+        long = "log-format",
+        env = "KALLIMA_LOG_FORMAT",
+        value_enum,
+        default_value = "human",
+        global = true
+    )]
+    pub format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(cause) => Err(cause.to_string()),
+    }
+}
+
 /// Connections to PostgreSQL at most, where nothing else is said.
 const CONNECTIONS_MAX: u32 = 10;
+
+/// Longest time of one statement on PostgreSQL, where nothing else is said: the slowest one that we make, a batch of
+/// retention on a cold cache, takes a tenth of it.
+const STATEMENT_TIMEOUT_MS: u64 = 10_000;
+
+/// Where `/metrics` is served when nothing else is said: the port that is registered for exporters of this kind.
+pub const METRICS_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+
+/// Where `/metrics` is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl FromStr for MetricsListen {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::At)
+    }
+}
 
 /// How to serve.
 #[derive(Args, Clone, Debug)]
@@ -84,6 +183,32 @@ pub struct ServeOptions {
     /// Address to accept API connections on.
     #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+
+    /// Believe the `X-Forwarded-For` of proxies in this network (CIDR; may be repeated).
+    #[arg(
+        long = "trusted-proxy",
+        env = "KALLIMA_TRUSTED_PROXY",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Vec<IpNet>,
+
+    #[command(flatten)]
+    /// What a request of the API may cost, and who may ask from a browser.
+    pub http: HttpOptions,
+
+    /// Address to serve `/metrics` on, or `off` (default: 127.0.0.1:9464, unless something else listens there).
+    #[arg(long, env = "KALLIMA_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<MetricsListen>,
+
+    /// OpenTelemetry collector to export traces to, by OTLP over HTTP, such as `http://localhost:4318` (default: none).
+    #[arg(
+        long,
+        env = "KALLIMA_OTLP_ENDPOINT",
+        value_name = "URL",
+        value_parser = parse_otlp_endpoint
+    )]
+    pub otlp_endpoint: Option<Url>,
 
     /// For development: allow http, and receivers on this machine (127.0.0.0/8 and `::1`).
     #[arg(long, env = "KALLIMA_DEV")]
@@ -111,13 +236,97 @@ pub struct ServeOptions {
     )]
     pub allowed_ports: Vec<u16>,
 
-    /// PEM file of certificate authorities to trust for deliveries, besides the public ones.
+    /// PEM file of certificate authorities to trust for deliveries and traces, besides the public ones.
     #[arg(long, env = "KALLIMA_TLS_CA_FILE", value_name = "FILE")]
     pub tls_ca_file: Option<PathBuf>,
+
+    /// How long `/readyz` says no before the server stops to accept requests; a load balancer's probe needs that long.
+    #[arg(long, env = "KALLIMA_SHUTDOWN_DELAY_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=300_000))]
+    pub shutdown_delay_ms: u64,
+
+    /// How long events, deliveries and attempts are kept; 0 keeps them for ever. What is pending stays, however old.
+    #[arg(long, env = "KALLIMA_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    pub retention_days: u64,
+
+    /// Print every option with its value and where that comes from, secrets left out, and exit.
+    #[arg(long)]
+    pub print_config: bool,
 
     #[command(flatten)]
     /// The delivery engine's limits.
     pub engine: EngineOptions,
+}
+
+/// What a request of the API may cost, and who may ask from a browser.
+#[derive(Args, Clone, Debug)]
+pub struct HttpOptions {
+    /// Requests of the API under way at once on this node; more are answered 503 at once.
+    #[arg(long, env = "KALLIMA_REQUESTS_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub requests_max: u32,
+
+    /// How long a client may take to send the head of a request; then its connection is closed.
+    #[arg(long, env = "KALLIMA_HEAD_READ_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
+    pub head_read_timeout_ms: u64,
+
+    /// How long a client may take to send the body of a request; then it is answered 400, and its connection is closed.
+    #[arg(long, env = "KALLIMA_BODY_READ_TIMEOUT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
+    pub body_read_timeout_ms: u64,
+
+    /// Let pages of this origin use the API from a browser (`https://HOST[:PORT]`; may be repeated).
+    #[arg(
+        long = "cors-allow-origin",
+        env = "KALLIMA_CORS_ALLOW_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = parse_origin
+    )]
+    pub cors_origins: Vec<HeaderValue>,
+}
+
+impl HttpOptions {
+    /// Requests of the API under way at once.
+    #[must_use]
+    pub fn requests_max(&self) -> usize {
+        usize::try_from(self.requests_max).unwrap_or(usize::MAX)
+    }
+
+    /// How long a client may take to send the head of a request.
+    #[must_use]
+    pub fn head_read_timeout(&self) -> Duration {
+        Duration::from_millis(self.head_read_timeout_ms)
+    }
+
+    /// How long a client may take to send the body of a request.
+    #[must_use]
+    pub fn body_read_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_read_timeout_ms)
+    }
+}
+
+/// An origin as browsers write it (RFC 6454, section 6.2): they compare it letter by letter.
+fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let wrong = || "must be an origin, such as https://app.example.com, without a path".to_owned();
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    if !["http", "https"].contains(&url.scheme()) || url.origin().ascii_serialization() != text {
+        return Err(wrong());
+    }
+    HeaderValue::try_from(text).map_err(|_| wrong())
+}
+
+/// Where a collector takes traces: below the URL that is given (OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`), unless
+/// that has the whole path already. A password would be shown by `--print-config`, and a collector reads no query.
+fn parse_otlp_endpoint(text: &str) -> Result<Url, String> {
+    let wrong = || "must be a URL such as http://localhost:4318, without user, query and fragment".to_owned();
+    let mut url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().or(url.fragment()).is_none();
+    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || !plain {
+        return Err(wrong());
+    }
+    let base = url.path().trim_end_matches('/');
+    if !base.ends_with("/v1/traces") {
+        url.set_path(&format!("{base}/v1/traces"));
+    }
+    Ok(url)
 }
 
 /// The delivery engine's limits.
@@ -182,7 +391,53 @@ impl EngineOptions {
     }
 }
 
+/// Delays in a retry schedule at most.
+const RETRIES_MAX: usize = 100;
+
+/// The longest delay in a retry schedule, in seconds: 30 days.
+const RETRY_DELAY_MAX_S: u64 = 30 * 24 * 3600;
+
+/// What is wrong with these options that no single one of them shows, one line a fault; empty where nothing is.
+#[must_use]
+pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !database.is_sqlite() && !database.is_postgres() {
+        faults.push("--database-url must begin with sqlite:// or postgres://".to_owned());
+    }
+    if database.is_postgres() && database.master_key.is_none() && database.master_key_file.is_none() {
+        faults.push("PostgreSQL needs a master key: give --master-key or --master-key-file".to_owned());
+    }
+    if serve.allowed_ports.contains(&0) {
+        faults.push("--allow-port 0 is no port; leave --allow-port out to allow all".to_owned());
+    }
+    if serve.metrics_listen == Some(MetricsListen::At(serve.listen)) && serve.listen.port() != 0 {
+        faults.push("--metrics-listen must be another address than --listen".to_owned());
+    }
+    let schedule = &serve.engine.retry_schedule_s;
+    if schedule.len() > RETRIES_MAX {
+        faults.push(format!("--retry-schedule-s may have at most {RETRIES_MAX} delays"));
+    }
+    if let Some(delay) = schedule.iter().find(|delay| **delay > RETRY_DELAY_MAX_S) {
+        faults.push(format!(
+            "--retry-schedule-s: a delay may be at most {RETRY_DELAY_MAX_S} s (30 days), not {delay}"
+        ));
+    }
+    faults
+}
+
 impl ServeOptions {
+    /// How long the server says that it is not ready before it stops to accept requests.
+    #[must_use]
+    pub fn shutdown_delay(&self) -> Duration {
+        Duration::from_millis(self.shutdown_delay_ms)
+    }
+
+    /// How long events and what they owed are kept; for ever where nothing is said.
+    #[must_use]
+    pub fn retention(&self) -> Option<Duration> {
+        (self.retention_days > 0).then(|| Duration::from_hours(24 * self.retention_days))
+    }
+
     /// Which URLs and addresses deliveries may go to.
     #[must_use]
     pub fn destinations(&self) -> DestinationPolicy {
@@ -198,9 +453,14 @@ impl ServeOptions {
             )));
         }
         // A delivery to the API itself would let a customer speak with the operator's voice.
-        let own = Some(self.listen.ip())
-            .filter(|address| !address.is_unspecified())
+        let metrics = match self.metrics_listen {
+            Some(MetricsListen::At(address)) => Some(address.ip()),
+            Some(MetricsListen::Off) | None => None,
+        };
+        let own = [Some(self.listen.ip()), metrics]
             .into_iter()
+            .flatten()
+            .filter(|address| !address.is_unspecified())
             .collect();
         DestinationPolicy {
             allow_http: self.allow_http || self.dev,

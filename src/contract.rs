@@ -10,6 +10,8 @@ use jsonschema::{
 };
 use serde_json::{Map, Value, json};
 
+use crate::domain::pointer::escape;
+
 /// The document, byte for byte as it is served at `/openapi.yaml`.
 pub const OPENAPI_YAML: &str = include_str!("../openapi.yaml");
 
@@ -109,6 +111,13 @@ impl Contract {
     #[must_use]
     pub fn document(&self) -> &Value {
         &self.document
+    }
+
+    /// The id of the operation with this method and this path, as a template.
+    #[must_use]
+    pub fn operation_id(&self, method: &str, template: &str) -> Option<&str> {
+        let item = self.document["paths"].get(template)?;
+        item.get(method.to_ascii_lowercase())?["operationId"].as_str()
     }
 
     /// The catalog, in the document's order.
@@ -310,11 +319,6 @@ fn type_words(kind: &TypeKind) -> String {
     // Null goes last, as one would say it.
     let null = words.iter().find(|word| *word == "null").cloned();
     with_article.chain(null).collect::<Vec<_>>().join(" or ")
-}
-
-/// A member's name as a token of a JSON Pointer (RFC 6901, section 3).
-fn escape(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 fn snake_case(keyword: &str) -> String {

@@ -9,12 +9,15 @@
 //! ```text
 //! main.rs, cli/    command line: serve (default), token, organization, migrate, listen
 //! server           accepting connections, starting and stopping everything in order
+//! scrape           /metrics, for Prometheus
 //! api/             HTTP in: router, extractors, one file a resource
 //! delivery/        HTTP out: claim, attempt, finish
 //! store/           all SQL
+//! telemetry/       the log, and traces by OTLP
 //! config           every limit and option
 //! contract         openapi.yaml, embedded and read once
 //! clock            the time
+//! metrics          what is measured
 //! domain/          facts and pure decisions: no I/O, no clock
 //! ```
 //!
@@ -28,5 +31,8 @@ pub mod config;
 pub mod contract;
 pub mod delivery;
 pub mod domain;
+pub mod metrics;
+pub mod scrape;
 pub mod server;
 pub mod store;
+pub mod telemetry;

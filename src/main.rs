@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use kallima_webhooks::cli::Cli;
-
 fn main() -> ExitCode {
-    Cli::parse().run()
+    kallima_webhooks::cli::main()
 }

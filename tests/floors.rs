@@ -3,21 +3,46 @@
 use std::{fs, path::Path};
 
 /// The floors of `src`, each with those it may import from.
-const FLOORS: [(&str, &[&str]); 9] = [
+const FLOORS: [(&str, &[&str]); 12] = [
     ("domain", &["domain"]),
     ("clock.rs", &["domain"]),
     ("contract.rs", &["domain"]),
     ("config.rs", &["domain"]),
-    ("store", &["store", "config", "clock", "domain"]),
-    ("delivery", &["delivery", "store", "config", "clock", "domain"]),
-    ("api", &["api", "store", "contract", "clock", "domain"]),
+    ("metrics.rs", &["domain"]),
+    ("telemetry", &["telemetry", "config", "domain"]),
+    ("store", &["store", "config", "clock", "metrics", "domain"]),
+    (
+        "delivery",
+        &["delivery", "store", "telemetry", "config", "clock", "domain"],
+    ),
+    ("api", &["api", "store", "telemetry", "contract", "clock", "domain"]),
+    ("scrape.rs", &["store", "clock"]),
     (
         "server.rs",
-        &["api", "delivery", "store", "config", "contract", "clock", "domain"],
+        &[
+            "api",
+            "scrape",
+            "delivery",
+            "store",
+            "telemetry",
+            "config",
+            "contract",
+            "clock",
+            "domain",
+        ],
     ),
     (
         "cli",
-        &["cli", "server", "delivery", "store", "config", "clock", "domain"],
+        &[
+            "cli",
+            "server",
+            "delivery",
+            "store",
+            "telemetry",
+            "config",
+            "clock",
+            "domain",
+        ],
     ),
 ];
 

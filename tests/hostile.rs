@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,15 +19,20 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::App;
+use crate::support::{App, app::eventually, receiver::nobody};
 
-/// The deadline of an attempt in these tests.
+/// The deadline of an attempt where a test waits for it. Elsewhere it is the usual one, which no machine is so slow as to
+/// reach before the answer that the test is about.
 const TIMEOUT: Duration = Duration::from_millis(600);
 
 /// How long after the deadline an attempt may still take to be over and recorded.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-async fn app() -> App {
+/// How often the time of an attempt is measured: a machine that has other work makes an attempt late now and then, and
+/// none early. One that is late every time is late by our own doing.
+const SAMPLES: u32 = 5;
+
+async fn hasty() -> App {
     App::builder()
         .arguments(&["--dev", "--attempt-timeout-ms", "600"])
         .start()
@@ -98,12 +103,25 @@ async fn repeat(mut stream: TcpStream, head: &'static [u8], piece: &'static [u8]
 /// Tests a webhook at that URL, and says what came of the one attempt.
 async fn attempt(app: &App, url: &str) -> Value {
     let webhook = app.webhook(url).await;
-    let begun = Instant::now();
     let path = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
     let delivery = app.ask("POST", &path).send().await.expect(200);
-    assert!(begun.elapsed() < TIMEOUT + LATE_MAX, "it took {:?}", begun.elapsed());
     assert_eq!(delivery["attempt_count"], 1);
     delivery
+}
+
+/// Tests a webhook at that URL, whose attempt must end at its deadline and be over and recorded not long after.
+async fn timed_out(app: &App, url: &str) {
+    let mut fastest = Duration::MAX;
+    for _ in 0..SAMPLES {
+        let begun = Instant::now();
+        failed(&attempt(app, url).await, "timeout");
+        fastest = fastest.min(begun.elapsed());
+        assert!(fastest >= TIMEOUT, "{fastest:?} is before the deadline");
+        if fastest < TIMEOUT + LATE_MAX {
+            return;
+        }
+    }
+    panic!("it took {fastest:?} at least");
 }
 
 /// One failed attempt, with this word.
@@ -118,22 +136,22 @@ fn failed(delivery: &Value, word: &str) {
 
 #[tokio::test]
 async fn receivers_that_answer_nothing_time_out() {
-    let app = app().await;
+    let app = hasty().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    failed(&attempt(&app, &url).await, "timeout");
+    timed_out(&app, &url).await;
     let (url, _) = receiver(|stream| answer_and_hang(stream, b"")).await;
-    failed(&attempt(&app, &url).await, "timeout");
+    timed_out(&app, &url).await;
     let (url, _) = receiver(|stream| answer_and_hang(stream, b"HTTP/1.1 200 OK\r\nContent-Le")).await;
-    failed(&attempt(&app, &url).await, "timeout");
+    timed_out(&app, &url).await;
 }
 
 #[tokio::test]
 async fn an_answer_that_does_not_end_times_out_whatever_it_says_first() {
-    let app = app().await;
+    let app = hasty().await;
     let (url, _) =
         receiver(|stream| answer_and_hang(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")).await;
-    failed(&attempt(&app, &url).await, "timeout");
+    timed_out(&app, &url).await;
     let (url, _) = receiver(|stream| {
         repeat(
             stream,
@@ -143,7 +161,7 @@ async fn an_answer_that_does_not_end_times_out_whatever_it_says_first() {
         )
     })
     .await;
-    failed(&attempt(&app, &url).await, "timeout");
+    timed_out(&app, &url).await;
     let (url, _) = receiver(|stream| {
         repeat(
             stream,
@@ -153,14 +171,14 @@ async fn an_answer_that_does_not_end_times_out_whatever_it_says_first() {
         )
     })
     .await;
-    failed(&attempt(&app, &url).await, "timeout");
+    timed_out(&app, &url).await;
     let (url, _) = receiver(|stream| repeat(stream, b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", Duration::ZERO)).await;
-    failed(&attempt(&app, &url).await, "timeout");
+    timed_out(&app, &url).await;
 }
 
 #[tokio::test]
 async fn connections_that_break_have_their_words() {
-    let app = app().await;
+    let app = App::dev().await;
     let (url, _) = receiver(|stream| answer_and_close(stream, b"")).await;
     failed(&attempt(&app, &url).await, "connection_closed");
     let (url, _) =
@@ -173,13 +191,13 @@ async fn connections_that_break_have_their_words() {
     })
     .await;
     failed(&attempt(&app, &url).await, "connection_reset");
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_held, closed) = nobody();
     failed(&attempt(&app, &format!("http://{closed}/")).await, "connection_refused");
 }
 
 #[tokio::test]
 async fn what_is_not_http_is_an_invalid_response() {
-    let app = app().await;
+    let app = App::dev().await;
     for answer in [
         b"SSH-2.0-OpenSSH_9.2p1\r\n".as_slice(),
         b"HTTP/1.1 two hundred\r\n\r\n",
@@ -199,7 +217,8 @@ async fn what_is_not_http_is_an_invalid_response() {
 #[tokio::test]
 async fn no_more_of_a_body_is_read_than_is_kept() {
     static SENT: AtomicU64 = AtomicU64::new(0);
-    let app = app().await;
+    static DROPPED: AtomicBool = AtomicBool::new(false);
+    let app = App::dev().await;
     let (url, _) = receiver(|mut stream| async move {
         answer_on(
             &mut stream,
@@ -207,19 +226,19 @@ async fn no_more_of_a_body_is_read_than_is_kept() {
         )
         .await?;
         let piece = vec![b'x'; 64 * 1024];
-        loop {
-            stream.write_all(&piece).await?;
+        while stream.write_all(&piece).await.is_ok() {
             SENT.fetch_add(piece.len() as u64, Ordering::SeqCst);
         }
+        DROPPED.store(true, Ordering::SeqCst);
+        Ok(())
     })
     .await;
     let delivery = attempt(&app, &url).await;
     // The status was a success, and what the body goes on to say is nobody's business.
     assert_eq!(delivery["status"], "delivered", "{delivery}");
     assert_eq!(delivery["response_body"], "x".repeat(4096));
+    eventually(|| async { DROPPED.load(Ordering::SeqCst).then_some(()) }).await;
     let sent = SENT.load(Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(SENT.load(Ordering::SeqCst), sent, "the connection was dropped");
     assert!(
         sent < 50_000_000,
         "only what the sockets buffer was taken: {sent} bytes"
@@ -228,7 +247,7 @@ async fn no_more_of_a_body_is_read_than_is_kept() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let app = app().await;
+    let app = App::dev().await;
     let (target, connections) = receiver(|stream| answer_and_close(stream, b"HTTP/1.1 200 OK\r\n\r\n")).await;
     let location = format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
     let location: &'static [u8] = Box::leak(location.into_boxed_str()).as_bytes();
@@ -240,7 +259,7 @@ async fn redirects_are_not_followed() {
 }
 
 /// A certificate authority, and a receiver's certificate by it: for this name, valid until that year.
-fn certificate(
+pub(crate) fn certificate(
     authority: &CertifiedIssuer<'_, KeyPair>,
     name: &str,
     until: i32,
@@ -257,7 +276,7 @@ fn certificate(
 }
 
 /// A receiver behind TLS that answers 200.
-async fn tls_receiver(identity: (CertificateDer<'static>, PrivateKeyDer<'static>)) -> u16 {
+pub(crate) async fn tls_receiver(identity: (CertificateDer<'static>, PrivateKeyDer<'static>)) -> u16 {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -288,7 +307,7 @@ async fn only_a_certificate_that_holds_is_delivered_to() {
     let file = folder.path().join("authority.pem");
     std::fs::write(&file, authority.pem()).unwrap();
     let app = App::builder()
-        .arguments(&["--dev", "--attempt-timeout-ms", "600"])
+        .arguments(&["--dev"])
         .arguments(&["--tls-ca-file", file.to_str().unwrap()])
         .name("receiver.test", &["127.0.0.1"])
         .start()
@@ -307,8 +326,14 @@ async fn only_a_certificate_that_holds_is_delivered_to() {
         let delivery = attempt(&app, &format!("https://receiver.test:{port}/")).await;
         assert_eq!(delivery["error"].as_str(), word, "{what}: {delivery}");
     }
-    let (url, _) =
-        receiver(|mut stream| async move { stream.write_all(b"HTTP/1.1 400 Speak TLS\r\n\r\n").await }).await;
+    let (url, _) = receiver(|mut stream| async move {
+        // All of the greeting is read first: what is left unread when a connection ends makes a reset of it.
+        let mut greeting = [0; 4096];
+        let _ = stream.read(&mut greeting).await?;
+        stream.write_all(b"HTTP/1.1 400 Speak TLS\r\n\r\n").await?;
+        std::future::pending().await
+    })
+    .await;
     failed(
         &attempt(&app, &url.replace("http://127.0.0.1", "https://receiver.test")).await,
         "tls",

@@ -12,9 +12,14 @@
 )]
 
 mod api;
+mod campaign;
 mod contract;
 mod delivery;
 mod floors;
+mod fuzz;
 mod hostile;
+mod observe;
 mod process;
+mod retention;
+mod simulation;
 mod support;

@@ -3,9 +3,13 @@
 //! One text serves both engines: the few types that differ are filled in by `Dialect`.
 
 pub use sea_orm_migration::MigratorTrait;
-use sea_orm_migration::prelude::*;
+use sea_orm_migration::{
+    prelude::*,
+    sea_orm::{ColumnTrait as _, DatabaseConnection, EntityTrait as _, QueryFilter as _, QueryOrder as _},
+    seaql_migrations,
+};
 
-mod m20261123_000001_initial;
+mod m20261123_000001_schema;
 
 /// Every migration, oldest first.
 #[derive(Debug)]
@@ -14,8 +18,37 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_initial::Migration)]
+        vec![Box::new(m20261123_000001_schema::Migration)]
     }
+
+    /// The migrations that the database has, as far as this version knows them.
+    ///
+    /// Those of a newer version are left out: during a rolling upgrade an older node works beside newer ones, on a
+    /// schema that has more than it needs.
+    async fn get_migration_models<C: ConnectionTrait>(db: &C) -> Result<Vec<seaql_migrations::Model>, DbErr> {
+        Self::install(db).await?;
+        known(db).await
+    }
+}
+
+impl Migrator {
+    /// Whether the database lacks a migration of this version. It only reads.
+    pub async fn is_behind(db: &DatabaseConnection) -> Result<bool, DbErr> {
+        if !SchemaManager::new(db).has_table("seaql_migrations").await? {
+            return Ok(true);
+        }
+        Ok(known(db).await?.len() < Self::migrations().len())
+    }
+}
+
+async fn known<C: ConnectionTrait>(db: &C) -> Result<Vec<seaql_migrations::Model>, DbErr> {
+    let names = Migrator::migrations();
+    let names = names.iter().map(|migration| migration.name());
+    seaql_migrations::Entity::find()
+        .filter(seaql_migrations::Column::Version.is_in(names))
+        .order_by_asc(seaql_migrations::Column::Version)
+        .all(db)
+        .await
 }
 
 /// What the two engines spell differently.
@@ -30,7 +63,8 @@ struct Dialect {
 
 impl Dialect {
     /// STRICT makes SQLite refuse a value of another type, as PostgreSQL does. The fill factor leaves
-    /// room in each page, so that an update of a delivery stays in its page and touches no index (HOT).
+    /// room in each page: an update stays in its page and, where it changes no indexed column, touches no index (HOT).
+    /// A webhook's updates are such, and those of a delivery that succeeds.
     fn of(backend: sea_orm_migration::sea_orm::DbBackend) -> Self {
         match backend {
             sea_orm_migration::sea_orm::DbBackend::Postgres => Self {

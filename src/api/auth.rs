@@ -9,10 +9,20 @@ use axum::{
 };
 use uuid::Uuid;
 
-use super::{ApiState, problem::Problem};
+use super::{
+    ApiState,
+    context::{Client, note_organization},
+    limits::Meter,
+    problem::Problem,
+};
 use crate::{
+    clock::Clock,
     domain::token::{Scope, Token},
-    store::tokens::{self, TokenHolder},
+    store::{
+        audit::Origin,
+        tokens::{self, TokenHolder},
+    },
+    telemetry::spans::RequestSpan,
 };
 
 /// A scope that a handler asks for, as a type.
@@ -42,6 +52,11 @@ impl RequiredScope for EventsPublish {
 pub(super) struct Holder<S> {
     /// The organization the token acts for; none for a platform token.
     pub(super) organization_id: Option<Uuid>,
+    token_id: Uuid,
+    /// What the request uses of the organization's limits.
+    pub(super) meter: Meter,
+    /// The request's span.
+    pub(super) span: RequestSpan,
     scope: PhantomData<S>,
 }
 
@@ -49,6 +64,10 @@ pub(super) struct Holder<S> {
 pub(super) struct Caller<S> {
     /// The organization the token acts for.
     pub(super) organization_id: Uuid,
+    token_id: Uuid,
+    client: Client,
+    /// What the request uses of the organization's limits.
+    pub(super) meter: Meter,
     scope: PhantomData<S>,
 }
 
@@ -57,23 +76,33 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?;
-        let holder = tokens::find_holder(&state.db, token.digest()).await?;
+        let holder = tokens::find_holder(&state.db, token.digest(), state.clock.now()).await?;
         let TokenHolder {
             organization_id,
             scopes,
-            token_id: _,
+            token_id,
         } = holder.ok_or_else(Problem::unauthorized)?;
-        if scopes.contains(S::SCOPE) {
-            Ok(Self {
-                organization_id,
-                scope: PhantomData,
-            })
-        } else {
-            Err(Problem::forbidden(format!(
-                "This token lacks the scope {}.",
-                S::SCOPE.as_str()
-            )))
+        let span: RequestSpan = parts.extensions.get().cloned().unwrap_or_default();
+        if let Some(id) = organization_id {
+            note_organization(&span, id);
         }
+        let meter = Meter::of(&parts.extensions);
+        let admitted = match organization_id {
+            Some(org) => meter.admit(state, org).await,
+            None => Ok(true),
+        };
+        if !scopes.contains(S::SCOPE) {
+            let detail = format!("This token lacks the scope {}.", S::SCOPE.as_str());
+            return Err(Problem::forbidden(detail));
+        }
+        admitted?;
+        Ok(Self {
+            organization_id,
+            token_id,
+            meter,
+            span,
+            scope: PhantomData,
+        })
     }
 }
 
@@ -87,8 +116,24 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Caller<S> {
             .ok_or_else(|| Problem::forbidden("This is a platform token; use one that belongs to an organization."))?;
         Ok(Self {
             organization_id,
+            token_id: holder.token_id,
+            client: parts.extensions.get().cloned().unwrap_or_default(),
+            meter: holder.meter,
             scope: PhantomData,
         })
+    }
+}
+
+impl<S> Caller<S> {
+    /// What the audit remembers of this request.
+    pub(super) fn origin(&self, clock: &Clock) -> Origin {
+        let Client { address, request_id } = self.client.clone();
+        Origin {
+            entry_id: clock.new_uuid(),
+            token_id: self.token_id,
+            address,
+            request_id,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use axum::{
     Json,
     extract::{OriginalUri, State},
+    response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,9 +16,10 @@ use super::{
     auth::{Caller, WebhooksRead, WebhooksWrite},
     events::Event,
     extract::{Body, DeliveryId, Faults, Path, Query, RequestBody},
+    idempotency::IdempotencyKeyHeader,
     page::{self, Page},
     problem::Problem,
-    responses::{WithBody, WithConflict, WithId, WithQuery, WithToken},
+    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
 };
 use crate::{
     domain::{
@@ -274,28 +276,33 @@ pub(super) async fn get_delivery(
 #[utoipa::path(
     post, path = "/v1/webhook_deliveries/{delivery_id}/retry", tag = "webhook_deliveries",
     security(("bearer" = ["webhooks:write"])),
-    params(("delivery_id" = Uuid, Path)),
+    params(("delivery_id" = Uuid, Path), IdempotencyKeyHeader),
     request_body = Option<RetryDelivery>,
-    responses((status = 200, body = Delivery), WithToken, WithBody, WithId, WithConflict),
+    responses((status = 200, body = Delivery), WithToken, WithBody, WithId, WithConflict, WithIdempotencyKey),
 )]
 pub(super) async fn retry_delivery(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(DeliveryId(id)): Path<DeliveryId>,
-    Body(()): Body<RetryDelivery>,
-) -> Result<Json<Delivery>, Problem> {
+    Body((), submission): Body<RetryDelivery>,
+) -> Result<Response, Problem> {
     let org = caller.organization_id;
-    match queue::take(&state.db, org, id, state.lease, state.clock.now()).await? {
-        Taken::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Manual).await?,
-        Taken::NotFound => return Err(no_delivery()),
-        Taken::UnderWay => {
-            return Err(Problem::conflict(
-                "An attempt of this delivery is under way; ask again when it has ended.",
-            ));
+    let run = submission.begin(&state, org).await?;
+    let retry = async {
+        match queue::take(&state.db, org, id, state.lease, state.clock.now()).await? {
+            Taken::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Manual).await?,
+            Taken::NotFound => return Err(no_delivery()),
+            Taken::UnderWay => {
+                return Err(Problem::conflict(
+                    "An attempt of this delivery is under way; ask again when it has ended.",
+                ));
+            }
+            Taken::WebhookDeleted => return Err(Problem::conflict("The webhook of this delivery was deleted.")),
         }
-        Taken::WebhookDeleted => return Err(Problem::conflict("The webhook of this delivery was deleted.")),
-    }
-    show(&state, org, id).await
+        let delivery = show(&state, org, id).await?;
+        Ok(delivery.into_response())
+    };
+    run.complete(&state, &caller.meter, retry).await
 }
 
 #[utoipa::path(

@@ -12,13 +12,14 @@ use utoipa::{
     OpenApi as _,
     openapi::{
         HeaderBuilder, ObjectBuilder, OpenApi, RefOr,
+        path::Parameter,
         schema::Type,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{ApiState, context, problem::ProblemBody, responses};
+use super::{ApiState, context, idempotency, limits, problem::ProblemBody, responses};
 use crate::contract::OPENAPI_YAML;
 
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service", security(()), responses((status = 200, body = String, content_type = "application/yaml")))]
@@ -56,18 +57,36 @@ pub(super) fn skeleton() -> OpenApi {
     document
 }
 
-/// Adds to the derived document what `context` adds to every response.
+/// Adds to the derived document what `context` adds to responses: the id to all of them, the limits of the organization to
+/// those that can be about one.
 pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some("^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))
         .build();
     let header = HeaderBuilder::new().schema(Some(schema)).build();
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
-            for response in operation.responses.responses.values_mut() {
+            let is_key = |parameter: &RefOr<Parameter>| match parameter {
+                RefOr::T(parameter) => parameter
+                    .name
+                    .eq_ignore_ascii_case(idempotency::IDEMPOTENCY_KEY.as_str()),
+                RefOr::Ref(_) => false,
+            };
+            let takes_key = operation.parameters.iter().flatten().any(is_key);
+            for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
+                    if takes_key && status.starts_with('2') {
+                        let schema = ObjectBuilder::new().schema_type(Type::String).build();
+                        let header = HeaderBuilder::new().schema(Some(schema)).build();
+                        response
+                            .headers
+                            .insert(responses::name(&idempotency::REPLAYED), header.into());
+                    }
+                    if path.starts_with("/v1") && status != "401" && !status.starts_with('5') {
+                        response.headers.extend(limit_headers());
+                    }
                     response
                         .headers
                         .insert(responses::name(&context::REQUEST_ID), header.clone().into());
@@ -76,4 +95,21 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
         }
     }
     document
+}
+
+fn limit_headers() -> impl Iterator<Item = (String, RefOr<utoipa::openapi::Header>)> {
+    [limits::RATE_LIMIT, limits::QUOTA]
+        .into_iter()
+        .flat_map(|[limit, remaining, reset]| {
+            [
+                (limit, Type::Integer),
+                (remaining, Type::Integer),
+                (reset, Type::String),
+            ]
+            .map(|(header, schema_type)| {
+                let schema = ObjectBuilder::new().schema_type(schema_type).build();
+                let header_object = HeaderBuilder::new().schema(Some(schema)).build();
+                (responses::name(&header), header_object.into())
+            })
+        })
 }

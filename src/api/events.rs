@@ -3,7 +3,8 @@
 use axum::{
     Json,
     extract::{OriginalUri, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,20 +15,22 @@ use validator::Validate;
 use super::{
     ApiState,
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
+    context::note_organization,
     deliveries::Delivery,
     extract::{Body, Faults, Path, Query, RequestBody},
+    idempotency::IdempotencyKeyHeader,
     page::{self, Page},
     problem::Problem,
-    responses::{WithBody, WithConflict, WithId, WithQuery, WithToken},
+    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
+    trace::{Trace, TraceparentHeader},
     webhooks::{check_event_type, location},
 };
 use crate::{
-    domain::{event_id::EventId, timestamp::Timestamp},
+    domain::{event_id::EventId, operational::is_operational, timestamp::Timestamp},
     store::{
         StoreError, deliveries,
         deliveries::DeliveryQuery,
         events::{self, Publication, Recorded},
-        organizations,
     },
 };
 
@@ -102,6 +105,13 @@ impl RequestBody for PublishEvent {
             org_id,
         } = self;
         check_event_type(&event_type, "/type", state, faults);
+        if is_operational(&event_type) {
+            faults.add(
+                "/type",
+                "reserved_event_type",
+                &"is made by the service itself and cannot be published",
+            );
+        }
         let data = data?;
         let value = serde_json::from_str(data.get()).unwrap_or_default();
         for fault in state.contract.data_faults(&event_type, &value) {
@@ -137,14 +147,19 @@ impl ListEventsQuery {
 
 #[utoipa::path(
     post, path = "/v1/events", tag = "events", security(("bearer" = ["events:publish"])),
+    params(TraceparentHeader, IdempotencyKeyHeader),
     request_body = PublishEvent,
-    responses((status = 202, body = Event, headers(("Location" = String))), WithToken, WithBody, WithConflict),
+    responses(
+        (status = 202, body = Event, headers(("Location" = String))),
+        WithToken, WithBody, WithConflict, WithIdempotencyKey
+    ),
 )]
 pub(super) async fn publish_event(
     State(state): State<ApiState>,
     holder: Holder<EventsPublish>,
-    Body(new): Body<PublishEvent>,
-) -> Result<(StatusCode, HeaderMap, Json<Box<RawValue>>), Problem> {
+    Trace(traceparent): Trace,
+    Body(new, submission): Body<PublishEvent>,
+) -> Result<Response, Problem> {
     let NewEvent {
         event_type,
         data,
@@ -152,7 +167,8 @@ pub(super) async fn publish_event(
         org_id,
     } = new;
     let organization_id = addressee(&state, &holder, org_id).await?;
-    let (id, created_at) = (id.unwrap_or_else(|| state.clock.new_event_id()), state.clock.now());
+    let run = submission.begin(&state, organization_id).await?;
+    let (id, created_at) = (id.unwrap_or_else(|| EventId::from_uuid(run.seed())), state.clock.now());
     let event = Event {
         id: id.clone(),
         object: EventObject::Event,
@@ -168,28 +184,33 @@ pub(super) async fn publish_event(
         event_type,
         payload: bytes,
         created_at,
+        traceparent,
     };
-    let payload = match events::record(&state.db, publication).await? {
-        Recorded::New => payload,
-        Recorded::Before(event) => event.payload_json()?,
-        Recorded::Conflict => return Err(Problem::conflict("Another event was published under this id.")),
+    let record = async {
+        let payload = match events::record(&state.db, publication).await? {
+            Recorded::New => payload,
+            Recorded::Before(event) => event.payload_json()?,
+            Recorded::Conflict => return Err(Problem::conflict("Another event was published under this id.")),
+        };
+        state.wake.notify_one();
+        let location = location(&format!("/v1/events/{id}"));
+        Ok((StatusCode::ACCEPTED, location, Json(payload)).into_response())
     };
-    state.wake.notify_one();
-    Ok((
-        StatusCode::ACCEPTED,
-        location(&format!("/v1/events/{id}")),
-        Json(payload),
-    ))
+    run.complete(&state, &holder.meter, record).await
 }
 
 /// Whom the event happened to: the token's organization, or the one that a platform token names.
 async fn addressee(state: &ApiState, holder: &Holder<EventsPublish>, named: Option<Uuid>) -> Result<Uuid, Problem> {
     let refused = |detail: &str| Problem::invalid("/org_id", "organization", detail);
+    if let (None, Some(named)) = (holder.organization_id, named) {
+        note_organization(&holder.span, named);
+    }
     match (holder.organization_id, named) {
         (Some(own), Some(named)) if own != named => Err(refused("is not the organization of this token")),
         (Some(own), _) => Ok(own),
         (None, None) => Err(refused("is required with a platform token")),
-        (None, Some(named)) if organizations::exists(&state.db, named).await? => Ok(named),
+        // A platform token speaks for this organization, whose limits count.
+        (None, Some(named)) if holder.meter.admit(state, named).await? => Ok(named),
         (None, Some(_)) => Err(refused("is no organization")),
     }
 }

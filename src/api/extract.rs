@@ -17,9 +17,13 @@ use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKin
 
 use super::{
     ApiState,
+    idempotency::Submission,
     problem::{FieldError, Problem},
 };
-use crate::{contract::Fault, domain::event_id::EventId};
+use crate::{
+    contract::Fault,
+    domain::{event_id::EventId, pointer::first_token},
+};
 
 /// The one parameter of a path.
 pub(super) struct Path<T>(pub(super) T);
@@ -129,6 +133,22 @@ pub(super) fn query_boolean<'de, D: serde::Deserializer<'de>>(deserializer: D) -
     }
 }
 
+/// A whole number of a body, in any spelling: to JSON Schema, `50.0` and `5e1` are the integer 50 too.
+pub(super) fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = <Option<f64> as serde::Deserialize>::deserialize(deserializer)?;
+    // Without its sign, a zero is written as one.
+    let whole = number.map(|number| {
+        if number == 0.0 {
+            Ok(0)
+        } else {
+            number.to_string().parse()
+        }
+    });
+    whole
+        .transpose()
+        .map_err(|_| serde::de::Error::custom("must be a whole number"))
+}
+
 /// A request body as it is written, and what it becomes when it is valid.
 ///
 /// Three judges, and every fault of each is reported: the schema of the type's name in openapi.yaml, the type's own
@@ -171,18 +191,17 @@ impl Faults {
     }
 }
 
-/// How long a body may take to arrive.
-const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A valid body, as domain types.
-pub(super) struct Body<T: RequestBody>(pub(super) T::Parsed);
+/// A valid body, as domain types, and how to do what it asks for once.
+pub(super) struct Body<T: RequestBody>(pub(super) T::Parsed, pub(super) Submission);
 
 impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body, T::BYTES_MAX).await?;
+        let key = Submission::key_of(&parts.headers)?;
+        let bytes = read(&parts.headers, body, T::BYTES_MAX, state.body_read_timeout).await?;
+        let submission = Submission::new(key, &parts, &bytes);
         let bytes = match (bytes.is_empty(), T::OPTIONAL) {
             (true, true) => Bytes::from_static(b"{}"),
             (true, false) => return Err(Problem::bad_request("The body is empty; send a JSON object.")),
@@ -191,18 +210,23 @@ impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
         };
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|cause| Problem::bad_request(format!("The body is not valid JSON: {cause}.")))?;
-        judge::<T>(state, &bytes, value).map(Self)
+        judge::<T>(state, &bytes, value).map(|parsed| Self(parsed, submission))
     }
 }
 
-async fn read(headers: &HeaderMap, body: axum::body::Body, bytes_max: usize) -> Result<Bytes, Problem> {
+async fn read(
+    headers: &HeaderMap,
+    body: axum::body::Body,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<Bytes, Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(Problem::payload_too_large(bytes_max));
     }
-    let collecting = tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
+    let collecting = tokio::time::timeout(patience, Limited::new(body, bytes_max).collect()).await;
     let collected = collecting.map_err(|_| Problem::bad_request("The body took too long to arrive."))?;
     let collected = collected.map_err(|error| {
         if error.is::<LengthLimitError>() {
@@ -263,12 +287,6 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8], mut value: Value) -> Re
         Some(parsed) if faults.0.is_empty() => Ok(parsed),
         _ => Err(faults.into_problem()),
     }
-}
-
-/// The first token of a JSON Pointer, unescaped: the field of the body that holds the place.
-fn first_token(pointer: &str) -> String {
-    let token = pointer.split('/').nth(1).unwrap_or_default();
-    token.replace("~1", "/").replace("~0", "~")
 }
 
 /// The complaints of `validator`, each with its place.

@@ -1,5 +1,7 @@
 //! `/healthz` and `/readyz`: for whoever keeps the service running.
 
+use std::sync::atomic::Ordering;
+
 use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -32,6 +34,9 @@ pub(super) async fn get_liveness() -> Json<Health> {
     responses((status = 200, body = Health), NotNow),
 )]
 pub(super) async fn get_readiness(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
+    if state.stopping.load(Ordering::SeqCst) {
+        return Err(Problem::stopping());
+    }
     // Whatever keeps the database from answering, the answer is the same: not now.
     match state.db.is_ready().await {
         Ok(true) => Ok(Json(Health {

@@ -1,8 +1,10 @@
 //! HTTP in: the router, one line an operation.
 //!
-//! A request passes `context` (its id, its log line), then its handler's extractors in this order: the caller, the
-//! path, the query, the body. Each refuses with a [`problem::Problem`]; the handler sees only what is valid.
+//! A request passes `context` (its id, its log line), then its handler's extractors in this order: the caller and the
+//! rate of their organization, the path, the query, the headers, the body. Each refuses with a [`problem::Problem`]; the
+//! handler sees only what is valid.
 
+mod audit;
 mod auth;
 mod context;
 mod deliveries;
@@ -11,25 +13,44 @@ mod event_types;
 mod events;
 mod extract;
 mod health;
+mod idempotency;
+mod limits;
 mod page;
+mod precondition;
 pub mod problem;
+mod protect;
+mod replay;
 mod responses;
 mod state;
+mod trace;
+mod webhook_tests;
 mod webhooks;
 
 use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use context::PeerAddress;
+pub use limits::Limiter;
 pub use state::{ApiState, AttemptNow};
 
 /// The router of every operation.
 pub fn router(state: ApiState) -> Router {
     let (operations, _) = operations().split_for_parts();
-    operations
+    let router = operations
         .merge(docs::swagger_ui())
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(CatchPanicLayer::custom(protect::panicked))
+        .layer(middleware::from_fn_with_state(state.request_timeout, protect::end))
+        .layer(middleware::from_fn_with_state(state.clone(), protect::shed));
+    let router = match protect::cross_origin(&state.cors_origins) {
+        Some(layer) => router.layer(layer),
+        None => router,
+    };
+    router
+        .layer(middleware::from_fn(protect::confine))
         .layer(middleware::from_fn_with_state(state.clone(), context::carry))
         .with_state(state)
 }
@@ -48,7 +69,9 @@ fn operations() -> OpenApiRouter<ApiState> {
             webhooks::update_webhook,
             webhooks::delete_webhook
         ))
-        .routes(routes!(webhooks::test_webhook))
+        .routes(routes!(webhook_tests::test_webhook))
+        .routes(routes!(audit::list_audit_entries))
+        .routes(routes!(replay::replay_webhook))
         .routes(routes!(deliveries::list_deliveries))
         .routes(routes!(deliveries::get_delivery))
         .routes(routes!(deliveries::retry_delivery))

@@ -16,6 +16,9 @@ const TYPE_BASE: &str = "https://docs.kallima.bio/errors/";
 /// When to come back after a 503, in seconds.
 const UNAVAILABLE_RETRY_S: u64 = 1;
 
+/// When to ask for the response of a request that is still running, in seconds.
+const RUNNING_RETRY_S: u64 = 1;
+
 /// The media type of problems (RFC 9457).
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -190,6 +193,30 @@ impl Problem {
         Self::new(ProblemCode::Conflict, detail)
     }
 
+    /// 409: the same request, by its idempotency key, has not ended yet.
+    pub(super) fn still_running() -> Self {
+        Self {
+            retry_after_s: Some(RUNNING_RETRY_S),
+            ..Self::conflict("The request with this Idempotency-Key is still running.")
+        }
+    }
+
+    /// 409: the idempotency key was used for another request.
+    pub(super) fn idempotency_mismatch() -> Self {
+        Self::new(
+            ProblemCode::IdempotencyMismatch,
+            "This Idempotency-Key was used for another request; take a new one.",
+        )
+    }
+
+    /// 412: the thing is not what the client has seen.
+    pub(super) fn precondition_failed(thing: &str) -> Self {
+        Self::new(
+            ProblemCode::PreconditionFailed,
+            format!("The {thing} has changed meanwhile: its ETag is not one that If-Match lists."),
+        )
+    }
+
     /// 413: the body is larger than the operation takes.
     pub(super) fn payload_too_large(bytes_max: usize) -> Self {
         Self::new(
@@ -228,6 +255,24 @@ impl Problem {
         }])
     }
 
+    /// 429: more requests than the organization may make a minute.
+    pub(super) fn rate_limit_exceeded(requests_per_minute_max: u32, retry_after_s: u64) -> Self {
+        let detail = format!("This organization may make {requests_per_minute_max} requests a minute.");
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(ProblemCode::RateLimitExceeded, detail)
+        }
+    }
+
+    /// 429: more writes than the organization may make a month.
+    pub(super) fn quota_exceeded(writes_per_month_max: u32, retry_after_s: u64) -> Self {
+        let detail = format!("This organization may make {writes_per_month_max} writes a calendar month.");
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(ProblemCode::QuotaExceeded, detail)
+        }
+    }
+
     /// 503 of a service whose database has yet to be migrated.
     pub(super) fn not_ready() -> Self {
         let detail = "The database has not had every migration yet.";
@@ -235,6 +280,47 @@ impl Problem {
             retry_after_s: Some(UNAVAILABLE_RETRY_S),
             ..Self::new(ProblemCode::ServiceUnavailable, detail)
         }
+    }
+
+    /// 503 of a node that has as many requests under way as it takes.
+    pub(super) fn overloaded() -> Self {
+        let detail = "The service has as many requests under way as it takes; nothing was done. Try again in a moment.";
+        Self {
+            retry_after_s: Some(UNAVAILABLE_RETRY_S),
+            ..Self::new(ProblemCode::ServiceUnavailable, detail)
+        }
+    }
+
+    /// 503 of a request that took so long that it was given up.
+    pub(super) fn took_too_long() -> Self {
+        let detail = "The service could not answer in time; it may still have done what you asked. Look, or send the \
+                      request again with the same Idempotency-Key.";
+        Self {
+            retry_after_s: Some(UNAVAILABLE_RETRY_S),
+            ..Self::new(ProblemCode::ServiceUnavailable, detail)
+        }
+    }
+
+    /// 503 of a service that is about to stop.
+    pub(super) fn stopping() -> Self {
+        Self {
+            retry_after_s: Some(UNAVAILABLE_RETRY_S),
+            ..Self::new(ProblemCode::ServiceUnavailable, "The service is stopping.")
+        }
+    }
+
+    /// 500: a fault of ours, which is logged where it is found.
+    pub(super) fn internal_error() -> Self {
+        Self::new(
+            ProblemCode::InternalError,
+            "Something failed on our side; the request id finds it in our logs.",
+        )
+    }
+
+    /// Whether the request is at fault, so that sending another one is the thing to do.
+    pub(super) fn is_refusal(&self) -> bool {
+        let status = self.code.status();
+        status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
     }
 
     /// Gives the response its body and headers.
@@ -293,10 +379,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::Refused(_) | StoreError::Corrupt(_) => {
                 tracing::error!(%error, "a request failed");
-                Self::new(
-                    ProblemCode::InternalError,
-                    "Something failed on our side; the request id finds it in our logs.",
-                )
+                Self::internal_error()
             }
         }
     }

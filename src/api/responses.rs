@@ -30,8 +30,8 @@ macro_rules! groups {
 }
 
 groups! {
-    /// Of every operation with a token: no token, not enough of one, a fault of ours, not now.
-    WithToken = [401, 403, 500, 503];
+    /// Of every operation with a token: no token, not enough of one, too often, a fault of ours, not now.
+    WithToken = [401, 403, 429, 500, 503];
     /// Of an operation with an id in its path: none of that id, or not an id.
     WithId = [404, 422];
     /// Of an operation with a query.
@@ -40,6 +40,10 @@ groups! {
     WithBody = [400, 413, 415, 422];
     /// Of an operation that the state of things can forbid.
     WithConflict = [409];
+    /// Of an operation that takes an idempotency key: not one, or used for another request or one that still runs.
+    WithIdempotencyKey = [400, 409];
+    /// Of an operation that can be made to wait for a version: it is another one.
+    WithPrecondition = [400, 412];
     /// Of an operation that needs the database and nothing else.
     NotNow = [503];
 }
@@ -60,7 +64,7 @@ fn problem(status: u16) -> (String, RefOr<utoipa::openapi::Response>) {
     };
     let response = match status {
         401 => with(response, header::WWW_AUTHENTICATE, text),
-        503 => with(response, header::RETRY_AFTER, seconds),
+        409 | 429 | 503 => with(response, header::RETRY_AFTER, seconds),
         _ => response,
     };
     (status.to_string(), RefOr::T(response.build()))
@@ -70,6 +74,7 @@ fn problem(status: u16) -> (String, RefOr<utoipa::openapi::Response>) {
 pub(super) fn name(header: &HeaderName) -> String {
     let capitalized = |word: &str| match (word, word.split_at_checked(1)) {
         ("www", _) => "WWW".to_owned(),
+        ("ratelimit", _) => "RateLimit".to_owned(),
         (_, Some((first, rest))) => first.to_ascii_uppercase() + rest,
         _ => String::new(),
     };

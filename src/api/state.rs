@@ -1,14 +1,23 @@
 //! What every handler can reach.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
-use tokio::sync::Notify;
+use axum::http::HeaderValue;
+use ipnet::IpNet;
+use tokio::sync::{Notify, Semaphore};
 
+use super::Limiter;
 use crate::{
     clock::Clock,
     contract::Contract,
     domain::{delivery::AttemptTrigger, destination::DestinationPolicy},
     store::{Database, StoreError, queue::Lease},
+    telemetry::spans::Spans,
 };
 
 type Attempted = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
@@ -51,10 +60,26 @@ pub struct ApiState {
     pub contract: Arc<Contract>,
     /// Which URLs webhooks may have.
     pub destinations: Arc<DestinationPolicy>,
+    /// The networks of the proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// The origins whose pages may use the API from a browser.
+    pub cors_origins: Arc<[HeaderValue]>,
+    /// One place for each request of the API that may be under way.
+    pub places: Arc<Semaphore>,
+    /// How long a request may take from its head to its answer, before it is given up.
+    pub request_timeout: Duration,
+    /// How long a request's body may take to arrive.
+    pub body_read_timeout: Duration,
     /// How long a delivery taken for one attempt belongs to the taker.
     pub lease: Duration,
     /// Makes one attempt now.
     pub attempt_now: AttemptNow,
+    /// How much organizations may ask.
+    pub limiter: Arc<Limiter>,
+    /// Makes the spans of requests.
+    pub spans: Spans,
     /// Tells the dispatcher that new work is due.
     pub wake: Arc<Notify>,
+    /// Whether the server is about to stop: requests are still answered, but no more should be sent.
+    pub stopping: Arc<AtomicBool>,
 }

@@ -3,7 +3,11 @@
 use axum::{
     Json,
     extract::{OriginalUri, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{ETAG, LOCATION},
+    },
+    response::{IntoResponse as _, Response},
 };
 use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
@@ -14,29 +18,24 @@ use validator::Validate;
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    deliveries::{self, Delivery},
-    extract::{Body, Faults, Path, Query, RequestBody, WebhookId, query_boolean},
+    extract::{Body, Faults, Path, Query, RequestBody, WebhookId, query_boolean, whole_number},
+    idempotency::IdempotencyKeyHeader,
     page::{self, Page},
+    precondition::{IfMatchHeader, Precondition},
     problem::Problem,
-    responses::{WithBody, WithConflict, WithId, WithQuery, WithToken},
+    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithPrecondition, WithQuery, WithToken},
 };
 use crate::{
     domain::{
-        delivery::{AttemptTrigger, DisabledReason},
+        delivery::DisabledReason,
         destination::{Destination, DestinationError},
         event_filter::{EventFilter, FilterEntry, UnknownEventType},
+        rate::RateLimit,
         secret::Secret,
         timestamp::Timestamp,
     },
-    store::{
-        events::Publication,
-        queue,
-        webhooks::{self, NewWebhook, WebhookChanges},
-    },
+    store::webhooks::{self, Changed, NewWebhook, WebhookChanges},
 };
-
-/// The event type of a test that names no other.
-const TEST_EVENT_TYPE: &str = "webhook.test";
 
 /// Registered webhook endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,6 +51,9 @@ pub(super) struct Webhook {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 256)]
     description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    rate_limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     disabled_reason: Option<DisabledReason>,
     #[schema(value_type = String, format = DateTime)]
@@ -79,6 +81,7 @@ impl Webhook {
             enabled,
             events,
             description,
+            rate_limit,
             disabled_reason,
             created_at,
             updated_at,
@@ -90,6 +93,7 @@ impl Webhook {
             enabled,
             events: events.entries(),
             description,
+            rate_limit: rate_limit.map(RateLimit::per_second),
             disabled_reason,
             created_at,
             updated_at,
@@ -116,6 +120,10 @@ pub(super) struct CreateWebhook {
     #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
     #[validate(length(max = 256))]
     description: Option<String>,
+    #[schema(minimum = 1, maximum = 1000)]
+    #[validate(range(min = 1, max = 1000))]
+    #[serde(default, deserialize_with = "whole_number")]
+    rate_limit: Option<u32>,
 }
 
 /// Body for PATCH /v1/webhooks/{id}.
@@ -133,6 +141,10 @@ pub(super) struct UpdateWebhook {
     #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
     #[validate(length(max = 256))]
     description: Option<String>,
+    #[schema(minimum = 0, maximum = 1000)]
+    #[validate(range(max = 1000))]
+    #[serde(default, deserialize_with = "whole_number")]
+    rate_limit: Option<u32>,
 }
 
 /// How an entry of a filter is written; only the document needs it as a type.
@@ -140,15 +152,6 @@ pub(super) struct UpdateWebhook {
 #[schema(min_length = 1, max_length = 64, pattern = r"^[a-z_]+\.([a-z_]+|\*)$")]
 #[expect(dead_code, reason = "a schema")]
 struct FilterText(String);
-
-/// Body for POST /v1/webhooks/{id}/test.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TestWebhook {
-    #[schema(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
-    #[validate(length(max = 64))]
-    event_type: Option<String>,
-}
 
 /// Query of GET /v1/webhooks.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
@@ -184,6 +187,7 @@ pub(super) struct Registration {
     events: EventFilter,
     enabled: bool,
     description: Option<String>,
+    rate_limit: Option<RateLimit>,
 }
 
 impl RequestBody for CreateWebhook {
@@ -195,6 +199,7 @@ impl RequestBody for CreateWebhook {
             events,
             enabled,
             description,
+            rate_limit,
         } = self;
         let url = parse_url(&url, state, faults);
         let events = parse_events(events.as_deref().unwrap_or_default(), state, faults);
@@ -204,6 +209,7 @@ impl RequestBody for CreateWebhook {
             events,
             enabled: enabled.unwrap_or(true),
             description,
+            rate_limit: rate_limit.and_then(RateLimit::new),
         })
     }
 }
@@ -218,6 +224,7 @@ impl RequestBody for UpdateWebhook {
             events,
             enabled,
             description,
+            rate_limit,
         } = self;
         Some(WebhookChanges {
             url: url.and_then(|url| parse_url(&url, state, faults)),
@@ -225,24 +232,10 @@ impl RequestBody for UpdateWebhook {
             enabled,
             // Null leaves the description as it is, so that an empty one is how it is cleared.
             description: description.map(|text| Some(text).filter(|text| !text.is_empty())),
+            // And so is a rate limit of zero.
+            rate_limit: rate_limit.map(RateLimit::new),
             secret: None,
         })
-    }
-}
-
-impl RequestBody for TestWebhook {
-    type Parsed = Option<String>;
-    const OPTIONAL: bool = true;
-
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<Option<String>> {
-        let Self { event_type } = self;
-        check_event_type(
-            event_type.as_deref().unwrap_or(TEST_EVENT_TYPE),
-            "/event_type",
-            state,
-            faults,
-        );
-        Some(event_type)
     }
 }
 
@@ -272,39 +265,49 @@ fn parse_events(entries: &[String], state: &ApiState, faults: &mut Faults) -> Ev
 #[utoipa::path(
     post, path = "/v1/webhooks", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
     request_body = CreateWebhook,
-    responses((status = 201, body = Webhook, headers(("Location" = String))), WithToken, WithBody, WithConflict),
+    params(IdempotencyKeyHeader),
+    responses(
+        (status = 201, body = Webhook, headers(("Location" = String), ("ETag" = String))),
+        WithToken, WithBody, WithConflict, WithIdempotencyKey
+    ),
 )]
 pub(super) async fn create_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
-    Body(registration): Body<CreateWebhook>,
-) -> Result<(StatusCode, HeaderMap, Json<Webhook>), Problem> {
+    Body(registration, submission): Body<CreateWebhook>,
+) -> Result<Response, Problem> {
     let Registration {
         url,
         events,
         enabled,
         description,
+        rate_limit,
     } = registration;
-    let secret = new_secret();
-    let issued = secret.expose().to_owned();
+    let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
+    let run = submission.begin(&state, org).await?;
     let new = NewWebhook {
-        id: state.clock.new_uuid(),
+        id: run.seed(),
         url,
         enabled,
         events,
         description,
-        secret,
+        rate_limit,
+        secret: new_secret(),
     };
-    let created = webhooks::create(&state.db, caller.organization_id, new, state.clock.now()).await?;
-    let full = || {
-        Problem::conflict(format!(
-            "An organization may have {} webhooks at most.",
-            webhooks::WEBHOOKS_MAX
-        ))
+    let create = async {
+        let created = webhooks::create(&state.db, org, new, origin, now).await?;
+        let full = || {
+            Problem::conflict(format!(
+                "An organization may have {} webhooks at most.",
+                webhooks::WEBHOOKS_MAX
+            ))
+        };
+        let (created, secret) = created.ok_or_else(full)?;
+        let location = location(&format!("/v1/webhooks/{}", created.id));
+        let issued = Some(secret.expose().to_owned());
+        Ok((StatusCode::CREATED, location, tagged(created, issued)).into_response())
     };
-    let created = created.ok_or_else(full)?;
-    let location = location(&format!("/v1/webhooks/{}", created.id));
-    Ok((StatusCode::CREATED, location, Json(Webhook::new(created, Some(issued)))))
+    run.complete(&state, &caller.meter, create).await
 }
 
 #[utoipa::path(
@@ -329,100 +332,81 @@ pub(super) async fn list_webhooks(
 #[utoipa::path(
     get, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
     params(("webhook_id" = Uuid, Path)),
-    responses((status = 200, body = Webhook), WithToken, WithId),
+    responses((status = 200, body = Webhook, headers(("ETag" = String))), WithToken, WithId),
 )]
 pub(super) async fn get_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     Path(WebhookId(id)): Path<WebhookId>,
-) -> Result<Json<Webhook>, Problem> {
+) -> Result<Tagged, Problem> {
     let found = webhooks::find(&state.db, caller.organization_id, id).await?;
-    let webhook = found.ok_or_else(no_webhook)?;
-    Ok(Json(Webhook::new(webhook, None)))
+    Ok(tagged(found.ok_or_else(no_webhook)?, None))
 }
 
 #[utoipa::path(
     patch, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(("webhook_id" = Uuid, Path), UpdateWebhookQuery),
+    params(("webhook_id" = Uuid, Path), UpdateWebhookQuery, IfMatchHeader, IdempotencyKeyHeader),
     request_body = Option<UpdateWebhook>,
-    responses((status = 200, body = Webhook), WithToken, WithBody, WithId),
+    responses(
+        (status = 200, body = Webhook, headers(("ETag" = String))),
+        WithToken, WithBody, WithId, WithPrecondition, WithIdempotencyKey
+    ),
 )]
 pub(super) async fn update_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(WebhookId(id)): Path<WebhookId>,
     Query(UpdateWebhookQuery { rotate_secret }): Query<UpdateWebhookQuery>,
-    Body(changes): Body<UpdateWebhook>,
-) -> Result<Json<Webhook>, Problem> {
+    Precondition(if_match): Precondition,
+    Body(changes, submission): Body<UpdateWebhook>,
+) -> Result<Response, Problem> {
     let secret = rotate_secret.then(new_secret);
     let issued = secret.as_ref().map(|secret| secret.expose().to_owned());
     let changes = WebhookChanges { secret, ..changes };
-    let updated = webhooks::update(&state.db, caller.organization_id, id, changes, state.clock.now()).await?;
-    let webhook = updated.ok_or_else(no_webhook)?;
-    // Deliveries that were held go on at once when the webhook is switched on again.
-    state.wake.notify_one();
-    Ok(Json(Webhook::new(webhook, issued)))
+    let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
+    let run = submission.begin(&state, org).await?;
+    let update = async {
+        let updated = webhooks::update(&state.db, org, id, changes, if_match.as_ref(), origin, now).await?;
+        let webhook = done(updated)?;
+        // Deliveries that were held go on at once when the webhook is switched on again.
+        state.wake.notify_one();
+        Ok(tagged(webhook, issued).into_response())
+    };
+    run.complete(&state, &caller.meter, update).await
 }
 
 #[utoipa::path(
     delete, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(("webhook_id" = Uuid, Path)),
-    responses((status = 204), WithToken, WithId),
+    params(("webhook_id" = Uuid, Path), IfMatchHeader),
+    responses((status = 204), WithToken, WithId, WithPrecondition),
 )]
 pub(super) async fn delete_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(WebhookId(id)): Path<WebhookId>,
+    Precondition(if_match): Precondition,
 ) -> Result<StatusCode, Problem> {
-    let deleted = webhooks::delete(&state.db, caller.organization_id, id).await?;
-    if deleted {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_webhook())
-    }
+    let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
+    let delete = async {
+        let deleted = webhooks::delete(&state.db, org, id, if_match.as_ref(), origin, now).await?;
+        done(deleted).map(|()| StatusCode::NO_CONTENT)
+    };
+    caller.meter.write(&state, delete).await
 }
 
-#[utoipa::path(
-    post, path = "/v1/webhooks/{webhook_id}/test", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(("webhook_id" = Uuid, Path)),
-    request_body = Option<TestWebhook>,
-    responses((status = 200, body = Delivery), WithToken, WithBody, WithId),
-)]
-pub(super) async fn test_webhook(
-    State(state): State<ApiState>,
-    caller: Caller<WebhooksWrite>,
-    Path(WebhookId(id)): Path<WebhookId>,
-    Body(event_type): Body<TestWebhook>,
-) -> Result<Json<Delivery>, Problem> {
-    let org = caller.organization_id;
-    let test = test_event(&state, org, event_type.as_deref().unwrap_or(TEST_EVENT_TYPE));
-    let delivery_id = state.clock.new_uuid();
-    let lease = queue::record_test(&state.db, id, &test, delivery_id, state.lease)
-        .await?
-        .ok_or_else(no_webhook)?;
-    state.attempt_now.call(lease, AttemptTrigger::Test).await?;
-    deliveries::show(&state, org, delivery_id).await
+/// A webhook with its `ETag`.
+type Tagged = ([(HeaderName, String); 1], Json<Webhook>);
+
+fn tagged(webhook: webhooks::Webhook, secret: Option<String>) -> Tagged {
+    let tag = webhook.tag().as_str().to_owned();
+    ([(ETAG, tag)], Json(Webhook::new(webhook, secret)))
 }
 
-/// A test event: the documented example of its type, under an id and a time of its own.
-fn test_event(state: &ApiState, organization_id: Uuid, event_type: &str) -> Publication {
-    let (event_id, created_at) = (state.clock.new_event_id(), state.clock.now());
-    let mut payload = state
-        .contract
-        .event_type(event_type)
-        .map(|known| known.example.clone())
-        .unwrap_or_default();
-    if let Some(fields) = payload.as_object_mut() {
-        fields.insert("id".to_owned(), event_id.as_str().into());
-        fields.insert("created_at".to_owned(), created_at.to_string().into());
-    }
-    let payload = payload.to_string().into_bytes();
-    Publication {
-        organization_id,
-        event_id,
-        event_type: event_type.to_owned(),
-        payload,
-        created_at,
+fn done<T>(changed: Changed<T>) -> Result<T, Problem> {
+    match changed {
+        Changed::Done(result) => Ok(result),
+        Changed::NotFound => Err(no_webhook()),
+        Changed::Stale => Err(Problem::precondition_failed("webhook")),
     }
 }
 
@@ -437,6 +421,6 @@ pub(super) fn location(path: &str) -> HeaderMap {
         .unwrap_or_default()
 }
 
-fn no_webhook() -> Problem {
+pub(super) fn no_webhook() -> Problem {
     Problem::not_found("webhook")
 }

@@ -5,24 +5,24 @@
     reason = "a command line speaks through its standard streams"
 )]
 
+mod doctor;
+mod keys;
 mod listen;
+mod migrate_data;
 mod organization;
+mod print_config;
 mod serve;
 mod token;
 
-use std::{
-    error::Error,
-    io::{IsTerminal as _, stderr},
-    process::ExitCode,
-};
+use std::{error::Error, process::ExitCode};
 
-use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     clock::Clock,
-    config::{DatabaseOptions, ServeOptions},
+    config::{self, DatabaseOptions, LogFormat, LogOptions, ServeOptions},
     store::Database,
+    telemetry,
 };
 
 /// The webhook service of the Kallima API.
@@ -37,20 +37,30 @@ pub struct Cli {
 
     #[command(flatten)]
     database: DatabaseOptions,
+
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the API and deliver events (the default).
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Make, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Make and list organizations.
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    /// List the master keys of secrets at rest, add one, seal every secret under it.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Apply the migrations that the database does not have yet.
     Migrate,
+    /// Copy everything of an SQLite database into an empty PostgreSQL database, and check that it arrived.
+    MigrateData(migrate_data::MigrateDataOptions),
+    /// Check all that serving needs: database, master key, clock, disk, DNS, TLS. One line a check.
+    Doctor(doctor::DoctorOptions),
     /// Receive deliveries on this machine, print each, and say whether its signature verifies.
     Listen(listen::ListenOptions),
 }
@@ -58,25 +68,92 @@ enum Command {
 /// Any failure of a command: it is printed as one line.
 type CommandResult = Result<(), Box<dyn Error>>;
 
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let mut command = Cli::command();
+    command.build();
+    let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
+        Ok(matches) => matches,
+        Err(error) => return refuse(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    if let Some(serve) = cli.serving() {
+        if serve.print_config {
+            let (command, matches) = serving(&command, &matches);
+            for line in print_config::lines(command, matches) {
+                println!("{line}");
+            }
+        }
+        let faults = config::faults(serve, &cli.database);
+        for fault in &faults {
+            eprintln!("error: {fault}");
+        }
+        if !faults.is_empty() || serve.print_config {
+            return ExitCode::from(u8::from(!faults.is_empty()));
+        }
+    }
+    cli.run()
+}
+
+/// Says what is wrong with the command line: a bad value in one line, anything else as clap does, with the usage.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let kinds = [
+        ErrorKind::InvalidValue,
+        ErrorKind::ValueValidation,
+        ErrorKind::ArgumentConflict,
+    ];
+    if !kinds.contains(&error.kind()) {
+        error.exit();
+    }
+    let text = error.to_string();
+    let said: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    eprintln!("{}", said.join(" "));
+    ExitCode::from(2)
+}
+
+/// The command that serves, as it was given: `serve`, or none at all.
+fn serving<'a>(command: &'a clap::Command, matches: &'a ArgMatches) -> (&'a clap::Command, &'a ArgMatches) {
+    matches
+        .subcommand()
+        .and_then(|(name, matches)| Some((command.find_subcommand(name)?, matches)))
+        .unwrap_or((command, matches))
+}
+
 impl Cli {
-    /// Does what the command line says.
-    #[must_use]
-    pub fn run(self) -> ExitCode {
-        let filter = EnvFilter::try_from_env("KALLIMA_LOG")
-            .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn"));
-        let colors = stderr().is_terminal();
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(colors)
-            .with_writer(stderr)
-            .init();
-        let done = tokio::runtime::Runtime::new()
-            .map_err(Into::into)
-            .and_then(|runtime| runtime.block_on(self.dispatch()));
+    /// The options of `serve`, where that is the command.
+    fn serving(&self) -> Option<&ServeOptions> {
+        match &self.command {
+            None => Some(&self.serve),
+            Some(Command::Serve(serve)) => Some(serve),
+            Some(_) => None,
+        }
+    }
+
+    fn run(self) -> ExitCode {
+        let format = self.log.format;
+        telemetry::start(&self.log);
+        let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
+            let done = runtime.block_on(self.dispatch());
+            // A name that is still being resolved must not hold up the end.
+            runtime.shutdown_background();
+            done
+        });
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error}");
+                match format {
+                    LogFormat::Human => eprintln!("error: {error}"),
+                    // Whoever reads the log reads nothing but JSON.
+                    LogFormat::Json => tracing::error!("{error}"),
+                }
                 ExitCode::FAILURE
             }
         }
@@ -87,6 +164,7 @@ impl Cli {
             command,
             serve,
             database,
+            log: _,
         } = self;
         let clock = Clock::system();
         match command {
@@ -94,11 +172,14 @@ impl Cli {
             Some(Command::Serve(serve)) => serve::run(&serve, &database, clock).await,
             Some(Command::Token(command)) => command.run(&open(&database, &clock).await?, &clock).await,
             Some(Command::Organization(command)) => command.run(&open(&database, &clock).await?, &clock).await,
+            Some(Command::Keys(command)) => command.run(&database, &clock).await,
             Some(Command::Migrate) => {
                 open(&database, &clock).await?;
                 println!("The database has every migration.");
                 Ok(())
             }
+            Some(Command::Doctor(options)) => doctor::run(options, &database, &clock).await,
+            Some(Command::MigrateData(options)) => migrate_data::run(options, database, &clock).await,
             Some(Command::Listen(options)) => listen::run(options, clock).await,
         }
     }

@@ -1,10 +1,14 @@
-//! `organization create|list`.
+//! `organization create|list|limits`.
 
-use clap::Subcommand;
+use std::num::NonZeroU32;
+
+use clap::{Subcommand, ValueEnum};
+use uuid::Uuid;
 
 use super::CommandResult;
 use crate::{
     clock::Clock,
+    domain::limits::{LIMIT_MAX, Limits},
     store::{
         Database, StoreError,
         organizations::{self, Organization},
@@ -18,34 +22,115 @@ pub(super) enum OrganizationCommand {
         /// What people call it (at most 100 characters).
         #[arg(long, value_parser = super::token::parse_name)]
         name: String,
+        /// What limits it has.
+        #[arg(long, value_enum, default_value_t = Plan::Unlimited)]
+        plan: Plan,
     },
-    /// List the organizations.
+    /// List the organizations with their limits.
     List,
+    /// Change the limits of an organization, and show them; running servers heed them within 5 seconds.
+    Limits {
+        /// The organization's id, as `organization list` shows it.
+        id: Uuid,
+        /// Requests a minute, reads and writes together; `none` is unlimited.
+        #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+        requests_per_minute: Option<Limit>,
+        /// Writes a calendar month (UTC); `none` is unlimited.
+        #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+        writes_per_month: Option<Limit>,
+    },
+}
+
+/// What an organization is made with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Plan {
+    /// No limits.
+    Unlimited,
+    /// 60 requests a minute, 25,000 writes a month.
+    Team,
+}
+
+/// A limit that was given: `None` is unlimited. A type of its own, since clap reads an `Option` as one that may be absent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(Option<NonZeroU32>);
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number: &NonZeroU32| number.get() <= LIMIT_MAX);
+    number
+        .map(|number| Limit(Some(number)))
+        .ok_or_else(|| format!("must be a number from 1 to {LIMIT_MAX}, or none"))
 }
 
 impl OrganizationCommand {
     pub(super) async fn run(self, db: &Database, clock: &Clock) -> CommandResult {
         match self {
-            Self::Create { name } => {
-                let organization = create(db, clock, &name).await?;
+            Self::Create { name, plan } => {
+                let limits = match plan {
+                    Plan::Unlimited => Limits::default(),
+                    Plan::Team => Limits::TEAM,
+                };
+                let organization = create(db, clock, &name, limits).await?;
                 println!("{}", organization.id);
             }
             Self::List => {
-                for Organization { id, name, created_at } in organizations::list(db).await? {
-                    println!("{id}  {created_at}  {name}");
+                for Organization {
+                    id,
+                    name,
+                    created_at,
+                    limits,
+                } in organizations::list(db).await?
+                {
+                    println!("{id}  {created_at}  {}  {name}", described(limits));
                 }
+            }
+            Self::Limits {
+                id,
+                requests_per_minute,
+                writes_per_month,
+            } => {
+                let (rate, quota) = (requests_per_minute.map(|it| it.0), writes_per_month.map(|it| it.0));
+                let Some(limits) = organizations::change_limits(db, id, rate, quota).await? else {
+                    return Err(format!("there is no organization {id}; see `organization list`").into());
+                };
+                println!("{id}  {}", described(limits));
             }
         }
         Ok(())
     }
 }
 
+/// Limits in words.
+fn described(limits: Limits) -> String {
+    let Limits {
+        requests_per_minute_max,
+        writes_per_month_max,
+    } = limits;
+    let number = |limit: Option<NonZeroU32>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    format!(
+        "[requests/minute: {}, writes/month: {}]",
+        number(requests_per_minute_max),
+        number(writes_per_month_max)
+    )
+}
+
 /// Makes an organization of that name.
-pub(super) async fn create(db: &Database, clock: &Clock, name: &str) -> Result<Organization, StoreError> {
+pub(super) async fn create(
+    db: &Database,
+    clock: &Clock,
+    name: &str,
+    limits: Limits,
+) -> Result<Organization, StoreError> {
     let organization = Organization {
         id: clock.new_uuid(),
         name: name.to_owned(),
         created_at: clock.now(),
+        limits,
     };
     organizations::create(db, &organization).await?;
     Ok(organization)

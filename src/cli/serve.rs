@@ -9,8 +9,11 @@ use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
     delivery::connector::Resolver,
-    domain::token::{Scopes, Token},
-    server,
+    domain::{
+        limits::Limits,
+        token::{Scopes, Token},
+    },
+    server::{self, Server},
     store::{Database, StoreError, database::ServerLock, organizations},
 };
 
@@ -23,14 +26,20 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     let first = first_token(&db, &clock).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let server = server::start(options, db, clock, Resolver::system()).await?;
-    announce(server.address, options.dev, first.as_ref());
+    announce(&server, options.dev, first.as_ref());
+    let mut signalled = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    signalled().await;
+    tracing::info!("stopping; a second signal ends it at once");
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = server.stop() => Ok(()),
+        // Nothing is lost: what was under way is attempted again.
+        () = signalled() => Err("a second signal ended it at once, with attempts under way".into()),
     }
-    tracing::info!("stopping");
-    server.stop().await;
-    Ok(())
 }
 
 /// An empty database gets an organization and a token, so that the API can be used at once.
@@ -38,12 +47,13 @@ async fn first_token(db: &Database, clock: &Clock) -> Result<Option<Token>, Stor
     if !organizations::is_empty(db).await? {
         return Ok(None);
     }
-    let organization = organization::create(db, clock, "default").await?;
+    let organization = organization::create(db, clock, "default", Limits::default()).await?;
     let (token, _) = token::create(db, clock, Some(organization.id), "first token", Scopes::all()).await?;
     Ok(Some(token))
 }
 
-fn announce(address: SocketAddr, dev: bool, first: Option<&Token>) {
+fn announce(server: &Server, dev: bool, first: Option<&Token>) {
+    let address = server.address;
     let host = if address.ip().is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     } else {
@@ -52,6 +62,9 @@ fn announce(address: SocketAddr, dev: bool, first: Option<&Token>) {
     let base = format!("http://{}", SocketAddr::new(host, address.port()));
     println!("Kallima Webhooks {} listens on {base}", env!("CARGO_PKG_VERSION"));
     println!("API docs: {base}/docs");
+    if let Some(metrics) = server.metrics_address {
+        println!("Metrics: http://{metrics}/metrics");
+    }
     let Some(token) = first else { return };
     let target = if dev {
         format!("http://127.0.0.1:{LISTEN_PORT}/")

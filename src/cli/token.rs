@@ -31,7 +31,7 @@ pub(super) enum TokenCommand {
         #[arg(long = "scope", value_delimiter = ',')]
         scopes: Vec<Scope>,
     },
-    /// List the tokens, without the tokens themselves.
+    /// List the tokens, without the tokens themselves, and when each was last used (up to a minute behind).
     List,
     /// Revoke a token, at once.
     Revoke {
@@ -71,11 +71,13 @@ impl TokenCommand {
                     scopes,
                     created_at,
                     revoked_at,
+                    last_used_at,
                 } in tokens::list(db).await?
                 {
                     let owner = organization_id.map_or_else(|| "platform".to_owned(), |id| id.to_string());
                     let state = revoked_at.map_or_else(|| "valid".to_owned(), |at| format!("revoked {at}"));
-                    println!("{id}  {created_at}  {owner}  {state}  [{scopes}]  {name}");
+                    let used = last_used_at.map_or_else(|| "never used".to_owned(), |at| format!("last used {at}"));
+                    println!("{id}  {created_at}  {owner}  {state}  {used}  [{scopes}]  {name}");
                 }
             }
             Self::Revoke { id } => {
@@ -106,6 +108,7 @@ pub(super) async fn create(
         scopes,
         created_at,
         revoked_at: None,
+        last_used_at: None,
     };
     tokens::create(db, &record, token.digest()).await?;
     Ok((token, record))

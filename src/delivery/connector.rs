@@ -43,6 +43,11 @@ impl Resolver {
     {
         Self(Arc::new(move |name| Box::pin(look_up(name))))
     }
+
+    /// The addresses of a host name.
+    pub async fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        (self.0)(name.to_owned()).await
+    }
 }
 
 impl std::fmt::Debug for Resolver {
@@ -118,7 +123,7 @@ impl GuardedConnector {
 
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, ConnectError> {
         let failed = |cause: io::Error| ConnectError::new(ErrorWord::Dns, &cause);
-        let addresses = (self.resolver.0)(name.to_owned()).await.map_err(failed)?;
+        let addresses = self.resolver.look_up(name).await.map_err(failed)?;
         if addresses.is_empty() {
             return Err(ConnectError::new(ErrorWord::Dns, &"the name has no address"));
         }

@@ -9,11 +9,13 @@
 //!    │ host
 //! connector     resolves, checks every address, connects to the address that was checked
 //! ```
+//! Beside them beats the *heartbeat*: the node is alive, its long attempts keep their leases, dead nodes' work goes on.
 //! No transaction is open while the network is used.
 
 pub mod attempt;
 pub mod connector;
 pub mod dispatcher;
+pub mod heartbeat;
 pub mod sender;
 
 pub use attempt::Engine;

@@ -16,6 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use tower_service::Service as _;
 
 use super::connector::{ConnectError, GuardedConnector, Resolver, io_word};
 use crate::domain::{
@@ -43,6 +44,7 @@ const AGENT: &str = concat!("Kallima-Webhooks/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Debug)]
 pub struct Sender {
     client: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
+    connector: HttpsConnector<GuardedConnector>,
     timeout: Duration,
 }
 
@@ -60,17 +62,8 @@ impl Sender {
         timeout: Duration,
         extra: Vec<CertificateDer<'static>>,
     ) -> Result<Self, rustls::Error> {
-        let mut roots = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        extra.into_iter().try_for_each(|certificate| roots.add(certificate))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls(extra)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(GuardedConnector::new(resolver, policy));
@@ -79,8 +72,27 @@ impl Sender {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .http1_max_buf_size(RESPONSE_HEAD_BYTES_MAX)
-            .build(connector);
-        Ok(Self { client, timeout })
+            .build(connector.clone());
+        Ok(Self {
+            client,
+            connector,
+            timeout,
+        })
+    }
+
+    /// Connects to the host of `url`, TLS included, as an attempt would, and sends nothing.
+    ///
+    /// # Errors
+    /// The word that an attempt would carry.
+    pub async fn connect(&self, url: &str) -> Result<(), ErrorWord> {
+        let uri = Uri::try_from(url).map_err(|_| ErrorWord::Network)?;
+        let mut connector = self.connector.clone();
+        let connecting = tokio::time::timeout(self.timeout, connector.call(uri));
+        match connecting.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(word_of(error.as_ref())),
+            Err(_) => Err(ErrorWord::Timeout),
+        }
     }
 
     /// Posts `body` to `url`, and says what came of it. Whatever a receiver does, this returns within the deadline.
@@ -102,6 +114,22 @@ impl Sender {
             .await
             .unwrap_or_else(|_| failure(ErrorWord::Timeout))
     }
+}
+
+/// TLS that trusts the public certificate authorities and `extra` ones.
+///
+/// # Errors
+/// Where an extra certificate cannot be used as an authority.
+pub fn tls(extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    extra.into_iter().try_for_each(|certificate| roots.add(certificate))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 fn request(url: &str, headers: DeliveryHeaders, body: Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use ulid::Ulid;
+use uuid::Uuid;
 
 use crate::domain::timestamp::Timestamp;
 
@@ -20,6 +21,13 @@ impl EventId {
     #[must_use]
     pub fn from_parts(time_ms: u64, random: u128) -> Self {
         Self(format!("{PREFIX}{}", Ulid::from_parts(time_ms, random)))
+    }
+
+    /// The id that belongs to a `UUIDv7`: the same 128 bits, of which the first 48 are the same time. One UUID has one
+    /// event id, so that what is done a second time finds what was made the first time.
+    #[must_use]
+    pub fn from_uuid(uuid: Uuid) -> Self {
+        Self(format!("{PREFIX}{}", Ulid::from(uuid.as_u128())))
     }
 
     /// Reads an id. Only the canonical spelling (upper case) is one, since receivers compare ids as text.
@@ -94,6 +102,14 @@ mod tests {
             EventId::from_parts(1_776_938_400_007, 5).made_at(),
             Timestamp::from_millis(1_776_938_400_007)
         );
+    }
+
+    #[test]
+    fn a_uuid_has_one_id_of_its_own_time() {
+        let at = uuid::Timestamp::from_unix(uuid::NoContext, 1_776_938_400, 7_000_000);
+        let id = EventId::from_uuid(Uuid::new_v7(at));
+        assert_eq!(id.made_at(), Timestamp::from_millis(1_776_938_400_007));
+        assert_eq!(EventId::parse(id.as_str()), Some(id));
     }
 
     #[test]

@@ -64,10 +64,11 @@ impl SecretOwner {
 }
 
 impl KeyRing {
-    /// A ring of one new key, with the text that [`parse`](Self::parse) reads it from.
-    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> (Self, String) {
-        let key: [u8; KEY_BYTES] = rng.random();
-        (Self { keys: vec![(1, key)] }, format!("1:{}", STANDARD.encode(key)))
+    /// A ring of one new key.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        Self {
+            keys: vec![(1, rng.random())],
+        }
     }
 
     /// Reads a ring: `ID:BASE64` entries, separated by commas or white space; the first is the one that seals.
@@ -96,13 +97,54 @@ impl KeyRing {
         }
     }
 
-    /// Seals a secret for its row: version, key id, nonce, ciphertext. `None` never happens with a secret's length.
+    /// The ring with a new key before the others: it seals from now on, they still open. `None` where all 256 ids are
+    /// taken.
+    pub fn with_new_key(&self, rng: &mut (impl CryptoRng + ?Sized)) -> Option<Self> {
+        let taken = |id: &u8| self.keys.iter().any(|(known, _)| known == id);
+        let id = (1..=u8::MAX).chain([0]).find(|id| !taken(id))?;
+        let keys = [(id, rng.random())].into_iter().chain(self.keys.iter().copied());
+        Some(Self { keys: keys.collect() })
+    }
+
+    /// The ring as [`parse`](Self::parse) reads it, one key a line: the keys themselves, for a key file and nothing else.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        let line = |(id, key): &(u8, [u8; KEY_BYTES])| format!("{id}:{}\n", STANDARD.encode(key));
+        self.keys.iter().map(line).collect()
+    }
+
+    /// The ids of the keys; the first is that of the key that seals.
+    pub fn ids(&self) -> impl Iterator<Item = u8> {
+        self.keys.iter().map(|(id, _)| *id)
+    }
+
+    /// The id of the key that has sealed this. `None` where it is no sealed secret of this version.
+    #[must_use]
+    pub fn sealed_with(sealed: &[u8]) -> Option<u8> {
+        match sealed.split_first_chunk::<HEAD_BYTES>()? {
+            ([VERSION, id], _) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Seals a secret for its row. `None` never happens with a secret's length.
     pub fn seal(&self, rng: &mut (impl CryptoRng + ?Sized), owner: SecretOwner, secret: &Secret) -> Option<Vec<u8>> {
+        self.seal_bytes(rng, &owner.associated_data(), secret.expose().as_bytes())
+    }
+
+    /// Seals bytes for the place that `associated_data` names: version, key id, nonce, ciphertext. `None` never happens
+    /// below 256 GiB.
+    pub fn seal_bytes(
+        &self,
+        rng: &mut (impl CryptoRng + ?Sized),
+        associated_data: &[u8],
+        bytes: &[u8],
+    ) -> Option<Vec<u8>> {
         let (id, key) = self.keys.first()?;
         let nonce: [u8; NONCE_BYTES] = rng.random();
         let payload = Payload {
-            msg: secret.expose().as_bytes(),
-            aad: &owner.associated_data(),
+            msg: bytes,
+            aad: associated_data,
         };
         let ciphertext = cipher(key).encrypt(&XNonce::from(nonce), payload).ok()?;
         Some([[VERSION, *id].as_slice(), &nonce, &ciphertext].concat())
@@ -111,6 +153,13 @@ impl KeyRing {
     /// Opens a sealed secret. `None` where its key is not on the ring, it was sealed for another row, or it was changed.
     #[must_use]
     pub fn open(&self, owner: SecretOwner, sealed: &[u8]) -> Option<Secret> {
+        let plain = self.open_bytes(&owner.associated_data(), sealed)?;
+        Secret::parse(std::str::from_utf8(&plain).ok()?)
+    }
+
+    /// Opens sealed bytes. `None` where their key is not on the ring, they were sealed for another place, or changed.
+    #[must_use]
+    pub fn open_bytes(&self, associated_data: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let ([VERSION, id], rest) = sealed.split_first_chunk::<HEAD_BYTES>()? else {
             return None;
         };
@@ -118,10 +167,9 @@ impl KeyRing {
         let (_, key) = self.keys.iter().find(|(known, _)| known == id)?;
         let payload = Payload {
             msg: ciphertext,
-            aad: &owner.associated_data(),
+            aad: associated_data,
         };
-        let plain = cipher(key).decrypt(&XNonce::from(*nonce), payload).ok()?;
-        Secret::parse(std::str::from_utf8(&plain).ok()?)
+        cipher(key).decrypt(&XNonce::from(*nonce), payload).ok()
     }
 }
 
@@ -131,7 +179,7 @@ fn cipher(key: &[u8; KEY_BYTES]) -> XChaCha20Poly1305 {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<u8> = self.keys.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<u8> = self.ids().collect();
         formatter
             .debug_struct("KeyRing")
             .field("ids", &ids)
@@ -152,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_was_sealed_for_a_row_opens_for_that_row_alone() {
-        let (ring, _) = KeyRing::generate(&mut rand::rng());
+        let ring = KeyRing::generate(&mut rand::rng());
         let secret = Secret::generate(&mut rand::rng());
         let sealed = ring.seal(&mut rand::rng(), owner(2), &secret).unwrap();
         assert_eq!(ring.open(owner(2), &sealed).unwrap().expose(), secret.expose());
@@ -168,7 +216,8 @@ mod tests {
 
     #[test]
     fn an_older_key_on_the_ring_still_opens() {
-        let (old, old_text) = KeyRing::generate(&mut rand::rng());
+        let old = KeyRing::generate(&mut rand::rng());
+        let old_text = old.expose();
         let secret = Secret::generate(&mut rand::rng());
         let sealed = old.seal(&mut rand::rng(), owner(2), &secret).unwrap();
         let new_key = STANDARD.encode([7; KEY_BYTES]);
@@ -185,6 +234,23 @@ mod tests {
                 .open(owner(2), &sealed)
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_new_key_goes_first_and_has_an_id_of_its_own() {
+        let mut ring = KeyRing::generate(&mut rand::rng());
+        let secret = Secret::generate(&mut rand::rng());
+        let sealed = ring.seal(&mut rand::rng(), owner(2), &secret).unwrap();
+        assert_eq!(KeyRing::sealed_with(&sealed), Some(1));
+        for _ in 0..255 {
+            ring = ring.with_new_key(&mut rand::rng()).unwrap();
+        }
+        assert!(ring.with_new_key(&mut rand::rng()).is_none(), "there are 256 ids");
+        assert_eq!(ring.ids().collect::<std::collections::BTreeSet<_>>().len(), 256);
+        assert_eq!(ring.ids().next(), Some(0), "the last one that was free");
+        let read = KeyRing::parse(&ring.expose()).unwrap();
+        assert!(read.ids().eq(ring.ids()));
+        assert_eq!(read.open(owner(2), &sealed).unwrap().expose(), secret.expose());
     }
 
     #[test]

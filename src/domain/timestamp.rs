@@ -2,8 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike as _, Months, NaiveTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use uuid::Uuid;
 
 /// An instant, in milliseconds since the Unix epoch.
 ///
@@ -49,6 +50,33 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// When the calendar month (UTC) of this instant began.
+    #[must_use]
+    pub fn month_start(self) -> Self {
+        let day = self.to_utc().date_naive();
+        let first = day.with_day(1).unwrap_or(day).and_time(NaiveTime::MIN);
+        Self(first.and_utc().timestamp_millis())
+    }
+
+    /// When the calendar month (UTC) after this instant's begins.
+    #[must_use]
+    pub fn next_month_start(self) -> Self {
+        let next = self.month_start().to_utc().checked_add_months(Months::new(1));
+        Self(next.unwrap_or(DateTime::<Utc>::MAX_UTC).timestamp_millis())
+    }
+
+    fn to_utc(self) -> DateTime<Utc> {
+        DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// The least UUID of version 7 that was made at this instant or later (RFC 9562, section 5.7): its first 48 bits
+    /// are the milliseconds.
+    #[must_use]
+    pub const fn least_uuid(self) -> Uuid {
+        let millis = if self.0 < 0 { 0 } else { self.0.cast_unsigned() };
+        Uuid::from_u128((millis as u128) << 80)
+    }
+
     /// Reads an ISO-8601 (RFC 3339) instant with any offset.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -59,8 +87,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let instant = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        formatter.write_str(&instant.to_rfc3339_opts(SecondsFormat::AutoSi, false))
+        formatter.write_str(&self.to_utc().to_rfc3339_opts(SecondsFormat::AutoSi, false))
     }
 }
 
@@ -111,6 +138,29 @@ mod tests {
             assert_eq!(Timestamp::parse(text), expected, "{text}");
         }
         assert_eq!(Timestamp::parse("2026-04-23"), None);
+    }
+
+    #[test]
+    fn months_begin_at_midnight_of_their_first_day() {
+        for (instant, start, next) in [
+            ("2026-11-23T18:00:00Z", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"),
+            (
+                "2026-12-31T23:59:59.999Z",
+                "2026-12-01T00:00:00Z",
+                "2027-01-01T00:00:00Z",
+            ),
+            ("2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "2027-02-01T00:00:00Z"),
+            ("2028-02-29T12:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z"),
+            (
+                "2026-12-01T00:30:00+02:00",
+                "2026-11-01T00:00:00Z",
+                "2026-12-01T00:00:00Z",
+            ),
+        ] {
+            let at = |text| Timestamp::parse(text).unwrap();
+            assert_eq!(at(instant).month_start(), at(start), "{instant}");
+            assert_eq!(at(instant).next_month_start(), at(next), "{instant}");
+        }
     }
 
     #[test]

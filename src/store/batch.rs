@@ -6,6 +6,7 @@ use std::{future::Future, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use crate::metrics::BatchSizes;
 
 /// How many writes may wait for the next transaction before callers wait in turn.
 const WAITING_MAX: usize = 4096;
@@ -31,8 +32,8 @@ impl<I, O> Clone for Batcher<I, O> {
 impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
     /// Starts the task that runs `write` on each batch. It ends with the last clone of the batcher.
     ///
-    /// `write` gets a whole batch and answers one result an item, in order, after its commit.
-    pub(super) fn spawn<F, R>(write: F) -> Self
+    /// `sizes` is told how many writes each transaction has. `write` gets a whole batch and answers one result an item, in order, after its commit.
+    pub(super) fn spawn<F, R>(sizes: BatchSizes, write: F) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, StoreError>> + Send,
@@ -41,6 +42,7 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH_MAX);
             while arrivals.recv_many(&mut batch, BATCH_MAX).await > 0 {
+                sizes.observe(batch.len());
                 let (items, callers): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
                 run(&write, items.into(), callers).await;
             }

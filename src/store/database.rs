@@ -9,16 +9,14 @@ use std::{
 
 use migration::{Migrator, MigratorTrait as _};
 use sea_orm::{
-    ConnectOptions, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait as _,
+    ConnectOptions, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
+    sea_query::{Asterisk, Expr, ExprTrait as _, IntoColumnRef, IntoValueTuple, Query},
 };
+use uuid::Uuid;
 
-use super::{StoreError, batch::Batcher, events, finish, keys};
-use crate::{
-    clock::Clock,
-    config::DatabaseOptions,
-    domain::keyring::{KeyRing, KeyRingError},
-};
+use super::{StoreError, batch::Batcher, events, finish, keys::Keys, tokens::UsesUnderWay};
+use crate::{clock::Clock, config::DatabaseOptions, domain::keyring::KeyRingError, metrics::Metrics};
 
 /// How long a statement of SQLite waits for another process's write lock.
 const SQLITE_BUSY_TIMEOUT_MS: u32 = 5_000;
@@ -28,6 +26,14 @@ const SQLITE_READERS_MAX: u32 = 4;
 
 /// How long a caller waits for a free connection before the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Lets one process migrate at a time, until its transaction ends; a lock of the transaction, not of the session, works
+/// behind PgBouncer too. The wait for that turn may last; a wait for a table that is in use may not, because all later
+/// users of the table would queue up behind it. The number is arbitrary, but must stay what it is.
+const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
+    SET LOCAL lock_timeout = 0;
+    SELECT pg_advisory_xact_lock(8230645551847);
+    SET LOCAL lock_timeout = '5s'";
 
 /// A database that could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +62,13 @@ pub enum OpenError {
     /// The master keys cannot be read.
     #[error(transparent)]
     Key(#[from] KeyRingError),
-    /// The file of the master keys cannot be read or made.
+    /// There is no file to add a master key to.
+    #[error("the master keys are given by --master-key (KALLIMA_MASTER_KEY): add the new key there, before the others")]
+    NoKeyFile,
+    /// A ring has 256 keys at most.
+    #[error("every id of a master key is taken: remove one that seals no secret")]
+    KeyRingFull,
+    /// The file of the master keys cannot be read, made or changed.
     #[error("master key file {0}: {1}")]
     KeyFile(PathBuf, std::io::Error),
     /// The database itself said no.
@@ -72,9 +84,14 @@ pub struct Database {
     /// Reads that need not see a transaction under way.
     pub(super) read: DatabaseConnection,
     /// What signing secrets are sealed and opened with.
-    pub(super) keys: Arc<KeyRing>,
+    pub(super) keys: Arc<Keys>,
+    /// This process, as the holder of leases.
+    pub(super) node: Uuid,
+    /// The tokens whose use is being noted.
+    pub(super) token_uses: UsesUnderWay,
     pub(super) publisher: Batcher<events::Publication, events::Recorded>,
     pub(super) finisher: Batcher<finish::Finished, bool>,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Database {
@@ -89,50 +106,64 @@ impl std::fmt::Debug for Database {
 impl Database {
     /// Opens a database and its pools. An SQLite file is made where there is none.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
-        let is_sqlite = options.url.starts_with("sqlite:");
+        let is_sqlite = options.is_sqlite();
         if !is_sqlite && !options.is_postgres() {
             return Err(OpenError::UnknownEngine);
         }
-        let keys = Arc::new(keys::load(options, sqlite_path(&options.url))?);
+        let keys = Arc::new(Keys::load(options)?);
         let (write, read) = if is_sqlite {
             let write = sea_orm::Database::connect(sqlite(&options.url, 1)).await?;
             let read = sea_orm::Database::connect(sqlite(&options.url, SQLITE_READERS_MAX)).await?;
             (write, read)
         } else {
-            let mut connect = ConnectOptions::new(&options.url);
-            connect
-                .max_connections(options.connections_max)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .sqlx_logging(false);
-            let pool = sea_orm::Database::connect(connect).await?;
+            let pool = sea_orm::Database::connect(postgres(options)).await?;
+            warn_of_settings(&pool).await?;
             (pool.clone(), pool)
         };
-        let publisher = Batcher::spawn({
+        let metrics = Metrics::default();
+        let publisher = Batcher::spawn(metrics.batch_sizes("publish"), {
             let (write, clock) = (write.clone(), clock.clone());
             move |batch| events::record_batch(write.clone(), clock.clone(), batch)
         });
-        let finisher = Batcher::spawn({
-            let write = write.clone();
-            move |batch| finish::finish_batch(write.clone(), batch)
+        let finisher = Batcher::spawn(metrics.batch_sizes("finish"), {
+            let (write, clock) = (write.clone(), clock.clone());
+            move |batch| finish::finish_batch(write.clone(), clock.clone(), batch)
         });
         Ok(Self {
             write,
             read,
             keys,
+            node: Uuid::new_v4(),
+            token_uses: UsesUnderWay::default(),
             publisher,
             finisher,
+            metrics,
         })
     }
 
-    /// Applies the migrations that the database does not have yet.
+    /// Applies the migrations that the database does not have yet: all of them or none, in one transaction. Of several
+    /// processes that do so at once, one goes first and the others find nothing left to do.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(Migrator::up(&self.write, None).await?)
+        if !Migrator::is_behind(&self.read).await? {
+            return Ok(());
+        }
+        let tx = self.begin().await?;
+        if self.engine() == DbBackend::Postgres {
+            tx.execute_unprepared(MIGRATION_LOCK).await?;
+        }
+        Migrator::up(&tx, None).await?;
+        Ok(tx.commit().await?)
     }
 
-    /// Whether the database answers and has every migration.
+    /// Whether the database answers and has every migration of this version.
     pub async fn is_ready(&self) -> Result<bool, StoreError> {
-        self.read.ping().await?;
-        Ok(Migrator::get_pending_migrations(&self.read).await?.is_empty())
+        Ok(!Migrator::is_behind(&self.read).await?)
+    }
+
+    /// What is measured in this process. It rides with the database, which everything that measures has anyway.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Closes every connection, after the statements under way.
@@ -159,6 +190,80 @@ pub(super) async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTra
         ..TransactionOptions::default()
     };
     Ok(connection.begin_with_options(options).await?)
+}
+
+fn postgres(options: &DatabaseOptions) -> ConnectOptions {
+    let mut connect = ConnectOptions::new(&options.url);
+    let timeout_ms = options.statement_timeout_ms;
+    connect
+        .max_connections(options.connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        .map_sqlx_postgres_opts(move |connect| {
+            // PgBouncer refuses what it does not know at the start of a connection, and this says nothing that
+            // PostgreSQL 12 and newer do not do by themselves.
+            let connect = connect.extra_float_digits(None);
+            if timeout_ms == 0 {
+                return connect;
+            }
+            let half = timeout_ms.div_ceil(2).to_string();
+            connect.options([
+                ("statement_timeout", timeout_ms.to_string()),
+                ("lock_timeout", half.clone()),
+                ("idle_in_transaction_session_timeout", half),
+                // A plan that is kept suits the tables as they were when it was made. The queue is empty one moment and
+                // long the next: what was planned for the former reads all of it for each batch of the latter, until
+                // somebody analyzes the table.
+                ("plan_cache_mode", "force_custom_plan".to_owned()),
+            ])
+        });
+    connect
+}
+
+/// Says so where nothing ends a statement that hangs, which would hold its locks and its connection for ever, and where
+/// plans are kept.
+async fn warn_of_settings(pool: &DatabaseConnection) -> Result<(), DbErr> {
+    const ASK: &str = "SELECT current_setting('statement_timeout'), current_setting('plan_cache_mode')";
+    let row = pool
+        .query_one_raw(Statement::from_string(DbBackend::Postgres, ASK))
+        .await?;
+    let Some(row) = row else { return Ok(()) };
+    let (timeout, plans): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+    if timeout == "0" {
+        tracing::warn!("PostgreSQL has no statement_timeout: give --statement-timeout-ms, or set it on the server");
+    }
+    if plans != "force_custom_plan" {
+        tracing::warn!(
+            "PostgreSQL's plan_cache_mode is {plans}, not force_custom_plan: give --statement-timeout-ms, or set it on \
+             the server"
+        );
+    }
+    Ok(())
+}
+
+/// That the columns, taken together, are one of `keys`. By VALUES: SQLite takes no list of tuples.
+pub(super) fn among<C: IntoColumnRef, K: IntoValueTuple>(
+    columns: impl IntoIterator<Item = C>,
+    keys: impl IntoIterator<Item = K>,
+) -> Expr {
+    let keys: Vec<K> = keys.into_iter().collect();
+    if keys.is_empty() {
+        return Expr::value(false);
+    }
+    let keys = Query::select()
+        .expr(Expr::col(Asterisk))
+        .from_values(keys, "keys")
+        .take();
+    Expr::tuple(columns.into_iter().map(Expr::col)).in_subquery(keys)
+}
+
+/// Placeholders for so many rows of so many values: `($1,$2),($3,$4)`.
+pub(super) fn placeholders(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let numbers = (1..=columns).map(|column| format!("${}", row * columns + column));
+        format!("({})", numbers.collect::<Vec<_>>().join(","))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(",")
 }
 
 fn sqlite(url: &str, connections_max: u32) -> ConnectOptions {
@@ -211,7 +316,7 @@ impl ServerLock {
 }
 
 /// The file of an SQLite URL; none for PostgreSQL and for a database in memory.
-fn sqlite_path(url: &str) -> Option<&Path> {
+pub(super) fn sqlite_path(url: &str) -> Option<&Path> {
     let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))?;
     let path = path.split('?').next()?;
     (!path.is_empty() && path != ":memory:").then(|| Path::new(path))

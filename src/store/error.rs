@@ -36,9 +36,10 @@ impl From<DbErr> for StoreError {
 /// (<https://www.sqlite.org/rescode.html>): busy, locked, no memory, read-only, I/O error, full, cannot open.
 const SQLITE_PASSING: [i32; 7] = [5, 6, 7, 8, 10, 13, 14];
 
-/// PostgreSQL's error classes for a lost connection, a rolled-back transaction, missing resources and
-/// an operator's intervention (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-const POSTGRES_PASSING: [&str; 4] = ["08", "40", "53", "57"];
+/// PostgreSQL's error classes for a lost connection, a rolled-back transaction, missing resources and an operator's
+/// intervention, a statement timeout among them, and the codes of the other timeouts: of a lock, and of a transaction
+/// that idled (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+const POSTGRES_PASSING: [&str; 6] = ["08", "40", "53", "57", "55P03", "25P03"];
 
 fn is_passing(error: &SqlxError) -> bool {
     match error {

@@ -16,13 +16,16 @@ use uuid::Uuid;
 
 use super::{
     Database, StoreError, database,
-    entity::{delivery, event, webhook},
+    entity::{delivery, event, queued, webhook},
     error::readable,
     webhooks::read_filter,
 };
 use crate::{
     clock::Clock,
-    domain::{delivery::DeliveryStatus, event_filter::EventFilter, event_id::EventId, timestamp::Timestamp},
+    domain::{
+        delivery::DeliveryStatus, event_filter::EventFilter, event_id::EventId, operational::OperationalEvent,
+        timestamp::Timestamp, trace::TraceParent,
+    },
 };
 
 /// Rows in one INSERT, so that the parameters stay below both engines' limits.
@@ -41,6 +44,8 @@ pub struct Publication {
     pub payload: Vec<u8>,
     /// When it was published.
     pub created_at: Timestamp,
+    /// The trace that the publisher named.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// What became of a publication.
@@ -115,33 +120,90 @@ pub(super) async fn record_batch(
 ) -> Result<Vec<Recorded>, StoreError> {
     let tx = database::begin(&write).await?;
     let mut inserted = insert_events(&tx, &batch).await?;
-    let filters = load_filters(&tx, write.get_database_backend(), &batch).await?;
+    let organizations = batch.iter().map(|publication| publication.organization_id).collect();
+    let filters = load_filters(&tx, write.get_database_backend(), organizations).await?;
     let mut results = Vec::with_capacity(batch.len());
     let mut owed = Vec::new();
     for publication in batch.iter() {
         let key = (publication.organization_id, publication.event_id.as_str().to_owned());
         // Removed, not looked up: of two publications with one id in a batch, only the first is new.
         if inserted.remove(&key) {
-            let webhooks = filters
-                .get(&publication.organization_id)
-                .map(Vec::as_slice)
-                .unwrap_or_default();
-            let wanting = webhooks
-                .iter()
-                .filter(|(_, filter)| filter.wants(&publication.event_type));
-            owed.extend(wanting.map(|(webhook_id, _)| delivery_row(publication, *webhook_id, clock.new_uuid())));
+            let wanting = wanting(&filters, publication);
+            owed.extend(wanting.map(|webhook_id| Owed::new(publication, webhook_id, &clock)));
             results.push(Recorded::New);
         } else {
             results.push(compare(&tx, key, publication).await?);
         }
     }
-    for rows in owed.chunks(ROWS_AN_INSERT_MAX) {
-        delivery::Entity::insert_many(rows.to_vec())
-            .exec_without_returning(&tx)
-            .await?;
-    }
+    insert_owed(&tx, owed).await?;
     tx.commit().await?;
     Ok(results)
+}
+
+/// Records what the service itself has to tell, each with a delivery to every webhook that wants it but the one that
+/// it is about.
+pub(super) async fn record_operational(
+    tx: &impl ConnectionTrait,
+    clock: &Clock,
+    filters: &Filters,
+    told: Vec<(Uuid, OperationalEvent)>,
+) -> Result<(), StoreError> {
+    let mut publications = Vec::with_capacity(told.len());
+    let mut owed = Vec::new();
+    for (organization_id, event) in told {
+        let (event_id, created_at) = (clock.new_event_id(), clock.now());
+        let publication = Publication {
+            organization_id,
+            payload: event.payload(&event_id, created_at),
+            event_id,
+            event_type: event.event_type().to_owned(),
+            created_at,
+            traceparent: None,
+        };
+        let others = wanting(filters, &publication).filter(|webhook_id| *webhook_id != event.about());
+        owed.extend(others.map(|webhook_id| Owed::new(&publication, webhook_id, clock)));
+        publications.push(publication);
+    }
+    insert_events(tx, &publications).await?;
+    insert_owed(tx, owed).await
+}
+
+/// The webhooks of the event's organization that want it.
+fn wanting<'a>(filters: &'a Filters, publication: &'a Publication) -> impl Iterator<Item = Uuid> + 'a {
+    let webhooks = filters.get(&publication.organization_id).into_iter().flatten();
+    let wanting = webhooks.filter(|(_, filter)| filter.wants(&publication.event_type));
+    wanting.map(|(webhook_id, _)| *webhook_id)
+}
+
+/// A delivery that an event owes to a webhook, and its place in the queue: due at once.
+struct Owed {
+    delivery: delivery::ActiveModel,
+    place: queued::ActiveModel,
+}
+
+impl Owed {
+    fn new(publication: &Publication, webhook_id: Uuid, clock: &Clock) -> Self {
+        let id = clock.new_uuid();
+        Self {
+            delivery: delivery_row(publication, webhook_id, id),
+            place: queued_row(publication, webhook_id, id),
+        }
+    }
+}
+
+async fn insert_owed(tx: &impl ConnectionTrait, owed: Vec<Owed>) -> Result<(), StoreError> {
+    let (deliveries, places): (Vec<_>, Vec<_>) = owed.into_iter().map(|owed| (owed.delivery, owed.place)).unzip();
+    for rows in deliveries.chunks(ROWS_AN_INSERT_MAX) {
+        delivery::Entity::insert_many(rows.to_vec())
+            .exec_without_returning(tx)
+            .await?;
+    }
+    for rows in places.chunks(ROWS_AN_INSERT_MAX) {
+        queued::Entity::insert_many(rows.to_vec())
+            .exec_without_returning(tx)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Inserts the events that are not there yet and says which those are.
@@ -150,8 +212,11 @@ async fn insert_events(
     batch: &[Publication],
 ) -> Result<HashSet<(Uuid, String)>, StoreError> {
     let mut inserted = HashSet::new();
-    for publications in batch.chunks(ROWS_AN_INSERT_MAX) {
-        let rows = publications.iter().map(event_row);
+    // In the order of their keys: two nodes that are told of the same events wait for each other, but not in a ring.
+    let mut ordered: Vec<&Publication> = batch.iter().collect();
+    ordered.sort_unstable_by_key(|publication| (publication.organization_id, publication.event_id.as_str()));
+    for publications in ordered.chunks(ROWS_AN_INSERT_MAX) {
+        let rows = publications.iter().copied().map(event_row);
         let known = OnConflict::columns([event::Column::OrganizationId, event::Column::Id])
             .do_nothing()
             .to_owned();
@@ -164,15 +229,18 @@ async fn insert_events(
     Ok(inserted)
 }
 
-type Filters = HashMap<Uuid, Vec<(Uuid, EventFilter)>>;
+/// The filters of webhooks, by organization.
+pub(super) type Filters = HashMap<Uuid, Vec<(Uuid, EventFilter)>>;
 
-/// The filters of the enabled webhooks of every organization in the batch.
-async fn load_filters(
+/// The filters of the enabled webhooks of these organizations.
+pub(super) async fn load_filters(
     tx: &impl ConnectionTrait,
     engine: DbBackend,
-    batch: &[Publication],
+    organizations: HashSet<Uuid>,
 ) -> Result<Filters, StoreError> {
-    let organizations: HashSet<Uuid> = batch.iter().map(|publication| publication.organization_id).collect();
+    if organizations.is_empty() {
+        return Ok(Filters::new());
+    }
     let mut query = webhook::Entity::find()
         .filter(webhook::Column::OrganizationId.is_in(organizations))
         .filter(webhook::Column::Enabled.eq(true));
@@ -196,10 +264,11 @@ pub(super) fn event_row(publication: &Publication) -> event::ActiveModel {
         event_type: Set(publication.event_type.clone()),
         payload: Set(publication.payload.clone()),
         created_at: Set(publication.created_at.as_millis()),
+        traceparent: Set(publication.traceparent.map(|parent| parent.to_string())),
     }
 }
 
-/// The row of a delivery that a published event owes to a webhook, due at once.
+/// The row of a delivery that a published event owes to a webhook.
 pub(super) fn delivery_row(publication: &Publication, webhook_id: Uuid, id: Uuid) -> delivery::ActiveModel {
     delivery::ActiveModel {
         organization_id: Set(publication.organization_id),
@@ -209,13 +278,27 @@ pub(super) fn delivery_row(publication: &Publication, webhook_id: Uuid, id: Uuid
         event_type: Set(publication.event_type.clone()),
         status: Set(DeliveryStatus::Pending.as_str().to_owned()),
         attempt_count: Set(0),
-        due_at: Set(Some(publication.created_at.as_millis())),
-        lease_token: Set(None),
+        schedule_start: Set(0),
         response_status: Set(None),
         response_body: Set(None),
         error: Set(None),
         created_at: Set(publication.created_at.as_millis()),
         delivered_at: Set(None),
+        undelivered_at: Set(None),
+    }
+}
+
+/// Its place in the queue.
+pub(super) fn queued_row(publication: &Publication, webhook_id: Uuid, delivery_id: Uuid) -> queued::ActiveModel {
+    queued::ActiveModel {
+        organization_id: Set(publication.organization_id),
+        delivery_id: Set(delivery_id),
+        webhook_id: Set(webhook_id),
+        owed: Set(true),
+        due_at: Set(publication.created_at.as_millis()),
+        attempt_count: Set(0),
+        lease_token: Set(None),
+        lease_node: Set(None),
     }
 }
 

@@ -1,27 +1,30 @@
-//! Recording what came of an attempt: the attempt, the delivery's new state and the webhook's health, in one
-//! transaction shared with other attempts.
+//! Recording what came of attempts: each attempt, its delivery's new state, the health of the webhook, and what the
+//! organization is told of it, in one transaction shared with other attempts.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DatabaseConnection, EntityTrait as _, QueryFilter as _, Set,
-    sea_query::{Expr, ExprTrait as _},
+    ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, Set, Statement, Value, sea_query::LockType,
 };
 use uuid::Uuid;
 
 use super::{
     Database, StoreError, database,
-    entity::{attempt, delivery, webhook},
-    queue::Lease,
+    entity::{attempt, queued},
+    events, health,
+    queue::{self, Lease},
 };
-use crate::domain::{
-    delivery::{AttemptTrigger, DeliveryStatus, DisabledReason},
-    outcome::{ErrorWord, Outcome},
-    timestamp::Timestamp,
+use crate::{
+    clock::Clock,
+    domain::{
+        delivery::{AttemptTrigger, DeliveryStatus},
+        event_id::EventId,
+        health::Sign,
+        outcome::{ErrorWord, Outcome},
+        timestamp::Timestamp,
+    },
 };
-
-/// How long a webhook may fail without a success before it is switched off.
-const FAILING_MAX: Duration = Duration::from_hours(5 * 24);
 
 /// An attempt that has ended.
 #[derive(Clone, Debug)]
@@ -30,6 +33,10 @@ pub struct Finished {
     pub lease: Lease,
     /// Why it was made.
     pub trigger: AttemptTrigger,
+    /// The event that was sent.
+    pub event_id: EventId,
+    /// That event's type.
+    pub event_type: String,
     /// When it began.
     pub started_at: Timestamp,
     /// When it ended.
@@ -40,8 +47,10 @@ pub struct Finished {
     pub status: DeliveryStatus,
     /// When the next attempt is due, while one is planned.
     pub next_attempt_at: Option<Timestamp>,
-    /// Whether the receiver said that it is gone for good.
-    pub disable: bool,
+    /// What it says about the webhook's health; nothing where it was a test that failed.
+    pub sign: Option<Sign>,
+    /// Whether it used up the delivery's schedule.
+    pub exhausted: bool,
 }
 
 /// Records a finished attempt. False where its lease was lost meanwhile: then nothing changes.
@@ -50,73 +59,145 @@ pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreErro
 }
 
 /// Records a batch in one transaction.
-pub(super) async fn finish_batch(write: DatabaseConnection, batch: Arc<[Finished]>) -> Result<Vec<bool>, StoreError> {
-    let tx = database::begin(&write).await?;
-    let mut applied = Vec::with_capacity(batch.len());
-    for finished in batch.iter() {
-        let held = update_delivery(&tx, finished).await?;
-        if held {
-            insert_attempt(&tx, finished).await?;
-        }
-        applied.push(held);
-    }
-    // In the order of the webhooks' ids, so that two nodes that finish at once never wait for each other in a ring.
-    let mut by_webhook: Vec<&Finished> = batch
-        .iter()
-        .zip(&applied)
-        .filter_map(|(finished, held)| held.then_some(finished))
-        .collect();
-    by_webhook.sort_by_key(|finished| finished.lease.webhook_id);
-    for finished in by_webhook {
-        update_health(&tx, finished).await?;
-    }
+pub(super) async fn finish_batch(
+    write: DatabaseConnection,
+    clock: Clock,
+    batch: Arc<[Finished]>,
+) -> Result<Vec<bool>, StoreError> {
+    let (tx, engine) = (database::begin(&write).await?, write.get_database_backend());
+    let before = health::lock(&tx, engine, &batch).await?;
+    let (_, told) = health::fold(&before, batch.iter());
+    let organizations: HashSet<Uuid> = told.iter().map(|(organization_id, _)| *organization_id).collect();
+    // The webhooks that may be told are locked before the queue is, as everywhere.
+    let filters = events::load_filters(&tx, engine, organizations).await?;
+
+    let held = lock_held(&tx, engine, &batch).await?;
+    let applied = |finished: &&Finished| held.contains(&(finished.lease.delivery_id, finished.lease.token));
+    let ended: Vec<&Finished> = batch.iter().filter(applied).collect();
+    leave_queue(&tx, &ended).await?;
+    update_deliveries(&tx, &ended).await?;
+    insert_attempts(&tx, &ended).await?;
+    let (after, told) = health::fold(&before, ended.iter().copied());
+    health::write(&tx, &clock, &before, after).await?;
+    events::record_operational(&tx, &clock, &filters, told).await?;
     tx.commit().await?;
-    Ok(applied)
+    Ok(batch.iter().map(|finished| applied(&finished)).collect())
 }
 
-async fn update_delivery(tx: &impl ConnectionTrait, finished: &Finished) -> Result<bool, StoreError> {
+/// Locks the places in the queue of those whose lease still holds; answers which deliveries those are, and by which
+/// token: a batch may have a lease that was lost together with the one that came after it.
+async fn lock_held(
+    tx: &impl ConnectionTrait,
+    engine: DbBackend,
+    batch: &[Finished],
+) -> Result<HashSet<(Uuid, Uuid)>, StoreError> {
+    let mut query = queued::Entity::find()
+        .select_only()
+        .columns([queued::Column::DeliveryId, queued::Column::LeaseToken])
+        .filter(queue::held(batch.iter().map(|finished| &finished.lease)))
+        .order_by_asc(queued::Column::DeliveryId);
+    if engine == DbBackend::Postgres {
+        query = query.lock(LockType::Update);
+    }
+    let held: Vec<(Uuid, Uuid)> = query.into_tuple().all(tx).await?;
+    Ok(held.into_iter().collect())
+}
+
+/// Takes what has ended off the queue, and plans the next attempt of what has not.
+async fn leave_queue(tx: &impl ConnectionTrait, ended: &[&Finished]) -> Result<(), StoreError> {
+    const PLANNED_COLUMNS: usize = 3;
+    let (planned, done): (Vec<&Finished>, Vec<&Finished>) = ended
+        .iter()
+        .copied()
+        .partition(|finished| finished.next_attempt_at.is_some());
+    if !done.is_empty() {
+        queued::Entity::delete_many()
+            .filter(queue::held(done.into_iter().map(|finished| &finished.lease)))
+            .exec(tx)
+            .await?;
+    }
+    if planned.is_empty() {
+        return Ok(());
+    }
+    let rows = database::placeholders(planned.len(), PLANNED_COLUMNS);
+    let plan = format!(
+        "WITH planned(planned_organization, planned_delivery, planned_at) AS (VALUES {rows})
+         UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = planned_at
+         FROM planned WHERE organization_id = planned_organization AND delivery_id = planned_delivery"
+    );
+    let values = planned.iter().flat_map(|finished| -> [Value; PLANNED_COLUMNS] {
+        [
+            finished.lease.organization_id.into(),
+            finished.lease.delivery_id.into(),
+            finished.next_attempt_at.map(Timestamp::as_millis).into(),
+        ]
+    });
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), plan, values);
+    tx.execute_raw(statement).await?;
+    Ok(())
+}
+
+/// The columns of the rows that [`update_deliveries`] hands in.
+const ENDED_COLUMNS: usize = 9;
+
+/// Moves each delivery to its new state.
+async fn update_deliveries(tx: &impl ConnectionTrait, ended: &[&Finished]) -> Result<(), StoreError> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let rows = database::placeholders(ended.len(), ENDED_COLUMNS);
+    // The first success is the one that counts, and so is the first end without one; a later retry moves neither.
+    let update = format!(
+        "WITH ended(ended_organization, ended_id, ended_status, ended_attempt_count, ended_response_status,
+                    ended_response_body, ended_error, ended_delivered_at, ended_undelivered_at) AS (VALUES {rows})
+         UPDATE deliveries SET status = ended_status, attempt_count = ended_attempt_count,
+             response_status = ended_response_status, response_body = ended_response_body, error = ended_error,
+             delivered_at = COALESCE(delivered_at, ended_delivered_at),
+             undelivered_at = CASE WHEN ended_undelivered_at IS NULL THEN NULL
+                 ELSE COALESCE(undelivered_at, ended_undelivered_at) END
+         FROM ended WHERE organization_id = ended_organization AND id = ended_id"
+    );
+    let values = ended.iter().flat_map(|finished| ended_row(finished));
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), update, values);
+    tx.execute_raw(statement).await?;
+    Ok(())
+}
+
+fn ended_row(finished: &Finished) -> [Value; ENDED_COLUMNS] {
     let Finished {
         lease,
         outcome,
         status,
-        next_attempt_at,
         ended_at,
         ..
     } = finished;
-    let mut update = delivery::Entity::update_many()
-        .col_expr(delivery::Column::Status, Expr::value(status.as_str()))
-        .col_expr(delivery::Column::LeaseToken, Expr::value(None::<Uuid>))
-        .col_expr(
-            delivery::Column::DueAt,
-            Expr::value(next_attempt_at.map(Timestamp::as_millis)),
-        )
-        .col_expr(
-            delivery::Column::ResponseStatus,
-            Expr::value(outcome.response_status.map(i32::from)),
-        )
-        .col_expr(
-            delivery::Column::ResponseBody,
-            Expr::value(outcome.response_body.clone()),
-        )
-        .col_expr(
-            delivery::Column::Error,
-            Expr::value(outcome.error.map(ErrorWord::as_str)),
-        );
-    if *status == DeliveryStatus::Delivered {
-        // The first success is the one that counts; a later retry does not move it.
-        let first = Expr::col(delivery::Column::DeliveredAt).if_null(ended_at.as_millis());
-        update = update.col_expr(delivery::Column::DeliveredAt, first);
-    }
-    let result = update
-        .filter(delivery::Column::OrganizationId.eq(lease.organization_id))
-        .filter(delivery::Column::Id.eq(lease.delivery_id))
-        .filter(delivery::Column::LeaseToken.eq(lease.token))
-        .exec(tx)
-        .await?;
-    Ok(result.rows_affected == 1)
+    let at = |is_so: bool| is_so.then_some(ended_at.as_millis());
+    [
+        lease.organization_id.into(),
+        lease.delivery_id.into(),
+        status.as_str().into(),
+        number_column(lease).into(),
+        outcome.response_status.map(i32::from).into(),
+        outcome.response_body.clone().into(),
+        outcome.error.map(ErrorWord::as_str).into(),
+        at(*status == DeliveryStatus::Delivered).into(),
+        at(matches!(status, DeliveryStatus::Failed | DeliveryStatus::Canceled)).into(),
+    ]
 }
 
-async fn insert_attempt(tx: &impl ConnectionTrait, finished: &Finished) -> Result<(), StoreError> {
+fn number_column(lease: &Lease) -> i32 {
+    i32::try_from(lease.number).unwrap_or(i32::MAX)
+}
+
+async fn insert_attempts(tx: &impl ConnectionTrait, ended: &[&Finished]) -> Result<(), StoreError> {
+    let rows: Vec<_> = ended.iter().map(|finished| attempt_row(finished)).collect();
+    if !rows.is_empty() {
+        attempt::Entity::insert_many(rows).exec_without_returning(tx).await?;
+    }
+    Ok(())
+}
+
+fn attempt_row(finished: &Finished) -> attempt::ActiveModel {
     let Finished {
         lease,
         trigger,
@@ -125,76 +206,15 @@ async fn insert_attempt(tx: &impl ConnectionTrait, finished: &Finished) -> Resul
         outcome,
         ..
     } = finished;
-    let row = attempt::ActiveModel {
+    attempt::ActiveModel {
         organization_id: Set(lease.organization_id),
         delivery_id: Set(lease.delivery_id),
-        number: Set(i32::try_from(lease.number).unwrap_or(i32::MAX)),
+        number: Set(number_column(lease)),
         trigger: Set(trigger.as_str().to_owned()),
         started_at: Set(started_at.as_millis()),
         duration_ms: Set(i64::try_from(ended_at.since(*started_at).as_millis()).unwrap_or(i64::MAX)),
         response_status: Set(outcome.response_status.map(i32::from)),
         response_body: Set(outcome.response_body.clone()),
         error: Set(outcome.error.map(|word| word.as_str().to_owned())),
-    };
-    attempt::Entity::insert(row).exec_without_returning(tx).await?;
-    Ok(())
-}
-
-/// A success ends a time of failing; a failure begins one, or ends the webhook's service after [`FAILING_MAX`].
-/// Each statement touches the webhook's row only when there is something to change.
-async fn update_health(tx: &impl ConnectionTrait, finished: &Finished) -> Result<(), StoreError> {
-    let Lease {
-        organization_id,
-        webhook_id,
-        ..
-    } = finished.lease;
-    let of_webhook = || {
-        webhook::Entity::update_many()
-            .filter(webhook::Column::OrganizationId.eq(organization_id))
-            .filter(webhook::Column::Id.eq(webhook_id))
-    };
-    let ended_at = finished.ended_at;
-    if finished.outcome.delivered() {
-        of_webhook()
-            .col_expr(webhook::Column::FailingSince, Expr::value(None::<i64>))
-            .filter(webhook::Column::FailingSince.is_not_null())
-            .exec(tx)
-            .await?;
-        return Ok(());
     }
-    if finished.disable {
-        disable(tx, finished, DisabledReason::Gone, ended_at).await?;
-        return Ok(());
-    }
-    // A test is the customer's own question; its failure says nothing about the service of deliveries.
-    if finished.trigger == AttemptTrigger::Test {
-        return Ok(());
-    }
-    of_webhook()
-        .col_expr(webhook::Column::FailingSince, Expr::value(ended_at.as_millis()))
-        .filter(webhook::Column::FailingSince.is_null())
-        .exec(tx)
-        .await?;
-    disable(tx, finished, DisabledReason::Failing, ended_at.minus(FAILING_MAX)).await
-}
-
-/// Switches the webhook off, if it is on and has been failing since `failing_before` or longer, or is gone.
-async fn disable(
-    tx: &impl ConnectionTrait,
-    finished: &Finished,
-    reason: DisabledReason,
-    failing_before: Timestamp,
-) -> Result<(), StoreError> {
-    let mut update = webhook::Entity::update_many()
-        .col_expr(webhook::Column::Enabled, Expr::value(false))
-        .col_expr(webhook::Column::DisabledReason, Expr::value(reason.as_str()))
-        .col_expr(webhook::Column::UpdatedAt, Expr::value(finished.ended_at.as_millis()))
-        .filter(webhook::Column::OrganizationId.eq(finished.lease.organization_id))
-        .filter(webhook::Column::Id.eq(finished.lease.webhook_id))
-        .filter(webhook::Column::Enabled.eq(true));
-    if reason == DisabledReason::Failing {
-        update = update.filter(webhook::Column::FailingSince.lte(failing_before.as_millis()));
-    }
-    update.exec(tx).await?;
-    Ok(())
 }

@@ -1,10 +1,14 @@
 //! Organizations: the tenants.
 
-use sea_orm::{ActiveModelTrait as _, EntityTrait as _, PaginatorTrait as _, QueryOrder as _, Set};
+use std::num::NonZeroU32;
+
+use sea_orm::{
+    ActiveModelTrait as _, EntityTrait as _, IntoActiveModel as _, PaginatorTrait as _, QueryOrder as _, Set,
+};
 use uuid::Uuid;
 
 use super::{Database, StoreError, entity::organization};
-use crate::domain::timestamp::Timestamp;
+use crate::domain::{limits::Limits, timestamp::Timestamp};
 
 /// A customer of the Kallima API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,15 +19,28 @@ pub struct Organization {
     pub name: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// How much it may ask of the API.
+    pub limits: Limits,
 }
 
 /// Makes an organization.
 pub async fn create(db: &Database, organization: &Organization) -> Result<(), StoreError> {
-    let Organization { id, name, created_at } = organization;
+    let Organization {
+        id,
+        name,
+        created_at,
+        limits,
+    } = organization;
+    let Limits {
+        requests_per_minute_max,
+        writes_per_month_max,
+    } = limits;
     let row = organization::ActiveModel {
         id: Set(*id),
         name: Set(name.clone()),
         created_at: Set(created_at.as_millis()),
+        requests_per_minute_max: Set(limit_column(*requests_per_minute_max)),
+        writes_per_month_max: Set(limit_column(*writes_per_month_max)),
     };
     row.insert(&db.write).await?;
     Ok(())
@@ -36,11 +53,61 @@ pub async fn list(db: &Database) -> Result<Vec<Organization>, StoreError> {
         .all(&db.read)
         .await?;
     let view = |row: organization::Model| Organization {
+        limits: limits_of(&row),
         id: row.id,
         name: row.name,
         created_at: Timestamp::from_millis(row.created_at),
     };
     Ok(rows.into_iter().map(view).collect())
+}
+
+/// How much the organization of that id may ask of the API; none where there is no such organization.
+pub async fn limits(db: &Database, id: Uuid) -> Result<Option<Limits>, StoreError> {
+    let row = organization::Entity::find_by_id(id).one(&db.read).await?;
+    Ok(row.as_ref().map(limits_of))
+}
+
+/// Changes how much an organization may ask; an outer `None` leaves a limit as it is. Answers with what holds now, or
+/// with none where there is no such organization.
+pub async fn change_limits(
+    db: &Database,
+    id: Uuid,
+    requests_per_minute_max: Option<Option<NonZeroU32>>,
+    writes_per_month_max: Option<Option<NonZeroU32>>,
+) -> Result<Option<Limits>, StoreError> {
+    let tx = db.begin().await?;
+    let Some(before) = organization::Entity::find_by_id(id).one(&tx).await? else {
+        return Ok(None);
+    };
+    let mut row = before.clone();
+    if let Some(limit) = requests_per_minute_max {
+        row.requests_per_minute_max = limit_column(limit);
+    }
+    if let Some(limit) = writes_per_month_max {
+        row.writes_per_month_max = limit_column(limit);
+    }
+    if row != before {
+        let every_column = row.clone().into_active_model().reset_all();
+        organization::Entity::update(every_column).exec(&tx).await?;
+        tx.commit().await?;
+    }
+    Ok(Some(limits_of(&row)))
+}
+
+fn limits_of(row: &organization::Model) -> Limits {
+    let limit = |column: Option<i32>| {
+        column
+            .and_then(|limit| u32::try_from(limit).ok())
+            .and_then(NonZeroU32::new)
+    };
+    Limits {
+        requests_per_minute_max: limit(row.requests_per_minute_max),
+        writes_per_month_max: limit(row.writes_per_month_max),
+    }
+}
+
+fn limit_column(limit: Option<NonZeroU32>) -> Option<i32> {
+    limit.map(|limit| i32::try_from(limit.get()).unwrap_or(i32::MAX))
 }
 
 /// Whether there is none yet: a database that was just made.

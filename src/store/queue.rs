@@ -1,26 +1,32 @@
-//! The queue of due deliveries: what a node claims, and how it gives back what it did not attempt.
+//! The queue: what is still to do. A delivery has a place in it from the event that owes it until it has ended, and for
+//! as long as somebody retries it after that.
 //!
-//! A claim is a lease: a token only the claimer knows, and an end after which any node may claim again. The claim
-//! counts the attempt, so a node that dies in the middle of one never repeats its number.
+//! A lease is a token only its holder knows, and an end after which any node may claim the delivery. Taking it counts
+//! the attempt, so a node that dies in the middle of one never repeats its number.
+//!
+//! Who waits for locks takes them in one order: webhooks, places in the queue, deliveries. Replay and retention lock
+//! deliveries that have no place, and so nobody who could wait for them.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
+use bytes::Bytes;
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait as _,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Set, Statement,
-    sea_query::{Expr, ExprTrait as _, LockBehavior, LockType},
+    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _,
+    QuerySelect as _, Set, TryInsertResult, Unchanged, UpdateMany,
+    sea_query::{Expr, ExprTrait as _, LockType, Query},
 };
 use uuid::Uuid;
 
 use super::{
-    Database, StoreError,
-    entity::{delivery, event, webhook},
+    Database, StoreError, database,
+    entity::{delivery, event, queued, webhook},
     error::readable,
     events::{self, Publication},
-    webhooks::open_secret,
+    secrets::open_secret,
 };
 use crate::domain::{
     delivery::DeliveryStatus, destination::Destination, event_id::EventId, secret::Secret, timestamp::Timestamp,
+    trace::TraceParent,
 };
 
 /// A claimed delivery: the right to make attempt `number`, until the lease ends.
@@ -36,168 +42,6 @@ pub struct Lease {
     pub token: Uuid,
     /// The number of the attempt that may be made.
     pub number: u32,
-}
-
-/// How a claim is bounded.
-#[derive(Clone, Copy, Debug)]
-pub struct ClaimLimits {
-    /// Deliveries in one claim at most.
-    pub batch_max: u64,
-    /// Attempts under way for one webhook at most, over all nodes.
-    pub per_webhook_max: u64,
-    /// How long a lease lasts.
-    pub lease: Duration,
-}
-
-/// What a claim gave.
-#[derive(Debug, Default)]
-pub struct Claim {
-    /// The claimed deliveries.
-    pub leases: Vec<Lease>,
-    /// Whether asking again at once is worth it: something was claimed, or not every webhook was looked at.
-    pub more: bool,
-    /// The webhook to go on from at the next claim, so that each gets its turn.
-    pub cursor: Option<Uuid>,
-}
-
-/// How many webhooks one claim looks at, at most.
-const WEBHOOKS_A_CLAIM_MAX: u64 = 256;
-
-/// Claims due deliveries fairly: webhook by webhook, starting behind `cursor`, each up to its room.
-pub async fn claim(
-    db: &Database,
-    cursor: Option<Uuid>,
-    limits: ClaimLimits,
-    now: Timestamp,
-) -> Result<Claim, StoreError> {
-    // Most questions are asked when nothing is due; they must not take the write lock.
-    let ready = ready_webhooks(db, cursor, now).await?;
-    // A walk that began behind a cursor has not seen the webhooks before it.
-    let mut claim = Claim {
-        cursor,
-        more: cursor.is_some(),
-        ..Claim::default()
-    };
-    if ready.is_empty() {
-        claim.cursor = None;
-        return Ok(claim);
-    }
-    let tx = db.begin().await?;
-    for webhook_id in ready {
-        let left = limits.batch_max.saturating_sub(claim.leases.len() as u64);
-        if left == 0 {
-            break;
-        }
-        claim.cursor = Some(webhook_id);
-        let leases = claim_of_webhook(&tx, db.engine(), webhook_id, left, limits, now).await?;
-        claim.leases.extend(leases);
-    }
-    tx.commit().await?;
-    claim.more |= !claim.leases.is_empty();
-    Ok(claim)
-}
-
-/// The enabled webhooks that have due work, in the order of their ids, from the one behind `cursor`.
-///
-/// A loose index scan: each step jumps to the next webhook, however long the queue of one of them is.
-async fn ready_webhooks(db: &Database, cursor: Option<Uuid>, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
-    const WALK: &str = "
-        WITH RECURSIVE walk(webhook_id) AS (
-            SELECT (SELECT webhook_id FROM deliveries WHERE status = 'pending' AND webhook_id > $1
-                    ORDER BY webhook_id LIMIT 1)
-            UNION ALL
-            SELECT (SELECT webhook_id FROM deliveries WHERE status = 'pending' AND webhook_id > walk.webhook_id
-                    ORDER BY webhook_id LIMIT 1)
-            FROM walk WHERE walk.webhook_id IS NOT NULL
-        )
-        SELECT walk.webhook_id FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
-        WHERE webhooks.enabled AND EXISTS (
-            SELECT 1 FROM deliveries
-            WHERE status = 'pending' AND deliveries.webhook_id = walk.webhook_id AND due_at <= $2)
-        LIMIT $3";
-    let values = [
-        cursor.unwrap_or(Uuid::nil()).into(),
-        now.as_millis().into(),
-        i64::try_from(WEBHOOKS_A_CLAIM_MAX).unwrap_or(i64::MAX).into(),
-    ];
-    let rows = db
-        .read
-        .query_all_raw(Statement::from_sql_and_values(db.engine(), WALK, values))
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
-}
-
-/// Claims what one webhook has room for.
-async fn claim_of_webhook(
-    tx: &DatabaseTransaction,
-    engine: DbBackend,
-    webhook_id: Uuid,
-    left: u64,
-    limits: ClaimLimits,
-    now: Timestamp,
-) -> Result<Vec<Lease>, StoreError> {
-    if engine == DbBackend::Postgres && !take_turn(tx, webhook_id).await? {
-        return Ok(Vec::new());
-    }
-    // Counted by a statement of its own, behind the lock: in one statement with it, claimers that overlap
-    // would count from snapshots that do not show each other's leases.
-    let under_way = delivery::Entity::find()
-        .filter(delivery::Column::WebhookId.eq(webhook_id))
-        .filter(delivery::Column::LeaseToken.is_not_null())
-        .filter(delivery::Column::DueAt.gt(now.as_millis()))
-        .count(tx)
-        .await?;
-    let room = Ord::min(limits.per_webhook_max.saturating_sub(under_way), left);
-    if room == 0 {
-        return Ok(Vec::new());
-    }
-    let mut due = delivery::Entity::find()
-        .filter(delivery::Column::WebhookId.eq(webhook_id))
-        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending.as_str()))
-        .filter(delivery::Column::DueAt.lte(now.as_millis()))
-        .order_by_asc(delivery::Column::DueAt)
-        .limit(room);
-    if engine == DbBackend::Postgres {
-        due = due.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-    }
-    let mut leases = Vec::new();
-    for row in due.all(tx).await? {
-        leases.push(lease_row(tx, row, limits.lease, now).await?);
-    }
-    Ok(leases)
-}
-
-/// Locks a webhook's row so that claimers of one webhook take turns. False where another has it just now.
-async fn take_turn(tx: &DatabaseTransaction, webhook_id: Uuid) -> Result<bool, StoreError> {
-    let turn = webhook::Entity::find()
-        .filter(webhook::Column::Id.eq(webhook_id))
-        .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
-    Ok(turn.one(tx).await?.is_some())
-}
-
-async fn lease_row(
-    tx: &DatabaseTransaction,
-    row: delivery::Model,
-    lease: Duration,
-    now: Timestamp,
-) -> Result<Lease, StoreError> {
-    let (token, number) = (Uuid::new_v4(), row.attempt_count + 1);
-    let leased = delivery::ActiveModel {
-        organization_id: Set(row.organization_id),
-        id: Set(row.id),
-        attempt_count: Set(number),
-        lease_token: Set(Some(token)),
-        due_at: Set(Some(now.plus(lease).as_millis())),
-        ..Default::default()
-    };
-    delivery::Entity::update(leased).exec_without_returning(tx).await?;
-    Ok(Lease {
-        organization_id: row.organization_id,
-        delivery_id: row.id,
-        webhook_id: row.webhook_id,
-        token,
-        number: u32::try_from(number).unwrap_or(u32::MAX),
-    })
 }
 
 /// What came of asking for one delivery by its id.
@@ -216,26 +60,84 @@ pub enum Taken {
 /// Leases one delivery now, whatever its state, for a manual attempt.
 pub async fn take(db: &Database, org: Uuid, id: Uuid, lease: Duration, now: Timestamp) -> Result<Taken, StoreError> {
     let tx = db.begin().await?;
-    let mut query = delivery::Entity::find_by_id((org, id));
-    if db.engine() == DbBackend::Postgres {
-        query = query.lock_exclusive();
-    }
-    let Some(row) = query.one(&tx).await? else {
+    let delivery = delivery::Entity::find_by_id((org, id));
+    let Some(row) = delivery.clone().one(&tx).await? else {
         return Ok(Taken::NotFound);
     };
-    if webhook::Entity::find_by_id((org, row.webhook_id))
-        .one(&tx)
-        .await?
-        .is_none()
-    {
+    let webhook = webhook::Entity::find_by_id((org, row.webhook_id));
+    let place = queued::Entity::find_by_id((org, id));
+    let (webhook, place, delivery) = if db.engine() == DbBackend::Postgres {
+        (
+            webhook.lock(LockType::KeyShare),
+            place.lock_exclusive(),
+            delivery.lock_exclusive(),
+        )
+    } else {
+        (webhook, place, delivery)
+    };
+    if webhook.one(&tx).await?.is_none() {
         return Ok(Taken::WebhookDeleted);
     }
-    if row.lease_token.is_some() && row.due_at > Some(now.as_millis()) {
+    let place = place.one(&tx).await?;
+    let Some(row) = delivery.one(&tx).await? else {
+        return Ok(Taken::NotFound);
+    };
+    let under_way = |place: &queued::Model| place.lease_token.is_some() && place.due_at > now.as_millis();
+    if place.as_ref().is_some_and(under_way) {
         return Ok(Taken::UnderWay);
     }
-    let lease = lease_row(&tx, row, lease, now).await?;
+    let (owed, begun) = place
+        .as_ref()
+        .map_or((false, row.attempt_count), |place| (place.owed, place.attempt_count));
+    let mut leased = queued::ActiveModel {
+        organization_id: Unchanged(org),
+        delivery_id: Unchanged(id),
+        webhook_id: Unchanged(row.webhook_id),
+        owed: Unchanged(owed),
+        ..Default::default()
+    };
+    let lease = hold(&mut leased, db, begun + 1, now.plus(lease));
+    if place.is_some() {
+        queued::Entity::update(leased).exec_without_returning(&tx).await?;
+    } else if !insert_place(&tx, leased).await? {
+        // A replay has put it in the queue since we looked, and it is attempted at once.
+        return Ok(Taken::UnderWay);
+    }
+    if !owed {
+        // A lease that is lost leaves nothing behind that would know the number.
+        let begun = delivery::ActiveModel {
+            organization_id: Unchanged(org),
+            id: Unchanged(id),
+            attempt_count: Set(begun + 1),
+            ..Default::default()
+        };
+        delivery::Entity::update(begun).exec_without_returning(&tx).await?;
+    }
     tx.commit().await?;
     Ok(Taken::Leased(lease))
+}
+
+/// Puts a delivery in the queue; false where it is there already.
+async fn insert_place(tx: &impl ConnectionTrait, place: queued::ActiveModel) -> Result<bool, StoreError> {
+    let insert = queued::Entity::insert(place.reset_all()).on_conflict_do_nothing();
+    let inserted = insert.exec_without_returning(tx).await?;
+    Ok(matches!(inserted, TryInsertResult::Inserted(1..)))
+}
+
+/// Leases a place in the queue to the caller, for attempt `number`.
+fn hold(place: &mut queued::ActiveModel, db: &Database, number: i32, until: Timestamp) -> Lease {
+    let token = Uuid::new_v4();
+    place.attempt_count = Set(number);
+    place.due_at = Set(until.as_millis());
+    place.lease_token = Set(Some(token));
+    place.lease_node = Set(Some(db.node));
+    Lease {
+        organization_id: *place.organization_id.as_ref(),
+        delivery_id: *place.delivery_id.as_ref(),
+        webhook_id: *place.webhook_id.as_ref(),
+        token,
+        number: u32::try_from(number).unwrap_or(u32::MAX),
+    }
 }
 
 /// Records a test event with a delivery to this webhook alone, leased to the caller from the start.
@@ -257,8 +159,10 @@ pub async fn record_test(
         return Ok(None);
     }
     events::event_row(test).insert(&tx).await?;
-    let row = events::delivery_row(test, webhook_id, delivery_id).insert(&tx).await?;
-    let lease = lease_row(&tx, row, lease, test.created_at).await?;
+    events::delivery_row(test, webhook_id, delivery_id).insert(&tx).await?;
+    let mut place = events::queued_row(test, webhook_id, delivery_id);
+    let lease = hold(&mut place, db, 1, test.created_at.plus(lease));
+    place.insert(&tx).await?;
     tx.commit().await?;
     Ok(Some(lease))
 }
@@ -277,54 +181,130 @@ pub struct Work {
     /// The event's type.
     pub event_type: String,
     /// The exact bytes to sign and send.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
+    /// The trace that the publisher named.
+    pub traceparent: Option<TraceParent>,
     /// Where the delivery stood before the attempt.
     pub status: DeliveryStatus,
+    /// Attempts made before its present schedule began.
+    pub schedule_start: u32,
 }
 
-/// Reads what a leased attempt needs. `None` where the lease is lost or the webhook is gone.
+/// Reads what leased attempts need, by three statements for all of them. Those whose lease is lost or whose webhook is
+/// gone are left out; one that cannot be read does not stop the others.
 ///
-/// Read when the attempt starts, not when it was claimed: a rotated secret or a new URL counts at once.
-pub async fn work(db: &Database, lease: &Lease) -> Result<Option<Work>, StoreError> {
-    let found = delivery::Entity::find_by_id((lease.organization_id, lease.delivery_id))
-        .filter(delivery::Column::LeaseToken.eq(lease.token))
-        .find_also_related(event::Entity)
-        .one(&db.read)
+/// Read when the attempts start, not when they were claimed: a rotated secret or a new URL counts at once.
+pub async fn works(db: &Database, leases: Vec<Lease>) -> Result<Vec<(Lease, Result<Work, StoreError>)>, StoreError> {
+    let held = Query::select()
+        .columns([queued::Column::OrganizationId, queued::Column::DeliveryId])
+        .from(queued::Entity)
+        .and_where(held(&leases))
+        .take();
+    let key = [delivery::Column::OrganizationId, delivery::Column::Id].map(Expr::col);
+    let rows = delivery::Entity::find()
+        .filter(Expr::tuple(key).in_subquery(held))
+        .all(&db.read)
         .await?;
-    let Some((row, Some(event))) = found else {
-        return Ok(None);
-    };
-    let webhook = webhook::Entity::find_by_id((row.organization_id, row.webhook_id))
-        .one(&db.read)
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    // By their keys, not by a join: see `deliveries`.
+    let keys = rows.iter().map(|row| (row.organization_id, row.event_id.clone()));
+    let key = [event::Column::OrganizationId, event::Column::Id];
+    let events = event::Entity::find()
+        .filter(database::among(key, keys))
+        .all(&db.read)
         .await?;
-    let Some(webhook) = webhook else { return Ok(None) };
-    Ok(Some(Work {
+    let keys = rows.iter().map(|row| (row.organization_id, row.webhook_id));
+    let key = [webhook::Column::OrganizationId, webhook::Column::Id];
+    let webhooks = webhook::Entity::find()
+        .filter(database::among(key, keys))
+        .all(&db.read)
+        .await?;
+    let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let events: HashMap<_, _> = events.into_iter().map(Sent::of).collect();
+    let webhooks: HashMap<_, _> = webhooks.into_iter().map(|row| (row.id, row)).collect();
+    let works = leases.into_iter().filter_map(|lease| {
+        let row = rows.remove(&lease.delivery_id)?;
+        let event = events.get(&(row.organization_id, row.event_id.clone()))?;
+        let work = work(db, &row, event, webhooks.get(&row.webhook_id)?);
+        Some((lease, work))
+    });
+    Ok(works.collect())
+}
+
+/// The fence: the leases that nobody else has taken meanwhile.
+pub(super) fn held<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Expr {
+    let key = [
+        queued::Column::OrganizationId,
+        queued::Column::DeliveryId,
+        queued::Column::LeaseToken,
+    ];
+    let leases = leases.into_iter();
+    database::among(
+        key,
+        leases.map(|lease| (lease.organization_id, lease.delivery_id, lease.token)),
+    )
+}
+
+/// An event with its payload, which all its deliveries share.
+struct Sent {
+    row: event::Model,
+    payload: Bytes,
+}
+
+impl Sent {
+    fn of(mut row: event::Model) -> ((Uuid, String), Self) {
+        let payload = std::mem::take(&mut row.payload).into();
+        ((row.organization_id, row.id.clone()), Self { row, payload })
+    }
+}
+
+fn work(db: &Database, delivery: &delivery::Model, event: &Sent, webhook: &webhook::Model) -> Result<Work, StoreError> {
+    let Sent { row: event, payload } = event;
+    Ok(Work {
         url: readable(
             Destination::from_stored(&webhook.url).ok(),
             "webhooks.url",
             &webhook.url,
         )?,
-        secret: open_secret(db, &webhook)?,
+        secret: open_secret(db, webhook)?,
         enabled: webhook.enabled,
         event_id: readable(EventId::parse(&event.id), "events.id", &event.id)?,
-        event_type: event.event_type,
-        payload: event.payload,
-        status: readable(DeliveryStatus::parse(&row.status), "deliveries.status", &row.status)?,
-    }))
+        event_type: event.event_type.clone(),
+        payload: payload.clone(),
+        traceparent: event.traceparent.as_deref().and_then(TraceParent::parse),
+        status: readable(
+            DeliveryStatus::parse(&delivery.status),
+            "deliveries.status",
+            &delivery.status,
+        )?,
+        schedule_start: u32::try_from(delivery.schedule_start).unwrap_or_default(),
+    })
 }
 
-/// Gives back a lease whose attempt was not made: it does not count, and any node may claim the delivery now.
-pub async fn give_back(db: &Database, lease: &Lease, now: Timestamp) -> Result<(), StoreError> {
-    delivery::Entity::update_many()
-        .col_expr(delivery::Column::LeaseToken, Expr::value(None::<Uuid>))
+/// Gives back the leases of automatic attempts that were not made: they do not count, and any node may claim the
+/// deliveries now.
+pub async fn give_back(db: &Database, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {
+    if leases.is_empty() {
+        return Ok(());
+    }
+    freed(now)
         .col_expr(
-            delivery::Column::AttemptCount,
-            Expr::col(delivery::Column::AttemptCount).sub(1),
+            queued::Column::AttemptCount,
+            Expr::col(queued::Column::AttemptCount).sub(1),
         )
-        .col_expr(delivery::Column::DueAt, Expr::value(now.as_millis()))
-        .filter(delivery::Column::OrganizationId.eq(lease.organization_id))
-        .filter(delivery::Column::Id.eq(lease.delivery_id))
-        .filter(delivery::Column::LeaseToken.eq(lease.token))
+        .filter(held(leases))
+        .exec(&db.write)
+        .await?;
+    Ok(())
+}
+
+/// Lets a lease that still holds last until `until`.
+pub async fn renew(db: &Database, lease: &Lease, until: Timestamp) -> Result<(), StoreError> {
+    queued::Entity::update_many()
+        .col_expr(queued::Column::DueAt, Expr::value(until.as_millis()))
+        .filter(held([lease]))
         .exec(&db.write)
         .await?;
     Ok(())
@@ -332,16 +312,36 @@ pub async fn give_back(db: &Database, lease: &Lease, now: Timestamp) -> Result<(
 
 /// Makes everything leased due again: right when the only process that could hold a lease has just started.
 ///
-/// On PostgreSQL other nodes may be alive, so nothing is taken from them: their leases end by themselves.
+/// On PostgreSQL other nodes may be alive: what dead ones held is taken over by [`super::nodes`].
 pub async fn recover(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     if db.engine() == DbBackend::Postgres {
         return Ok(0);
     }
-    let recovered = delivery::Entity::update_many()
-        .col_expr(delivery::Column::LeaseToken, Expr::value(None::<Uuid>))
-        .col_expr(delivery::Column::DueAt, Expr::value(now.as_millis()))
-        .filter(delivery::Column::LeaseToken.is_not_null())
-        .exec(&db.write)
+    release(db, queued::Column::LeaseToken.is_not_null(), now).await
+}
+
+/// Makes due again what is leased by those whom `whose` means, and ends their retries; answers how many leases that were.
+pub(super) async fn release(db: &Database, whose: Expr, now: Timestamp) -> Result<u64, StoreError> {
+    let tx = db.begin().await?;
+    let ended = queued::Entity::delete_many()
+        .filter(whose.clone())
+        .filter(queued::Column::Owed.eq(false))
+        .exec(&tx)
         .await?;
-    Ok(recovered.rows_affected)
+    // Not those of retries that began since: they are nobody's but the retry's.
+    let due = freed(now)
+        .filter(whose)
+        .filter(queued::Column::Owed.eq(true))
+        .exec(&tx)
+        .await?;
+    tx.commit().await?;
+    Ok(ended.rows_affected + due.rows_affected)
+}
+
+/// The end of a lease without an attempt: the delivery is due now.
+fn freed(now: Timestamp) -> UpdateMany<queued::Entity> {
+    queued::Entity::update_many()
+        .col_expr(queued::Column::LeaseToken, Expr::value(None::<Uuid>))
+        .col_expr(queued::Column::LeaseNode, Expr::value(None::<Uuid>))
+        .col_expr(queued::Column::DueAt, Expr::value(now.as_millis()))
 }

@@ -1,7 +1,14 @@
 //! API tokens, known by their digest alone.
 
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, Set, sea_query::Expr,
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, Set,
+    sea_query::{Expr, ExprTrait as _},
 };
 use uuid::Uuid;
 
@@ -23,6 +30,26 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
+    /// When it was last used, up to a minute behind.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// How exactly the last use of a token is known: a use is noted at most this often.
+const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
+
+/// The tokens whose use is being noted just now, so that many requests at once note it once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UsesUnderWay(Arc<Mutex<HashSet<Uuid>>>);
+
+impl UsesUnderWay {
+    /// False where somebody notes the use of this token already.
+    fn begin(&self, id: Uuid) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+    }
+
+    fn end(&self, id: Uuid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
 }
 
 /// Who calls: what a valid token stands for.
@@ -45,6 +72,7 @@ pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Re
         scopes,
         created_at,
         revoked_at,
+        last_used_at,
     } = record;
     let row = token::ActiveModel {
         id: Set(*id),
@@ -54,13 +82,16 @@ pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Re
         scopes: Set(scopes.to_string()),
         created_at: Set(created_at.as_millis()),
         revoked_at: Set(revoked_at.map(Timestamp::as_millis)),
+        last_used_at: Set(last_used_at.map(Timestamp::as_millis)),
     };
     row.insert(&db.write).await?;
     Ok(())
 }
 
-/// Who holds the token of that digest; none where it is unknown or revoked.
-pub async fn find_holder(db: &Database, digest: [u8; 32]) -> Result<Option<TokenHolder>, StoreError> {
+/// Who holds the token of that digest; none where it is unknown or revoked. That it was used is noted beside.
+///
+/// Asked anew for every request, so that a revocation counts at once on every node.
+pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Result<Option<TokenHolder>, StoreError> {
     let row = token::Entity::find()
         .filter(token::Column::Digest.eq(digest.to_vec()))
         .filter(token::Column::RevokedAt.is_null())
@@ -71,8 +102,12 @@ pub async fn find_holder(db: &Database, digest: [u8; 32]) -> Result<Option<Token
             id,
             organization_id,
             scopes,
+            last_used_at,
             ..
         } = record(row)?;
+        if last_used_at.is_none_or(|last| last <= now.minus(USE_NOTED_EVERY)) {
+            note_use(db, id, now);
+        }
         Ok(TokenHolder {
             token_id: id,
             organization_id,
@@ -80,6 +115,30 @@ pub async fn find_holder(db: &Database, digest: [u8; 32]) -> Result<Option<Token
         })
     })
     .transpose()
+}
+
+/// Notes a use off the request's path: nobody waits for it, and nothing is refused for its sake.
+fn note_use(db: &Database, id: Uuid, now: Timestamp) {
+    if !db.token_uses.begin(id) {
+        return;
+    }
+    let db = db.clone();
+    tokio::spawn(async move {
+        // Another node may have noted one meanwhile.
+        let stale = token::Column::LastUsedAt
+            .is_null()
+            .or(token::Column::LastUsedAt.lte(now.minus(USE_NOTED_EVERY).as_millis()));
+        let noted = token::Entity::update_many()
+            .col_expr(token::Column::LastUsedAt, Expr::value(now.as_millis()))
+            .filter(token::Column::Id.eq(id))
+            .filter(stale)
+            .exec(&db.write)
+            .await;
+        if let Err(cause) = noted {
+            tracing::debug!(%cause, token_id = %id, "the use of a token was not noted");
+        }
+        db.token_uses.end(id);
+    });
 }
 
 /// Every token, oldest first.
@@ -111,6 +170,7 @@ fn record(row: token::Model) -> Result<TokenRecord, StoreError> {
         scopes,
         created_at,
         revoked_at,
+        last_used_at,
     } = row;
     Ok(TokenRecord {
         id,
@@ -119,5 +179,6 @@ fn record(row: token::Model) -> Result<TokenRecord, StoreError> {
         scopes: readable(scopes.parse().ok(), "tokens.scopes", &scopes)?,
         created_at: Timestamp::from_millis(created_at),
         revoked_at: revoked_at.map(Timestamp::from_millis),
+        last_used_at: last_used_at.map(Timestamp::from_millis),
     })
 }

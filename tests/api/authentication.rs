@@ -1,16 +1,20 @@
 //! Who may do what: tried on every `/v1` operation of the document.
 
+use std::time::Duration;
+
 use kallima_webhooks::{contract::Contract, domain::token::Scope, store::tokens};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::App;
+use crate::support::{App, app::eventually};
 
 /// An operation of the document.
 struct Operation {
     verb: String,
     path: String,
     scope: String,
+    /// A body that it takes, where it needs one.
+    body: Option<Value>,
 }
 
 /// Every `/v1` operation, its parameters filled with ids that nobody has.
@@ -41,10 +45,14 @@ fn operations() -> Vec<Operation> {
                 verb: verb.to_uppercase(),
                 path,
                 scope,
+                body: operation
+                    .pointer("/requestBody/content/application~1json/examples")
+                    .and_then(|examples| examples.as_object()?.values().next())
+                    .map(|example| example["value"].clone()),
             });
         }
     }
-    assert_eq!(found.len(), 14, "the operations of the document");
+    assert!(found.len() >= 15, "the operations of the document: {}", found.len());
     found
 }
 
@@ -83,7 +91,7 @@ async fn without_a_valid_token_nothing_is_told() {
 #[tokio::test]
 async fn a_token_without_the_scope_is_forbidden_to() {
     let app = App::dev().await;
-    for Operation { verb, path, scope } in operations() {
+    for Operation { verb, path, scope, .. } in operations() {
         let others: Vec<Scope> = Scope::ALL.into_iter().filter(|other| other.as_str() != scope).collect();
         let (token, _) = app.new_token(Some(app.organization), &others).await;
         let problem = app
@@ -144,7 +152,7 @@ async fn what_is_somebody_elses_is_as_if_it_were_not_there() {
     let delivery = app.delivery_of(&event).await["id"].as_str().unwrap().to_owned();
     let (_, stranger) = app.new_organization().await;
     let nobody = Uuid::now_v7().to_string();
-    for Operation { verb, path, .. } in operations() {
+    for Operation { verb, path, body, .. } in operations() {
         let real = path
             .replace(
                 "webhooks/0190a000-0000-7000-8000-000000000000",
@@ -158,19 +166,16 @@ async fn what_is_somebody_elses_is_as_if_it_were_not_there() {
         if real == path {
             continue;
         }
-        let theirs = app
-            .ask(&verb, &real)
-            .token(&stranger)
-            .send()
-            .await
-            .expect_problem(404, "not_found");
+        let ask = |path: &str| {
+            let ask = app.ask(&verb, path).token(&stranger);
+            match &body {
+                Some(body) => ask.json(body),
+                None => ask,
+            }
+        };
+        let theirs = ask(&real).send().await.expect_problem(404, "not_found");
         let none = path.replace("0190a000-0000-7000-8000-000000000000", &nobody);
-        let missing = app
-            .ask(&verb, &none)
-            .token(&stranger)
-            .send()
-            .await
-            .expect_problem(404, "not_found");
+        let missing = ask(&none).send().await.expect_problem(404, "not_found");
         assert_eq!(comparable(theirs), comparable(missing), "{verb} {path}");
     }
     for list in ["/v1/webhooks", "/v1/events", "/v1/webhook_deliveries"] {
@@ -213,4 +218,32 @@ async fn a_platform_token_names_whom_the_event_happened_to_and_may_do_nothing_el
     app.post("/v1/events", &event(app.organization.to_string().into()))
         .await
         .expect(202);
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_token_is_noted_once_a_minute() {
+    let app = App::builder().manual_clock().start().await;
+    let (token, id) = app.new_token(Some(app.organization), &Scope::ALL).await;
+    let last_used_at = async || {
+        let all = tokens::list(&app.db).await.unwrap();
+        all.into_iter().find(|record| record.id == id).unwrap().last_used_at
+    };
+    let use_it = async || app.ask("GET", "/v1/webhooks").token(&token).send().await.expect(200);
+    assert_eq!(last_used_at().await, None);
+    let first = app.clock.now();
+    // Many at once are one use.
+    tokio::join!(use_it(), use_it(), use_it(), use_it());
+    eventually(|| async { (last_used_at().await == Some(first)).then_some(()) }).await;
+    app.clock.advance(Duration::from_secs(59));
+    use_it().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(
+        last_used_at().await,
+        Some(first),
+        "less than a minute later it is not noted"
+    );
+    app.clock.advance(Duration::from_secs(1));
+    use_it().await;
+    let second = app.clock.now();
+    eventually(|| async { (last_used_at().await == Some(second)).then_some(()) }).await;
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::list_webhooks::next;
-use crate::support::{App, Receiver, Reply};
+use crate::support::{App, Gate, Receiver, Reply};
 
 #[tokio::test]
 async fn every_filter_narrows_the_list() {
@@ -75,4 +75,38 @@ async fn every_filter_narrows_the_list() {
             .await
             .expect_problem(400, "bad_request");
     }
+}
+
+#[tokio::test]
+async fn what_waits_is_listed_page_by_page_however_much_it_is() {
+    const EACH: u64 = 250;
+    let app = App::builder().arguments(&["--dev"]).patient().start().await;
+    let gate = Gate::new();
+    let receiver = Receiver::start((0..40).map(|_| Reply::status(200).held_by(&gate))).await;
+    let webhook = app.webhook(&receiver.url).await["id"].as_str().unwrap().to_owned();
+    app.webhook(&receiver.url).await;
+    for event_type in ["job.completed", "job.failed"] {
+        app.publish_at_once(EACH, event_type).await;
+    }
+    for (query, expected) in [
+        ("status=pending&limit=200".to_owned(), 4 * EACH),
+        (format!("status=pending&limit=200&webhook_id={webhook}"), 2 * EACH),
+        ("status=pending&limit=150&event_type=job.completed".to_owned(), 2 * EACH),
+        ("status=pending&event_type=job.canceled".to_owned(), 0),
+    ] {
+        let (mut page, mut seen) = (Some(format!("/v1/webhook_deliveries?{query}")), Vec::new());
+        while let Some(path) = page {
+            let answer = app.get(&path).await;
+            page = next(answer.header("link"));
+            let list = answer.expect(200);
+            let ids = list.as_array().unwrap().iter();
+            seen.extend(ids.map(|delivery| delivery["id"].as_str().unwrap().to_owned()));
+        }
+        assert_eq!(seen.len() as u64, expected, "{query}");
+        assert!(
+            seen.is_sorted_by(|newer, older| newer > older),
+            "newest first, each once"
+        );
+    }
+    gate.open();
 }

@@ -3,6 +3,7 @@
 use kallima_webhooks::{
     api::{self, problem::ProblemCode},
     contract::{Contract, OPENAPI_YAML, resolve},
+    domain::operational::OPERATIONAL_TYPES,
 };
 use serde_json::{Value, json};
 use utoipa::PartialSchema as _;
@@ -57,8 +58,17 @@ fn every_operation_has_an_id_a_tag_and_its_errors() {
                 tags.contains(&&operation["tags"][0]),
                 "{what}: a tag that is not described"
             );
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let takes_key = parameters
+                .into_iter()
+                .any(|parameter| parameter["$ref"] == "#/components/parameters/Idempotency-Key");
+            assert_eq!(
+                takes_key,
+                ["post", "patch"].contains(&verb.as_str()),
+                "{what}: every POST and PATCH takes an Idempotency-Key"
+            );
             if path.starts_with("/v1") {
-                for status in ["401", "403", "500", "503"] {
+                for status in ["401", "403", "429", "500", "503"] {
                     assert!(operation["responses"][status].is_object(), "{what} lists no {status}");
                 }
             }
@@ -82,7 +92,7 @@ fn a_page_is_as_long_as_its_limit_may_be() {
             pages += 1;
         }
     }
-    assert_eq!(pages, 4);
+    assert_eq!(pages, 5);
 }
 
 /// Every `example` and every entry of `examples` in the document, with the schema it stands beside.
@@ -136,7 +146,13 @@ fn every_example_is_valid_by_its_schema() {
 #[test]
 fn the_catalog_has_every_event_type_with_a_valid_example() {
     let contract = Contract::load().unwrap();
-    assert_eq!(contract.event_types().len(), 15);
+    assert!(contract.event_types().len() >= 15, "the event types of the contract");
+    for made_by_the_service in OPERATIONAL_TYPES {
+        assert!(
+            contract.event_type(made_by_the_service).is_some(),
+            "{made_by_the_service}"
+        );
+    }
     for event_type in contract.event_types() {
         assert_eq!(event_type.example["type"], json!(event_type.name));
         assert_eq!(contract.data_faults(&event_type.name, &event_type.example["data"]), []);

@@ -34,7 +34,7 @@ fn column(entity: &str, name: &str) -> Column {
 }
 
 /// The schemas that show a table's rows, with the columns that both have by one name.
-const SHOWN: [(&str, &str, &str); 3] = [
+const SHOWN: [(&str, &str, &str); 4] = [
     (
         "Webhook",
         "webhook",
@@ -49,6 +49,11 @@ const SHOWN: [(&str, &str, &str); 3] = [
         "Attempt",
         "attempt",
         "number trigger started_at duration_ms response_status response_body error",
+    ),
+    (
+        "AuditEntry",
+        "audit_entry",
+        "id webhook_id action actor token_id address request_id secret_rotated changes created_at",
     ),
 ];
 

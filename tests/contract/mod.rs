@@ -5,5 +5,6 @@ mod coverage;
 mod diff;
 mod document;
 mod entities;
+mod headers;
 mod normalize;
 mod obligations;

@@ -114,6 +114,8 @@ pub(super) fn probes(schema: &Value, at: &str, place: &str) -> Vec<Probe> {
             "minLength" => (Some(json!("")), None),
             "maxItems" => (Some(many(schema, size + 1)), Some(many(schema, size))),
             "pattern" if limit == "^[^\\x00]*$" => (Some(json!("\u{0}")), Some(json!("any\u{1}text"))),
+            // Of an idempotency key; a header can hold hardly anything else that is not printable.
+            "pattern" if limit == "^[!-~]([ -~]*[!-~])?$" => (Some(json!("a\tb")), Some(json!("a ~"))),
             "pattern" => (Some(json!("!")), None),
             "format" if schema["type"] == "integer" => (Some(json!("1.5")), None),
             "format" => (Some(json!("not of this format")), None),
@@ -227,7 +229,7 @@ pub(super) fn obligations() -> BTreeSet<String> {
             all.insert(format!("{pointer}/security: refused without a token"));
             all.insert(format!("{pointer}/security: refused without the scope"));
         }
-        for place in ["query", "path"] {
+        for place in ["query", "path", "header"] {
             for parameter in operation.parameters(place) {
                 let at = format!("parameters/{place} {}", parameter["name"].as_str().unwrap());
                 all.insert(format!("{pointer}/{at}"));
@@ -256,7 +258,7 @@ pub(super) fn obligations() -> BTreeSet<String> {
     all
 }
 
-/// The probes of a parameter. Whatever stands in a query or a path is text, so a wrong type is one only where text is
+/// The probes of a parameter. Whatever stands in a query, a path or a header is text, so a wrong type is one only where text is
 /// not what is asked for.
 pub(super) fn parameter_probes(parameter: &Value, place: &str) -> Vec<Probe> {
     let name = parameter["name"].as_str().unwrap();

@@ -1,8 +1,11 @@
 //! No packet goes to an address that is refused, whichever way it was named.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use serde_json::json;
@@ -27,7 +30,8 @@ async fn counting() -> (u16, Arc<AtomicUsize>) {
 async fn names_that_resolve_to_refused_addresses_get_no_connection() {
     let (port, connections) = counting().await;
     let app = App::builder()
-        .arguments(&["--allow-http", "--attempt-timeout-ms", "500"])
+        .arguments(&["--allow-http"])
+        // Where an alias (CNAME) leads, too: a resolver hands over the addresses at its end.
         .name("loopback.test", &["127.0.0.1"])
         .name("several.test", &["10.0.0.1", "127.0.0.1", "::1", "169.254.169.254"])
         .name("mapped.test", &["::ffff:127.0.0.1"])
@@ -67,13 +71,7 @@ async fn names_that_resolve_to_refused_addresses_get_no_connection() {
 async fn of_several_addresses_only_allowed_ones_are_tried() {
     let (port, connections) = counting().await;
     let app = App::builder()
-        .arguments(&[
-            "--allow-http",
-            "--attempt-timeout-ms",
-            "300",
-            "--allow-network",
-            "127.0.0.2/32",
-        ])
+        .arguments(&["--allow-http", "--allow-network", "127.0.0.2/32"])
         .name("mixed.test", &["127.0.0.1", "127.0.0.2"])
         .start()
         .await;
@@ -85,6 +83,36 @@ async fn of_several_addresses_only_allowed_ones_are_tried() {
         "connection_refused"
     );
     assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_changes_is_judged_anew_for_each_connection_and_looked_up_once_for_it() {
+    // One port, on an address that is allowed and on one that is not.
+    let allowed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = allowed.local_addr().unwrap().port();
+    let refused = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let app = App::builder()
+        .arguments(&["--allow-http", "--allow-network", "127.0.0.1/32"])
+        .name("rebinding.test", &["127.0.0.1"])
+        .name("rebinding.test", &["127.0.0.2"])
+        .name("rebinding.test", &["127.0.0.2", "127.0.0.1"])
+        .start()
+        .await;
+    let receiver = axum::Router::new().fallback(|| async { [("connection", "close")] });
+    tokio::spawn(async move { axum::serve(allowed, receiver).await.unwrap() });
+    let webhook = app.webhook(&format!("http://rebinding.test:{port}/")).await;
+    let test = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
+    // A second look-up between check and connection would answer with the other address.
+    let first = app.ask("POST", &test).send().await.expect(200);
+    assert_eq!(first["status"], "delivered", "{first}");
+    let retry = format!("/v1/webhook_deliveries/{}/retry", first["id"].as_str().unwrap());
+    let second = app.ask("POST", &retry).send().await.expect(200);
+    assert_eq!(second["error"], "address_blocked", "{second}");
+    // Of several answers the allowed one is taken, wherever it stands.
+    let third = app.ask("POST", &test).send().await.expect(200);
+    assert_eq!(third["status"], "delivered", "{third}");
+    let nobody = tokio::time::timeout(Duration::from_millis(100), refused.accept()).await;
+    assert!(nobody.is_err(), "no packet went to the address that is refused");
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
 //! What the delivery engine promises.
 
+mod breaker;
+mod changes;
 mod fairness;
 mod guard;
 mod hold;
+mod lost_lease;
+mod operational;
+mod rate;
 mod restart;
 mod retry;

@@ -1,10 +1,17 @@
-//! Secrets and tokens are nowhere in the database as they are.
+//! Secrets and tokens are nowhere in the database as they are, nor in the logs, nor in any answer but the one that
+//! issues them.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, process::Stdio};
 
 use sea_orm::{ConnectionTrait as _, Statement};
+use serde_json::{Value, json};
 
-use crate::support::{App, Receiver, database::TestDatabase};
+use super::{Process, command, finish};
+use crate::support::{
+    Receiver,
+    client::{Answer, Ask},
+    database::TestDatabase,
+};
 
 /// All that the database holds, as bytes: SQLite's files, or PostgreSQL's rows as text.
 async fn contents(database: &TestDatabase) -> Vec<u8> {
@@ -19,68 +26,156 @@ async fn contents(database: &TestDatabase) -> Vec<u8> {
         return bytes;
     }
     let connection = database.connect().await;
-    for table in [
-        "organizations",
-        "tokens",
-        "webhooks",
-        "events",
-        "deliveries",
-        "attempts",
-    ] {
-        // Bytes are shown as they are where they can be, so that a secret would be seen.
-        let sql = format!("SELECT encode(convert_to(string_agg(t::text, ''), 'UTF8'), 'escape') FROM {table} t");
-        let row = connection
-            .query_one_raw(Statement::from_string(connection.get_database_backend(), sql))
-            .await
-            .unwrap();
-        bytes.extend(
-            row.unwrap()
-                .try_get_by_index::<Option<String>>(0)
-                .unwrap()
-                .unwrap_or_default()
-                .into_bytes(),
-        );
-    }
-    let sealed = "SELECT encode(secret, 'escape') FROM webhooks";
-    for row in connection
-        .query_all_raw(Statement::from_string(connection.get_database_backend(), sealed))
+    let engine = connection.get_database_backend();
+    let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
+    for table in connection
+        .query_all_raw(Statement::from_string(engine, tables))
         .await
         .unwrap()
     {
-        bytes.extend(row.try_get_by_index::<String>(0).unwrap().into_bytes());
+        let table: String = table.try_get_by_index(0).unwrap();
+        let rows = format!("SELECT coalesce(string_agg(t::text, ''), '') FROM {table} t");
+        let rows = connection
+            .query_one_raw(Statement::from_string(engine, rows))
+            .await
+            .unwrap();
+        bytes.extend(rows.unwrap().try_get_by_index::<String>(0).unwrap().into_bytes());
     }
     bytes
 }
 
 fn holds(contents: &[u8], text: &str) -> bool {
-    contents.windows(text.len()).any(|window| window == text.as_bytes())
+    // PostgreSQL shows a column of bytes in hexadecimal.
+    let mut hex = String::new();
+    for byte in text.bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    [text, &hex]
+        .iter()
+        .any(|text| contents.windows(text.len()).any(|window| window == text.as_bytes()))
+}
+
+/// A client that keeps every answer that is not there to issue a secret.
+struct Client {
+    base: String,
+    token: String,
+    answers: Vec<u8>,
+}
+
+impl Client {
+    async fn send(&mut self, method: &str, path: &str, body: &Value, key: &str) -> Answer {
+        let ask = Ask::new(method, &self.base, path).token(&self.token);
+        let ask = if body.is_null() { ask } else { ask.json(body) };
+        ask.header("idempotency-key", key).send().await
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, body: &Value) -> Answer {
+        let key = uuid::Uuid::new_v4().to_string();
+        let answer = self.send(method, path, body, &key).await;
+        self.answers.extend(format!("{:?}", answer.headers).bytes());
+        self.answers.extend(&answer.body);
+        answer
+    }
+}
+
+/// Makes, rotates, reads, deletes, and asks what is refused. Returns the secrets that were issued.
+async fn tour(client: &mut Client, url: &str) -> Vec<String> {
+    let nothing = Value::Null;
+    let body = json!({ "url": url });
+    // Each once more under the same key: whoever keeps an answer to give it again must not keep the secret in clear.
+    let created = client.send("POST", "/v1/webhooks", &body, "first").await.expect(201);
+    let again = client.send("POST", "/v1/webhooks", &body, "first").await.expect(201);
+    let webhook = format!("/v1/webhooks/{}", created["id"].as_str().unwrap());
+    let rotate = format!("{webhook}?rotate_secret=true");
+    let rotated = client.send("PATCH", &rotate, &json!({}), "second").await.expect(200);
+    for (method, path, body) in [
+        ("GET", "/v1/webhooks".to_owned(), &nothing),
+        ("GET", webhook.clone(), &nothing),
+        ("PATCH", webhook.clone(), &json!({ "description": "Lab" })),
+        ("POST", format!("{webhook}/test"), &nothing),
+        ("GET", "/v1/webhook_deliveries".to_owned(), &nothing),
+        ("GET", format!("{webhook}/audit"), &nothing),
+        (
+            "POST",
+            "/v1/events".to_owned(),
+            &json!({ "type": "webhook.test", "data": {} }),
+        ),
+        ("PUT", webhook.clone(), &nothing),
+        ("GET", format!("{webhook}/audit?limit=0"), &nothing),
+        ("DELETE", webhook.clone(), &nothing),
+        ("GET", format!("{webhook}/audit"), &nothing),
+    ] {
+        client.ask(method, &path, body).await;
+    }
+    let secret = rotated["secret"].as_str().unwrap();
+    let strange = format!("Bearer {} and {secret}", client.token);
+    let ask = Ask::new("GET", &client.base, "/v1/webhooks").header("authorization", &strange);
+    let refused = ask.send().await.expect_problem(401, "unauthorized");
+    client.answers.extend(refused.to_string().bytes());
+    assert!(holds(&client.answers, created["id"].as_str().unwrap()));
+    let kept = client.send("POST", "/v1/webhooks", &body, "third").await.expect(201);
+    [created, again, rotated, kept]
+        .iter()
+        .map(|webhook| webhook["secret"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
-async fn secrets_and_tokens_are_not_in_the_database_as_they_are() {
+async fn secrets_and_tokens_are_nowhere_as_they_are() {
     let receiver = Receiver::start([]).await;
-    let app = App::dev().await;
-    let webhook = app.webhook(&receiver.url).await;
-    let rotate = format!("/v1/webhooks/{}?rotate_secret=true", webhook["id"].as_str().unwrap());
-    let rotated = app.ask("PATCH", &rotate).send().await.expect(200);
-    app.publish().await;
-    let arrivals = receiver.wait_for(1).await;
-    let secrets = [&webhook["secret"], &rotated["secret"]].map(|secret| secret.as_str().unwrap().to_owned());
-    assert!(arrivals[0].is_signed_with(&secrets[1]), "what is sealed opens again");
-    let token = app.token.clone();
-    let database = app.stop().await;
+    let database = TestDatabase::create().await;
+    let logs = tempfile::tempdir().unwrap();
+    let log = logs.path().join("log");
+    let tell = || {
+        let mut command = command(&database.options.url, logs.path());
+        command.env("KALLIMA_LOG", "debug");
+        if database.sqlite_folder().is_some() {
+            command.env_remove("KALLIMA_MASTER_KEY");
+        }
+        command
+    };
+    let mut serve = tell();
+    serve.stderr(Stdio::from(fs::File::create(&log).unwrap()));
+    let mut server = Process::launch(serve, &[]).await;
+    let token = server.printed_token().await;
+    let mut client = Client {
+        base: server.base.clone(),
+        token: token.clone(),
+        answers: Vec::new(),
+    };
+    let mut hidden = tour(&mut client, &receiver.url).await;
+    hidden.push(token);
+    let mut said = String::new();
+    let commands: [&[&str]; 4] = [
+        &["token", "list"],
+        &["keys", "add"],
+        &["keys", "rotate"],
+        &["keys", "list"],
+    ];
+    for arguments in commands {
+        let (_, output, complaint) = finish(tell(), arguments).await;
+        said += &output;
+        said += &complaint;
+    }
+    // As a power cut would leave it: what is in SQLite's log stays there.
+    server.kill().await;
 
-    let contents = contents(&database).await;
+    let (contents, log) = (contents(&database).await, fs::read(&log).unwrap());
     assert!(
         holds(&contents, &receiver.url),
         "the search sees what is there in clear"
     );
-    for hidden in secrets.iter().chain([&token]) {
+    assert!(holds(&log, "request_id"), "the log says something");
+    for hidden in hidden {
         let (_, random) = hidden.split_once('_').unwrap();
-        assert!(
-            !holds(&contents, random),
-            "a secret or a token is in the database as it is"
-        );
+        for (place, bytes) in [
+            ("the database", contents.as_slice()),
+            ("the log", log.as_slice()),
+            ("an answer", client.answers.as_slice()),
+            ("what a command says", said.as_bytes()),
+        ] {
+            assert!(!holds(bytes, random), "a secret or a token is in {place} as it is");
+        }
     }
     if let Some(folder) = database.sqlite_folder() {
         let key = fs::metadata(folder.join("test.db.key")).expect("the key file was made");

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Process, run};
-use crate::support::{client::Ask, database::TestDatabase};
+use crate::support::{app::eventually, client::Ask, database::TestDatabase};
 
 async fn list_webhooks(base: &str, token: &str) -> u16 {
     Ask::new("GET", base, "/v1/webhooks")
@@ -29,16 +29,14 @@ async fn a_new_database_gets_a_token_that_works_and_is_printed_once() {
     assert!(server.terminate().await.success(), "SIGTERM ends it well");
     let mut server = Process::start(&database.options.url, &[]).await;
     assert_eq!(list_webhooks(&server.base, &token).await, 200);
-    server
-        .output
-        .next_line()
-        .await
-        .unwrap()
-        .expect("the address of the docs");
-    let silence = tokio::time::timeout(std::time::Duration::from_millis(200), server.output.next_line()).await;
+    server.signal("TERM").await;
+    let mut said = Vec::new();
+    while let Some(line) = server.output.next_line().await.unwrap() {
+        said.push(line);
+    }
     assert!(
-        silence.is_err(),
-        "a database that has tokens gets no other: {silence:?}"
+        said.len() == 1 && said[0].contains("/docs"),
+        "a database that has tokens gets no other: {said:?}"
     );
 }
 
@@ -73,12 +71,73 @@ async fn tokens_are_made_listed_and_revoked_while_the_server_runs() {
         line.contains("[webhooks:read]") && line.contains(organization),
         "{line}"
     );
+    eventually(|| async {
+        let (_, listed, _) = run(&database, &["token", "list"]).await;
+        let line = listed.lines().find(|line| line.contains("reader")).unwrap();
+        line.contains("last used 2").then_some(())
+    })
+    .await;
     let id = line.split_whitespace().next().unwrap();
     assert!(run(&database, &["token", "revoke", id]).await.0);
     assert_eq!(list_webhooks(&server.base, token).await, 401);
     let (done, _, complaint) = run(&database, &["token", "revoke", id]).await;
     assert!(!done && complaint.contains("no valid token"), "{complaint}");
     assert!(run(&database, &["organization", "list"]).await.1.contains("Lab"));
+}
+
+#[tokio::test]
+async fn limits_of_an_organization_are_set_shown_and_changed() {
+    let database = TestDatabase::create().await;
+    let (done, id, _) = run(
+        &database,
+        &["organization", "create", "--name", "Lab", "--plan", "team"],
+    )
+    .await;
+    assert!(done);
+    let id = id.trim();
+    let listed = || async { run(&database, &["organization", "list"]).await.1 };
+    let line = listed().await;
+    assert!(
+        line.contains("[requests/minute: 60, writes/month: 25000]  Lab"),
+        "{line}"
+    );
+    let change = |arguments: &[&str]| {
+        let arguments: Vec<String> = ["organization", "limits", id]
+            .iter()
+            .chain(arguments)
+            .map(ToString::to_string)
+            .collect();
+        let database = &database;
+        async move { run(database, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+    let (done, shown, _) = change(&["--requests-per-minute", "none"]).await;
+    assert!(
+        done && shown.contains("[requests/minute: unlimited, writes/month: 25000]"),
+        "{shown}"
+    );
+    let (done, shown, _) = change(&["--requests-per-minute", "90", "--writes-per-month", "none"]).await;
+    assert!(
+        done && shown.contains("[requests/minute: 90, writes/month: unlimited]"),
+        "{shown}"
+    );
+    assert!(
+        listed()
+            .await
+            .contains("[requests/minute: 90, writes/month: unlimited]  Lab")
+    );
+    for wrong in ["0", "-1", "1000000001", "many"] {
+        let (done, _, complaint) = change(&[&format!("--writes-per-month={wrong}")]).await;
+        assert!(
+            !done && complaint.contains("from 1 to 1000000000, or none"),
+            "{wrong}: {complaint}"
+        );
+    }
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    let (done, _, complaint) = run(&database, &["organization", "limits", nobody]).await;
+    assert!(
+        !done && complaint.starts_with("error: there is no organization"),
+        "{complaint}"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,13 @@
 
 mod at_rest;
 mod command_line;
-mod kill;
+mod configuration;
+mod doctor;
+mod keys;
+mod memory;
+mod migrate_data;
+mod stop;
+mod upgrade;
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -16,12 +22,12 @@ use crate::support::database::{MASTER_KEY, TestDatabase};
 /// A server that runs as a process of its own. It is killed when this is dropped.
 pub(crate) struct Process {
     pub(crate) base: String,
-    child: Child,
+    pub(crate) child: Child,
     output: Lines<BufReader<ChildStdout>>,
 }
 
 /// A command of the binary, on that database.
-fn command(database_url: &str, folder: &Path) -> Command {
+pub(crate) fn command(database_url: &str, folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kallima-webhooks"));
     command
         .current_dir(folder)
@@ -35,12 +41,22 @@ fn command(database_url: &str, folder: &Path) -> Command {
 impl Process {
     /// Starts the server in `--dev` on a free port and waits until it says that it listens.
     pub(crate) async fn start(database_url: &str, arguments: &[&str]) -> Self {
-        let mut command = command(database_url, &std::env::temp_dir());
+        Self::launch(command(database_url, &std::env::temp_dir()), arguments).await
+    }
+
+    /// The same, by a command that has been told more.
+    async fn launch(mut command: Command, arguments: &[&str]) -> Self {
         command
             .args(["--dev", "--listen", "127.0.0.1:0"])
             .args(arguments)
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+            // An option given twice is refused, so a test that wants metrics says so itself.
+            .env("KALLIMA_METRICS_LISTEN", "off");
+        Self::spawn(command).await
+    }
+
+    /// Starts a server and waits until it says that it listens.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = output
             .next_line()
@@ -70,18 +86,28 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
+    /// Its process id.
+    fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Sends it a signal.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.await.unwrap().success());
+    }
+
     /// Asks it to stop, and waits until it has.
-    pub(crate) async fn terminate(mut self) -> std::process::ExitStatus {
-        let id = self.child.id().unwrap().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &id])
-                .status()
-                .await
-                .unwrap()
-                .success()
-        );
-        tokio::time::timeout(Duration::from_secs(20), self.child.wait())
+    pub(crate) async fn terminate(self) -> std::process::ExitStatus {
+        self.signal("TERM").await;
+        self.ended().await
+    }
+
+    /// Waits until it has stopped.
+    pub(crate) async fn ended(mut self) -> std::process::ExitStatus {
+        // Requests under way may take 20 seconds; how soon a server stops otherwise is for other tests to say.
+        tokio::time::timeout(Duration::from_mins(1), self.child.wait())
             .await
             .expect("it stops in time")
             .unwrap()
@@ -89,12 +115,13 @@ impl Process {
 }
 
 /// Runs a command to its end: its exit code, its output and its complaints.
-async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, String, String) {
-    let output = command(&database.options.url, &std::env::temp_dir())
-        .args(arguments)
-        .output()
-        .await
-        .unwrap();
+pub(crate) async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, String, String) {
+    finish(command(&database.options.url, &std::env::temp_dir()), arguments).await
+}
+
+/// The same, by a command that has been told more.
+async fn finish(mut command: Command, arguments: &[&str]) -> (bool, String, String) {
+    let output = command.args(arguments).output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.success(), text(output.stdout), text(output.stderr))
 }

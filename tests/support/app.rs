@@ -1,6 +1,12 @@
 //! The server in this process, with an organization and its token, on a database of its own.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    panic::Location,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use kallima_webhooks::{
@@ -8,21 +14,25 @@ use kallima_webhooks::{
     config::ServeOptions,
     delivery::connector::Resolver,
     domain::{
+        limits::Limits,
         timestamp::Timestamp,
         token::{Scope, Scopes, Token},
     },
     server::{self, Server},
     store::{
         Database,
+        events::{self, Publication},
         organizations::{self, Organization},
         tokens::{self, TokenRecord},
     },
 };
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{
+    Receiver,
     client::{Answer, Ask},
     database::TestDatabase,
 };
@@ -30,6 +40,8 @@ use super::{
 /// A running server and what a test needs to use it.
 pub(crate) struct App {
     pub(crate) base: String,
+    /// Where `/metrics` is; nowhere unless the test asks for it.
+    pub(crate) metrics: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
     pub(crate) organization: Uuid,
@@ -43,7 +55,7 @@ pub(crate) struct App {
 pub(crate) struct Builder {
     arguments: Vec<String>,
     clock: Clock,
-    names: HashMap<String, Vec<IpAddr>>,
+    names: HashMap<String, VecDeque<Vec<IpAddr>>>,
 }
 
 #[derive(Parser)]
@@ -59,16 +71,27 @@ impl Builder {
         self
     }
 
+    /// Attempts that a test may hold for as long as [`eventually`] waits, and longer.
+    pub(crate) fn patient(self) -> Self {
+        self.arguments(&["--attempt-timeout-ms", "120000"])
+    }
+
     /// A clock that stands still until the test advances it.
-    pub(crate) fn manual_clock(mut self) -> Self {
-        self.clock = Clock::manual(Timestamp::from_millis(1_776_938_400_000));
+    pub(crate) fn manual_clock(self) -> Self {
+        self.clock(Clock::manual(Timestamp::from_millis(1_776_938_400_000)))
+    }
+
+    /// A clock of the test's own.
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 
-    /// A host name and its addresses; no other name resolves.
+    /// A host name and its addresses; no other name resolves. Said again, it is what the next look-up answers, and the
+    /// last one is what all later ones do.
     pub(crate) fn name(mut self, name: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        self.names.insert(name.to_owned(), addresses);
+        self.names.entry(name.to_owned()).or_default().push_back(addresses);
         self
     }
 
@@ -85,19 +108,25 @@ impl Builder {
             clock,
             names,
         } = self;
+        let metrics_wanted = arguments.iter().any(|argument| argument == "--metrics-listen");
         let arguments = ["test", "--listen", "127.0.0.1:0", "--poll-interval-ms", "50"]
             .map(str::to_owned)
             .into_iter()
             .chain(arguments);
+        let off = ["--metrics-listen", "off"].map(str::to_owned);
+        let off = (!metrics_wanted).then_some(off).into_iter().flatten();
+        let arguments = arguments.chain(off);
         let Arguments { serve } = Arguments::parse_from(arguments);
         let db = Database::open(&database.options, &clock).await.unwrap();
-        let names = Arc::new(names);
+        let names = Mutex::new(names);
         let resolver = Resolver::from_fn(move |name| {
-            let found = names
-                .get(&name)
-                .cloned()
-                .ok_or_else(|| std::io::Error::other("no such name"));
-            async move { found }
+            let mut names = names.lock().unwrap();
+            let answers = names.get_mut(&name);
+            let found = answers.and_then(|answers| match answers.len() {
+                1 => answers.front().cloned(),
+                _ => answers.pop_front(),
+            });
+            async move { found.ok_or_else(|| std::io::Error::other("no such name")) }
         });
         let server = server::start(&serve, db.clone(), clock.clone(), resolver)
             .await
@@ -105,6 +134,7 @@ impl Builder {
         let base = format!("http://{}", server.address);
         let mut app = App {
             base,
+            metrics: server.metrics_address.map(|address| format!("http://{address}")),
             clock,
             db,
             organization: Uuid::nil(),
@@ -134,10 +164,16 @@ impl App {
 
     /// Another organization and a token of its own with every scope.
     pub(crate) async fn new_organization(&self) -> (Uuid, String) {
+        self.new_limited_organization(Limits::default()).await
+    }
+
+    /// Another organization, with limits.
+    pub(crate) async fn new_limited_organization(&self, limits: Limits) -> (Uuid, String) {
         let organization = Organization {
             id: self.clock.new_uuid(),
             name: "test".to_owned(),
             created_at: self.clock.now(),
+            limits,
         };
         organizations::create(&self.db, &organization).await.unwrap();
         (
@@ -156,6 +192,7 @@ impl App {
             scopes: scopes.iter().copied().collect::<Scopes>(),
             created_at: self.clock.now(),
             revoked_at: None,
+            last_used_at: None,
         };
         tokens::create(&self.db, &record, token.digest()).await.unwrap();
         (token.expose().to_owned(), record.id)
@@ -194,6 +231,29 @@ impl App {
         event["id"].as_str().unwrap().to_owned()
     }
 
+    /// Publishes so many events of a type whose data is a job's id; not by requests, of which so many would take long.
+    pub(crate) async fn publish_at_once(&self, count: u64, event_type: &str) {
+        let mut publishing = JoinSet::new();
+        for _ in 0..count {
+            let (event_id, created_at) = (self.clock.new_event_id(), self.clock.now());
+            let payload = json!({
+                "id": event_id.as_str(), "object": "event", "type": event_type,
+                "created_at": created_at.to_string(), "data": { "job_id": Uuid::new_v4() },
+            });
+            let publication = Publication {
+                organization_id: self.organization,
+                event_id,
+                event_type: event_type.to_owned(),
+                payload: payload.to_string().into_bytes(),
+                created_at,
+                traceparent: None,
+            };
+            let db = self.db.clone();
+            publishing.spawn(async move { events::record(&db, publication).await.unwrap() });
+        }
+        publishing.join_all().await;
+    }
+
     /// The one delivery of an event.
     pub(crate) async fn delivery_of(&self, event_id: &str) -> Value {
         let deliveries = self
@@ -205,21 +265,60 @@ impl App {
     }
 
     /// The one delivery of an event, as soon as it answers to `wanted`.
-    pub(crate) async fn delivery_when(&self, event_id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually(|| async {
+    #[track_caller]
+    pub(crate) fn delivery_when(&self, event_id: &str, wanted: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
+        eventually(async move || {
             let delivery = self.delivery_of(event_id).await;
             wanted(&delivery).then_some(delivery)
+        })
+    }
+
+    /// The one delivery of an event, as soon as it has had so many attempts and none is under way.
+    #[track_caller]
+    pub(crate) fn after_attempt(&self, event_id: &str, number: u64) -> impl Future<Output = Value> {
+        self.delivery_when(event_id, move |delivery| {
+            let rests = delivery["next_attempt_at"].is_string() || delivery["status"] != "pending";
+            delivery["attempt_count"].as_u64() == Some(number) && rests
+        })
+    }
+
+    /// The same, but the clock goes on whenever it is all that the delivery waits for.
+    ///
+    /// It stands while an attempt is under way, of this delivery or another: a lease ends by this clock, too, and on a
+    /// slow machine it would be gone before the attempt is.
+    pub(crate) async fn delivery_in_time(&self, event_id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(|| async {
+            let delivery = self.delivery_of(event_id).await;
+            if wanted(&delivery) {
+                return Some(delivery);
+            }
+            if let Some(due) = self.next_due().await {
+                self.clock.advance(due.since(self.clock.now()));
+            }
+            None
         })
         .await
     }
 
-    /// The one delivery of an event, as soon as it has had so many attempts and none is under way.
-    pub(crate) async fn after_attempt(&self, event_id: &str, number: u64) -> Value {
-        self.delivery_when(event_id, |delivery| {
-            let rests = delivery["next_attempt_at"].is_string() || delivery["status"] != "pending";
-            delivery["attempt_count"].as_u64() == Some(number) && rests
-        })
-        .await
+    /// When the next attempt is due, where none is under way or due already.
+    pub(crate) async fn next_due(&self) -> Option<Timestamp> {
+        let pending = self.get("/v1/webhook_deliveries?status=pending&limit=200").await;
+        let pending = pending.expect(200);
+        let due = |delivery: &Value| Timestamp::parse(delivery["next_attempt_at"].as_str()?);
+        let due: Option<Vec<Timestamp>> = pending.as_array().unwrap().iter().map(due).collect();
+        due?.into_iter().min().filter(|due| *due > self.clock.now())
+    }
+
+    /// Waits until the engine has claimed all that is due now: what somebody else is owed after it has arrived. One claim
+    /// looks at every webhook, so an attempt that has not begun by then was not to be made.
+    pub(crate) async fn engine_has_looked(&self) {
+        let (_, stranger) = self.new_organization().await;
+        let receiver = Receiver::start([]).await;
+        let post = |path: &str, body: Value| self.ask("POST", path).token(&stranger).json(&body).send();
+        post("/v1/webhooks", json!({ "url": receiver.url })).await.expect(201);
+        let event = json!({ "type": "webhook.test", "data": {} });
+        post("/v1/events", event).await.expect(202);
+        receiver.wait_for(1).await;
     }
 
     /// Stops the server and hands over its database.
@@ -229,16 +328,24 @@ impl App {
     }
 }
 
+/// How long [`eventually`] asks: far longer than anything takes, on a machine that has other work, too. It only decides
+/// how soon a test fails that must.
+const PATIENCE: Duration = Duration::from_secs(100);
+
 /// Asks again and again until there is an answer.
 ///
 /// # Panics
-/// When there is none within ten seconds.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(question: impl Fn() -> F) -> T {
-    for _ in 0..1000 {
-        if let Some(answer) = question().await {
-            return answer;
+/// When there is none within [`PATIENCE`], with the place that asked.
+#[track_caller]
+pub(crate) fn eventually<T>(question: impl AsyncFn() -> Option<T>) -> impl Future<Output = T> {
+    let (asked_at, begun) = (Location::caller(), Instant::now());
+    async move {
+        while begun.elapsed() < PATIENCE {
+            if let Some(answer) = question().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        panic!("what {asked_at} waits for did not happen within {PATIENCE:?}");
     }
-    panic!("it did not happen within ten seconds");
 }

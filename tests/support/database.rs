@@ -1,13 +1,18 @@
 //! A database of its own for each test: an SQLite file, or a copy of a migrated PostgreSQL template.
 
 use kallima_webhooks::{clock::Clock, config::DatabaseOptions, store::Database};
-use sea_orm::ConnectionTrait as _;
+use sea_orm::{ConnectionTrait as _, DbErr};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use super::app::eventually;
+
 /// The variable that makes the suite run on PostgreSQL.
 const VARIABLE: &str = "TEST_DATABASE_URL";
+
+/// The variable that makes the tests reach PostgreSQL through a pooler in transaction mode, such as PgBouncer.
+const POOLER_VARIABLE: &str = "TEST_POOLER_URL";
 
 /// A database that is dropped with this.
 pub(crate) struct TestDatabase {
@@ -27,13 +32,44 @@ impl TestDatabase {
         }
     }
 
+    /// A migrated database on another PostgreSQL server than the suite's.
+    pub(crate) async fn on_server(server: String) -> Self {
+        let name = "kallima_campaign".to_owned();
+        on_server(&server, &format!("CREATE DATABASE {name}")).await;
+        let options = postgres(&server, &name);
+        migrate(&options).await;
+        Self {
+            options,
+            folder: None,
+            postgres: Some((server, name)),
+        }
+    }
+
+    /// A database without any table.
+    pub(crate) async fn empty() -> Self {
+        let Ok(server) = std::env::var(VARIABLE) else {
+            return Self::sqlite_file();
+        };
+        let name = format!("kallima_test_{}", Uuid::new_v4().simple());
+        on_server(&server, &format!("CREATE DATABASE {name}")).await;
+        Self {
+            options: pooled(&server, &name),
+            folder: None,
+            postgres: Some((server, name)),
+        }
+    }
+
     pub(crate) fn is_postgres(&self) -> bool {
         self.postgres.is_some()
     }
 
-    /// A connection beside the store, for looking behind its back.
+    /// A connection beside the store and any pooler, for looking behind its back.
     pub(crate) async fn connect(&self) -> sea_orm::DatabaseConnection {
-        sea_orm::Database::connect(&self.options.url).await.unwrap()
+        let url = match &self.postgres {
+            Some((server, name)) => postgres(server, name).url,
+            None => self.options.url.clone(),
+        };
+        sea_orm::Database::connect(url).await.unwrap()
     }
 
     /// The bytes of an SQLite database, its log included.
@@ -41,13 +77,38 @@ impl TestDatabase {
         self.folder.as_ref().map(TempDir::path)
     }
 
-    async fn sqlite() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    /// An SQLite database with every migration, whatever the suite runs on.
+    pub(crate) async fn sqlite() -> Self {
+        let database = Self::sqlite_file();
+        migrate(&database.options).await;
+        database
+    }
+
+    /// A database with every migration for a test that asks for no durability: where there is a disk in memory, an
+    /// SQLite file goes there.
+    pub(crate) async fn fleeting() -> Self {
+        if std::env::var(VARIABLE).is_ok() {
+            return Self::create().await;
+        }
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
+        let database = Self::sqlite_in(folder.unwrap());
+        migrate(&database.options).await;
+        database
+    }
+
+    fn sqlite_file() -> Self {
+        Self::sqlite_in(tempfile::tempdir().unwrap())
+    }
+
+    fn sqlite_in(folder: TempDir) -> Self {
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let options = DatabaseOptions::of(url);
-        migrate(&options).await;
         Self {
-            options,
+            options: DatabaseOptions::of(url),
             folder: Some(folder),
             postgres: None,
         }
@@ -55,28 +116,18 @@ impl TestDatabase {
 
     async fn postgres(server: String) -> Self {
         static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-        let admin = sea_orm::Database::connect(&server)
-            .await
-            .expect("PostgreSQL of TEST_DATABASE_URL answers");
         let template = TEMPLATE
             .get_or_init(|| async {
                 let name = format!("kallima_template_{}", Uuid::new_v4().simple());
-                admin
-                    .execute_unprepared(&format!("CREATE DATABASE {name}"))
-                    .await
-                    .unwrap();
+                on_server(&server, &format!("CREATE DATABASE {name}")).await;
                 migrate(&postgres(&server, &name)).await;
                 name
             })
             .await;
         let name = format!("kallima_test_{}", Uuid::new_v4().simple());
-        admin
-            .execute_unprepared(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
-            .await
-            .unwrap();
-        let options = postgres(&server, &name);
+        on_server(&server, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         Self {
-            options,
+            options: pooled(&server, &name),
             folder: None,
             postgres: Some((server, name)),
         }
@@ -94,16 +145,31 @@ impl Drop for TestDatabase {
                 .enable_all()
                 .build()
                 .unwrap();
+            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
             runtime.block_on(async {
-                let admin = sea_orm::Database::connect(&server).await.unwrap();
-                admin
-                    .execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-                    .await
-                    .unwrap();
+                // Whoever still uses it is given five seconds to go, which a busy machine may not manage at once.
+                eventually(|| async { try_on_server(&server, &drop).await.ok() }).await;
             });
         });
-        dropping.join().unwrap();
+        let dropped = dropping.join();
+        // A second panic would end the whole suite, and the first one is the one that matters.
+        assert!(
+            dropped.is_ok() || std::thread::panicking(),
+            "a database was left behind"
+        );
     }
+}
+
+/// Executes a statement that makes or drops a database.
+async fn on_server(server: &str, statement: &str) {
+    try_on_server(server, statement).await.unwrap();
+}
+
+async fn try_on_server(server: &str, statement: &str) -> Result<(), DbErr> {
+    let admin = sea_orm::Database::connect(server)
+        .await
+        .expect("the PostgreSQL server of the tests answers");
+    admin.execute_unprepared(statement).await.map(drop)
 }
 
 async fn migrate(options: &DatabaseOptions) {
@@ -123,5 +189,16 @@ fn postgres(server: &str, name: &str) -> DatabaseOptions {
         connections_max: 5,
         master_key: Some(MASTER_KEY.to_owned()),
         ..DatabaseOptions::of(url)
+    }
+}
+
+/// The database as the product under test reaches it.
+fn pooled(server: &str, name: &str) -> DatabaseOptions {
+    let Ok(pooler) = std::env::var(POOLER_VARIABLE) else {
+        return postgres(server, name);
+    };
+    DatabaseOptions {
+        statement_timeout_ms: 0,
+        ..postgres(&pooler, name)
     }
 }

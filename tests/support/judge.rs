@@ -145,11 +145,11 @@ impl Judge {
         let here = format!("/webhooks/{event_type}/post");
         for parameter in operation["parameters"].as_array().unwrap() {
             let name = parameter["name"].as_str().unwrap();
-            let value = headers
-                .get(name)
-                .unwrap_or_else(|| panic!("{what} lacks the header {name}"))
-                .to_str()
-                .unwrap();
+            let Some(value) = headers.get(name) else {
+                assert_ne!(parameter["required"], json!(true), "{what} lacks the header {name}");
+                continue;
+            };
+            let value = value.to_str().unwrap();
             let integer = parameter["schema"]["type"] == "integer";
             let typed = if integer {
                 json!(value.parse::<i64>().unwrap())

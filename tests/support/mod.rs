@@ -2,9 +2,11 @@
 
 pub(crate) mod app;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod judge;
+pub(crate) mod proxy;
 pub(crate) mod receiver;
 
 pub(crate) use app::App;
-pub(crate) use receiver::{Receiver, Reply};
+pub(crate) use receiver::{Gate, Receiver, Reply};

@@ -2,8 +2,8 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::{Arc, LazyLock, Mutex},
-    time::Duration,
 };
 
 use axum::{
@@ -15,6 +15,7 @@ use axum::{
 };
 use kallima_webhooks::domain::{secret::Secret, signature};
 use serde_json::Value;
+use tokio::{net::TcpSocket, sync::watch};
 
 use super::{app::eventually, judge::Judge};
 
@@ -26,7 +27,21 @@ pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: String,
-    pause: Duration,
+    gate: Option<watch::Receiver<bool>>,
+}
+
+/// Holds answers back until it is opened, or dropped: what happens while an attempt is under way is then no question of
+/// how fast the machine is. An attempt that may be held for long needs [`Builder::patient`](super::app::Builder::patient).
+pub(crate) struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
 }
 
 impl Reply {
@@ -35,7 +50,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: String::new(),
-            pause: Duration::ZERO,
+            gate: None,
         }
     }
 
@@ -49,10 +64,19 @@ impl Reply {
         self
     }
 
-    pub(crate) fn after(mut self, pause: Duration) -> Self {
-        self.pause = pause;
+    pub(crate) fn held_by(mut self, gate: &Gate) -> Self {
+        self.gate = Some(gate.0.subscribe());
         self
     }
+}
+
+/// An address that refuses connections as long as the socket is held: it is taken, and nobody listens. A port that was
+/// merely free a moment ago may be the next test's.
+pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// A delivery as it arrived.
@@ -118,14 +142,20 @@ impl Receiver {
         self.shared.lock().unwrap().script.push_back(reply);
     }
 
+    /// Gives 200 from now on.
+    pub(crate) fn forget(&self) {
+        self.shared.lock().unwrap().script.clear();
+    }
+
     /// What arrived so far.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.shared.lock().unwrap().arrivals.clone()
     }
 
     /// What arrived, as soon as it is so many.
-    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Arrival> {
-        eventually(|| async { Some(self.arrivals()).filter(|arrivals| arrivals.len() >= count) }).await
+    #[track_caller]
+    pub(crate) fn wait_for(&self, count: usize) -> impl Future<Output = Vec<Arrival>> {
+        eventually(async move || Some(self.arrivals()).filter(|arrivals| arrivals.len() >= count))
     }
 }
 
@@ -136,7 +166,9 @@ async fn receive(State(shared): State<Arc<Mutex<Shared>>>, headers: HeaderMap, b
         shared.arrivals.push(Arrival { headers, body });
         shared.script.pop_front().unwrap_or_else(|| Reply::status(200))
     };
-    tokio::time::sleep(reply.pause).await;
+    if let Some(mut gate) = reply.gate {
+        drop(gate.wait_for(|open| *open).await);
+    }
     let mut response = (StatusCode::from_u16(reply.status).unwrap(), Body::from(reply.body)).into_response();
     for (name, value) in reply.headers {
         response.headers_mut().insert(name, value.parse().unwrap());

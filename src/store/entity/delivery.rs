@@ -14,34 +14,22 @@ pub struct Model {
     pub event_id: String,
     pub event_type: String,
     pub status: String,
+    /// The number of the last attempt that ended; while it is queued, attempts may have begun since.
     pub attempt_count: i32,
-    /// When a node may take it: the time of the next attempt or, while leased, the end of the lease.
-    pub due_at: Option<i64>,
-    /// Set while an attempt is under way.
-    pub lease_token: Option<Uuid>,
+    /// Attempts made before the present schedule began.
+    pub schedule_start: i32,
     pub response_status: Option<i32>,
     #[sea_orm(column_type = "Text", nullable)]
     pub response_body: Option<String>,
     pub error: Option<String>,
     pub created_at: i64,
     pub delivered_at: Option<i64>,
+    /// When it ended without success.
+    pub undelivered_at: Option<i64>,
 }
 
-/// A delivery shows its event's payload, so the two are read together.
+/// No joins are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {
-    #[sea_orm(
-        belongs_to = "super::event::Entity",
-        from = "(Column::OrganizationId, Column::EventId)",
-        to = "(super::event::Column::OrganizationId, super::event::Column::Id)"
-    )]
-    Event,
-}
-
-impl Related<super::event::Entity> for Entity {
-    fn to() -> RelationDef {
-        Relation::Event.def()
-    }
-}
+pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -14,6 +14,8 @@ pub struct Model {
     /// The exact bytes that are signed and sent on every attempt.
     pub payload: Vec<u8>,
     pub created_at: i64,
+    /// The trace that the publisher named (W3C Trace Context, `traceparent`).
+    pub traceparent: Option<String>,
 }
 
 /// No joins are declared: queries that join say how.

@@ -5,8 +5,11 @@
 #![expect(unreachable_pub, reason = "the derives of sea-orm want their models public")]
 
 pub mod attempt;
+pub mod audit_entry;
 pub mod delivery;
 pub mod event;
+pub mod idempotency_key;
 pub mod organization;
+pub mod queued;
 pub mod token;
 pub mod webhook;

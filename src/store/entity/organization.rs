@@ -11,6 +11,9 @@ pub struct Model {
     #[sea_orm(column_type = "String(StringLen::N(100))")]
     pub name: String,
     pub created_at: i64,
+    /// NULL is unlimited, as it is for the column below.
+    pub requests_per_minute_max: Option<i32>,
+    pub writes_per_month_max: Option<i32>,
 }
 
 /// No joins are declared: queries that join say how.

@@ -19,6 +19,8 @@ pub struct Model {
     pub scopes: String,
     pub created_at: i64,
     pub revoked_at: Option<i64>,
+    /// Up to a minute behind: a use is noted at most once a minute.
+    pub last_used_at: Option<i64>,
 }
 
 /// No joins are declared: queries that join say how.

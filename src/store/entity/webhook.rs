@@ -22,6 +22,18 @@ pub struct Model {
     pub disabled_reason: Option<String>,
     /// Time of the first failure since the last success.
     pub failing_since: Option<i64>,
+    /// Failures since the last success.
+    pub consecutive_failures: i32,
+    /// How many times the organization was told of them.
+    pub failing_notices: i32,
+    /// Whether it was told of trouble, and is to be told of its end.
+    pub recovery_owed: bool,
+    /// No automatic attempt starts before this.
+    pub resume_at: i64,
+    /// Deliveries that may start each second; NULL means no limit.
+    pub rate_limit: Option<i32>,
+    /// The rate limiter's state, in nanoseconds since the Unix epoch.
+    pub rate_state: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }

@@ -1,0 +1,120 @@
+//! `/v1/webhooks/{webhook_id}/audit`: who changed a webhook, when, from where, and how.
+
+use axum::extract::{OriginalUri, State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+use validator::Validate;
+
+use super::{
+    ApiState,
+    auth::{Caller, WebhooksRead},
+    extract::{Path, Query, WebhookId},
+    page::{self, Page},
+    problem::Problem,
+    responses::{WithId, WithQuery, WithToken},
+    webhooks::no_webhook,
+};
+use crate::{
+    domain::{
+        audit::{AuditAction, AuditActor, FieldChanges},
+        timestamp::Timestamp,
+    },
+    store::audit,
+};
+
+/// A write to a webhook, as it is remembered.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AuditEntry {
+    id: Uuid,
+    object: AuditEntryObject,
+    webhook_id: Uuid,
+    action: AuditAction,
+    actor: AuditActor,
+    #[schema(required)]
+    token_id: Option<Uuid>,
+    #[schema(required)]
+    address: Option<String>,
+    #[schema(required, pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+    request_id: Option<String>,
+    secret_rotated: bool,
+    changes: FieldChanges,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+}
+
+/// The discriminator of an audit entry.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum AuditEntryObject {
+    AuditEntry,
+}
+
+impl From<audit::AuditEntry> for AuditEntry {
+    fn from(entry: audit::AuditEntry) -> Self {
+        let audit::AuditEntry {
+            id,
+            webhook_id,
+            action,
+            actor,
+            token_id,
+            address,
+            request_id,
+            secret_rotated,
+            changes,
+            created_at,
+        } = entry;
+        Self {
+            id,
+            object: AuditEntryObject::AuditEntry,
+            webhook_id,
+            action,
+            actor,
+            token_id,
+            address,
+            request_id,
+            secret_rotated,
+            changes,
+            created_at,
+        }
+    }
+}
+
+/// Query of GET `/v1/webhooks/{id}/audit`.
+#[derive(Debug, Deserialize, IntoParams, Validate)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListAuditEntriesQuery {
+    #[serde(default = "ListAuditEntriesQuery::limit_default")]
+    #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
+    #[validate(range(min = 1, max = 200))]
+    limit: u32,
+    after: Option<Uuid>,
+}
+
+impl ListAuditEntriesQuery {
+    fn limit_default() -> u32 {
+        50
+    }
+}
+
+#[utoipa::path(
+    get, path = "/v1/webhooks/{webhook_id}/audit", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
+    params(("webhook_id" = Uuid, Path), ListAuditEntriesQuery),
+    responses((status = 200, body = [AuditEntry], headers(("Link" = String))), WithToken, WithId, WithQuery),
+)]
+pub(super) async fn list_audit_entries(
+    State(state): State<ApiState>,
+    caller: Caller<WebhooksRead>,
+    OriginalUri(uri): OriginalUri,
+    Path(WebhookId(id)): Path<WebhookId>,
+    Query(ListAuditEntriesQuery { limit, after }): Query<ListAuditEntriesQuery>,
+) -> Result<Page<AuditEntry>, Problem> {
+    let found = audit::list(&state.db, caller.organization_id, id, after, page::fetch(limit)).await?;
+    let views = found
+        .ok_or_else(no_webhook)?
+        .into_iter()
+        .map(AuditEntry::from)
+        .collect();
+    Ok(Page::new(views, limit, &uri, |entry: &AuditEntry| entry.id.to_string()))
+}

@@ -1,0 +1,134 @@
+//! What stands between the handlers and a hostile or merely busy world: load shedding, a deadline, panics, other origins,
+//! and the headers that tell a browser what it may do.
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::{ApiState, problem::Problem};
+
+/// What Swagger UI needs and nothing more. It is all served from here; its icons are `data:` images, and the hash is that
+/// of the one style sheet that its script puts into the page (the browser's console names another, should it change).
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; \
+     style-src 'self' 'sha256-RL3ie0nH+Lzz2YNqQN83mnU0J1ot4QL7b99vMdIX99w='; img-src 'self' data:; font-src 'self'; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Headers of a request that another origin may set, besides those that it always may.
+const REQUEST_HEADERS: [HeaderName; 4] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    header::IF_MATCH,
+    HeaderName::from_static("idempotency-key"),
+];
+
+/// Headers of a response that another origin may read, besides those that it always may.
+const RESPONSE_HEADERS: [HeaderName; 13] = [
+    header::ALLOW,
+    header::ETAG,
+    header::LINK,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    HeaderName::from_static("idempotency-replayed"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
+    HeaderName::from_static("x-quota-limit"),
+    HeaderName::from_static("x-quota-remaining"),
+    HeaderName::from_static("x-quota-reset"),
+];
+
+/// Refuses a request of the API where as many as the node takes are under way: an answer that says so at once is worth
+/// more than one that comes too late. Health checks and the documentation are answered all the same.
+pub(super) async fn shed(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    if !request.uri().path().starts_with("/v1/") {
+        return next.run(request).await;
+    }
+    match state.places.try_acquire() {
+        Ok(_place) => next.run(request).await,
+        Err(_) => Problem::overloaded().into_response(),
+    }
+}
+
+/// Gives up a request that takes longer than all that it may wait for together, so that whatever hangs holds no place
+/// for ever.
+pub(super) async fn end(State(timeout): State<Duration>, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(timeout, next.run(request)).await;
+    answer.unwrap_or_else(|_| {
+        tracing::error!("a request was given up");
+        Problem::took_too_long().into_response()
+    })
+}
+
+/// Tells browsers to take no response for what it is not, and confines the documentation to itself.
+pub(super) async fn confine(request: Request, next: Next) -> Response {
+    let is_page = request.uri().path().starts_with("/docs");
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if is_page {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
+    response
+}
+
+/// A handler that panics is a fault of ours like any other. The panic's place and message are on standard error.
+pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!("a handler panicked");
+    Problem::internal_error().into_response()
+}
+
+/// Which other origins may use the API from a browser: none, unless the operator names them.
+pub(super) fn cross_origin(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    let layer = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers(REQUEST_HEADERS)
+        .expose_headers(RESPONSE_HEADERS);
+    (!origins.is_empty()).then_some(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware, routing::get};
+    use tower_http::catch_panic::CatchPanicLayer;
+    use tower_service::Service as _;
+
+    use super::*;
+
+    async fn bad() -> &'static str {
+        panic!("on purpose")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_and_the_next_request_is_answered() {
+        let mut router: Router = Router::new()
+            .route("/bad", get(bad))
+            .route("/good", get(async || "good"))
+            .layer(CatchPanicLayer::custom(panicked));
+        let request = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+        let response = router.call(request("/bad")).await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert!(
+            response.extensions().get::<Problem>().is_some(),
+            "it is rendered as a problem"
+        );
+        assert_eq!(router.call(request("/good")).await.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_hangs_is_given_up() {
+        let mut router: Router = Router::new()
+            .route("/hangs", get(std::future::pending::<()>))
+            .layer(middleware::from_fn_with_state(Duration::from_millis(10), end));
+        let response = router.call(Request::get("/hangs").body(Body::empty()).unwrap()).await;
+        assert_eq!(response.unwrap().status(), 503);
+    }
+}

@@ -1,0 +1,219 @@
+//! `doctor`: looks at everything that serving needs, one line a check.
+
+use std::{fmt, future::Future, net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use url::{Host, Url};
+
+use super::CommandResult;
+use crate::{
+    clock::Clock,
+    config::DatabaseOptions,
+    delivery::{connector::Resolver, sender::Sender},
+    domain::{address::AddressPolicy, timestamp::Timestamp},
+    server,
+    store::{Database, checks},
+};
+
+/// How far this machine's clock may be from the database's: leases of several nodes are held against each other, and
+/// each is five seconds longer than the attempt it is for.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
+
+#[derive(Args, Debug)]
+pub(super) struct DoctorOptions {
+    /// A receiver to try the way out with: its name is resolved, and a TLS connection is made. No request is sent.
+    #[arg(long, default_value = "https://example.com/", value_parser = https)]
+    url: Url,
+
+    /// PEM file of certificate authorities to trust, besides the public ones.
+    #[arg(long, env = "KALLIMA_TLS_CA_FILE", value_name = "FILE")]
+    tls_ca_file: Option<PathBuf>,
+
+    /// How long each check may take.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    check_timeout_ms: u64,
+}
+
+fn https(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|cause| cause.to_string())?;
+    if url.scheme() == "https" && url.host().is_some() {
+        Ok(url)
+    } else {
+        Err("must be an https URL".to_owned())
+    }
+}
+
+/// What the checks found so far.
+struct Report {
+    deadline: Duration,
+    checks: usize,
+    failed: usize,
+}
+
+type Found = Result<String, Box<dyn std::error::Error>>;
+
+impl Report {
+    /// Makes a check and prints its line. True where all is well.
+    async fn check(&mut self, name: &str, check: impl Future<Output = Found>) -> bool {
+        let found = tokio::time::timeout(self.deadline, check)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {} ms", self.deadline.as_millis()).into()));
+        self.tell(name, &found)
+    }
+
+    fn tell(&mut self, name: &str, found: &Found) -> bool {
+        self.checks += 1;
+        self.failed += usize::from(found.is_err());
+        match found {
+            // Whatever an error says, it says in one line.
+            Err(cause) => println!("FAILED  {name:<12} {}", cause.to_string().replace('\n', " ")),
+            Ok(said) => println!("ok      {name:<12} {said}"),
+        }
+        found.is_ok()
+    }
+}
+
+/// Makes every check. Fails where one did.
+pub(super) async fn run(options: DoctorOptions, database: &DatabaseOptions, clock: &Clock) -> CommandResult {
+    let mut report = Report {
+        deadline: Duration::from_millis(options.check_timeout_ms),
+        checks: 0,
+        failed: 0,
+    };
+    check_database(&mut report, database, clock).await;
+    if let Some(written) = checks::try_disk(database) {
+        let found = written.map(|()| "a file beside the database could be written".to_owned());
+        report.tell("disk", &found.map_err(Into::into));
+    }
+    check_way_out(&mut report, &options).await;
+    match report.failed {
+        0 => Ok(()),
+        failed => Err(format!("{failed} of {} checks failed", report.checks).into()),
+    }
+}
+
+async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &Clock) {
+    // Opening would make them, and a doctor changes nothing.
+    if let Some(path) = checks::missing_files(options).first() {
+        report.tell("database", &Err(format!("there is no file {}", path.display()).into()));
+        return;
+    }
+    let mut opened = None;
+    let found = report.check("database", async {
+        let db = Database::open(options, clock).await?;
+        let answer = if checks::is_writable(&db).await? {
+            Ok(format!("{} answers and takes writes", engine(options)))
+        } else {
+            Err(format!("{} answers, but takes no writes", engine(options)))
+        };
+        opened = Some(db);
+        Ok(answer?)
+    });
+    found.await;
+    let Some(db) = opened else { return };
+    report
+        .check("migrations", async {
+            if db.is_ready().await? {
+                Ok("the database has every migration".to_owned())
+            } else {
+                Err("some are missing; `migrate` applies them".into())
+            }
+        })
+        .await;
+    report
+        .check("master key", async {
+            Ok(match checks::open_secrets(&db).await? {
+                0 => "can be read; there is no secret yet to open with it".to_owned(),
+                _ => "opens the stored secrets".to_owned(),
+            })
+        })
+        .await;
+    report.check("clock", check_clock(&db, clock)).await;
+}
+
+fn engine(options: &DatabaseOptions) -> &'static str {
+    if options.is_postgres() { "PostgreSQL" } else { "SQLite" }
+}
+
+async fn check_clock(db: &Database, clock: &Clock) -> Found {
+    let before = clock.now();
+    let Some(theirs) = checks::server_time(db).await? else {
+        return Ok("SQLite has this machine's".to_owned());
+    };
+    let after = clock.now();
+    let skew = skew(before, theirs, after);
+    let said = format!("{} ms apart from the database's", skew.as_millis());
+    if skew <= CLOCK_SKEW_MAX {
+        Ok(said)
+    } else {
+        Err(format!("{said}; at most {} ms are well", CLOCK_SKEW_MAX.as_millis()).into())
+    }
+}
+
+/// How far a clock is off that said `theirs` somewhen between our `before` and `after`. Nobody knows when in between it
+/// was read, so that much is not held against it.
+fn skew(before: Timestamp, theirs: Timestamp, after: Timestamp) -> Duration {
+    before.since(theirs).max(theirs.since(after))
+}
+
+async fn check_way_out(report: &mut Report, options: &DoctorOptions) {
+    let resolver = Resolver::system();
+    let found = match options.url.host() {
+        Some(Host::Domain(name)) => report.check("dns", resolve(&resolver, name)).await,
+        _ => report.tell(
+            "dns",
+            &Ok("the URL has an address, so no name is to be resolved".to_owned()),
+        ),
+    };
+    if !found {
+        report.tell("tls", &Err("not tried: the name did not resolve".into()));
+        return;
+    }
+    report
+        .check("tls", async {
+            let extra = server::authorities(options.tls_ca_file.as_deref())?;
+            // The operator names the URL, so any address is allowed here.
+            let policy = AddressPolicy::new(vec!["0.0.0.0/0".parse()?, "::/0".parse()?], Vec::new());
+            let sender = Sender::new(resolver, policy, Duration::from_millis(options.check_timeout_ms), extra)?;
+            match sender.connect(options.url.as_str()).await {
+                Ok(()) => Ok(format!(
+                    "connected to {}, whose certificate is trusted",
+                    host(&options.url)
+                )),
+                Err(word) => Err(format!("no TLS connection to {}: {word}", host(&options.url)).into()),
+            }
+        })
+        .await;
+}
+
+async fn resolve(resolver: &Resolver, name: &str) -> Found {
+    let addresses: Vec<IpAddr> = resolver
+        .look_up(name)
+        .await
+        .map_err(|cause| format!("{name} does not resolve: {cause}"))?;
+    match addresses.first() {
+        Some(first) => Ok(format!("{name} resolves to {first}")),
+        None => Err(format!("{name} has no address").into()),
+    }
+}
+
+fn host(url: &Url) -> impl fmt::Display + '_ {
+    url.host_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_off_by_what_the_question_cannot_explain() {
+        let at = Timestamp::from_millis;
+        for (theirs, expected) in [(100, 0), (150, 0), (200, 0), (90, 10), (5200, 5000)] {
+            assert_eq!(
+                skew(at(100), at(theirs), at(200)),
+                Duration::from_millis(expected),
+                "{theirs}"
+            );
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `migrate-data`: from SQLite to PostgreSQL, with every row.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CommandResult, open};
+use crate::{
+    clock::Clock,
+    config::DatabaseOptions,
+    store::{
+        copy::{self, Copied},
+        database::ServerLock,
+        queue,
+    },
+};
+
+#[derive(Args, Debug)]
+pub(super) struct MigrateDataOptions {
+    /// The SQLite database to copy; no server may be using it.
+    #[arg(long, value_name = "sqlite://FILE")]
+    from: String,
+
+    /// The PostgreSQL database to copy into; it must be empty.
+    #[arg(long, value_name = "postgres://USER@HOST/NAME")]
+    to: String,
+}
+
+pub(super) async fn run(options: MigrateDataOptions, database: DatabaseOptions, clock: &Clock) -> CommandResult {
+    let MigrateDataOptions { from, to } = options;
+    let source = DatabaseOptions { url: from, ..database };
+    if !source.is_sqlite() {
+        return Err(copy::CopyError::Engines.into());
+    }
+    // Where no key is given, SQLite's own is the one that the secrets are sealed with.
+    let own_key = format!(
+        "{}.key",
+        source.url.trim_start_matches("sqlite:").trim_start_matches("//")
+    );
+    let no_key = source.master_key.is_none() && source.master_key_file.is_none();
+    let target = DatabaseOptions {
+        url: to,
+        master_key_file: if no_key {
+            Some(PathBuf::from(&own_key))
+        } else {
+            source.master_key_file.clone()
+        },
+        ..source.clone()
+    };
+    if !target.is_postgres() {
+        return Err(copy::CopyError::Engines.into());
+    }
+    let _lock = ServerLock::acquire(&source.url)?;
+    let (source, target) = (open(&source, clock).await?, open(&target, clock).await?);
+    // Nobody works on the source, so whatever is leased there is due.
+    queue::recover(&source, clock.now()).await?;
+    for Copied { table, rows, checksum } in copy::copy(&source, &target).await? {
+        println!("{table:<20} {rows:>12} rows  checksum {checksum:032x}");
+    }
+    println!("Everything was copied and read back.");
+    if no_key {
+        println!("Give the nodes the key that opens its secrets: --master-key-file {own_key}");
+    }
+    Ok(())
+}

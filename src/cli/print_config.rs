@@ -1,0 +1,98 @@
+//! `--print-config`: every option of `serve`, as it would be used.
+//!
+//! The options are asked for themselves, so that none can be forgotten. A value that `--help` does not show is a secret
+//! and is left out; of a URL only the password is.
+
+use clap::{Arg, ArgMatches, Command, parser::ValueSource};
+use url::Url;
+
+/// What stands in the place of a secret.
+const REDACTED: &str = "[redacted]";
+
+/// One line an option: the flag, its value, and where that comes from.
+pub(super) fn lines(command: &Command, matches: &ArgMatches) -> Vec<String> {
+    command
+        .get_arguments()
+        .filter(|option| !["help", "version", "print_config"].contains(&option.get_id().as_str()))
+        .filter_map(|option| Some(format!("--{} {}", option.get_long()?, value(option, matches))))
+        .collect()
+}
+
+fn value(option: &Arg, matches: &ArgMatches) -> String {
+    let id = option.get_id().as_str();
+    let given = matches.get_raw(id).into_iter().flatten();
+    let given: Vec<String> = given.map(|value| redacted(option, &value.to_string_lossy())).collect();
+    let source = match matches.value_source(id) {
+        Some(ValueSource::CommandLine) => "command line".to_owned(),
+        Some(ValueSource::EnvVariable) => option.get_env().unwrap_or_default().to_string_lossy().into_owned(),
+        Some(_) => "default".to_owned(),
+        None => return "(not set)".to_owned(),
+    };
+    format!("{} ({source})", given.join(","))
+}
+
+fn redacted(option: &Arg, value: &str) -> String {
+    if let Some(url) = value.contains("://").then(|| redacted_url(value)) {
+        return url;
+    }
+    if option.is_hide_env_values_set() {
+        REDACTED.to_owned()
+    } else {
+        value.to_owned()
+    }
+}
+
+/// A URL without its password, whether that stands before the host or in the query.
+fn redacted_url(value: &str) -> String {
+    let Ok(mut url) = Url::parse(value) else {
+        // What cannot be read may hold anything.
+        return REDACTED.to_owned();
+    };
+    if url.password().is_none() && url.query().is_none() {
+        return value.to_owned();
+    }
+    if url.password().is_some() && url.set_password(Some("redacted")).is_err() {
+        return REDACTED.to_owned();
+    }
+    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    if pairs.iter().any(|(name, _)| is_secret(name)) {
+        let shown = pairs.iter().map(|(name, value)| {
+            let value = if is_secret(name) { "redacted" } else { value.as_str() };
+            (name.as_str(), value)
+        });
+        url.query_pairs_mut().clear().extend_pairs(shown);
+    }
+    url.to_string()
+}
+
+fn is_secret(parameter: &str) -> bool {
+    let parameter = parameter.to_ascii_lowercase();
+    ["password", "passwd", "secret", "token", "key"]
+        .iter()
+        .any(|word| parameter.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("sqlite://kallima-webhooks.db", "sqlite://kallima-webhooks.db"),
+            ("postgres://user@host/name", "postgres://user@host/name"),
+            ("postgres://user:s3cret@host/name", "postgres://user:redacted@host/name"),
+            (
+                "postgres://user:p%40ss@host:5432/n?sslmode=require",
+                "postgres://user:redacted@host:5432/n?sslmode=require",
+            ),
+            (
+                "postgres://host/name?user=u&password=s3cret",
+                "postgres://host/name?user=u&password=redacted",
+            ),
+            ("postgres://user:s3cret@ho st/name", REDACTED),
+        ] {
+            assert_eq!(redacted_url(url), shown);
+        }
+    }
+}

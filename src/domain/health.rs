@@ -1,0 +1,277 @@
+//! The health of a webhook: what a run of failures does to it, as pure decisions.
+//!
+//! ```text
+//!            10 failures in a row              a probe succeeds
+//! closed ─────────────────────────▶ open ─────────────────────────▶ closed
+//!                                     │ a probe fails: the next one waits longer
+//!                                     └──▶ open
+//! ```
+//! While the breaker is open one attempt at a time goes out, the *probe*; everything else that is due waits, and uses
+//! up none of its attempts. Besides, a webhook that fails for days is announced (`webhook.failing`) and in the end
+//! switched off (`webhook.disabled`); its next success is announced, too (`webhook.recovered`).
+
+use std::time::Duration;
+
+use crate::domain::{delivery::DisabledReason, timestamp::Timestamp};
+
+/// How long a webhook may fail without a success before it is switched off.
+pub const FAILING_MAX: Duration = Duration::from_hours(5 * 24);
+
+/// How long a webhook has been failing when the organization is told, time and again.
+const NOTICES_AFTER: [Duration; 2] = [Duration::from_hours(24), Duration::from_hours(3 * 24)];
+
+/// Failures in a row that open the breaker: as many as may be under way at once, so that one bad moment alone, in
+/// which all of them break off, is what it takes.
+pub const BREAKER_FAILURES: u32 = 10;
+
+/// The shortest pause between two probes.
+const PROBE_PAUSE_MIN: Duration = Duration::from_secs(5);
+
+/// The longest pause between two probes.
+const PROBE_PAUSE_MAX: Duration = Duration::from_mins(5);
+
+/// The pause between two probes is the age of the outage divided by this: a receiver that comes back is noticed after
+/// no more than a tenth of the time it was away.
+const PROBE_PAUSE_DIVISOR: u32 = 10;
+
+/// How a webhook's deliveries have fared of late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether deliveries are attempted.
+    pub enabled: bool,
+    /// Why the service switched it off, if it did.
+    pub disabled_reason: Option<DisabledReason>,
+    /// The first failure since the last success.
+    pub failing_since: Option<Timestamp>,
+    /// Failures since the last success.
+    pub consecutive_failures: u32,
+    /// No automatic attempt starts before this.
+    pub resume_at: Timestamp,
+    /// How many times the organization was told that it is failing, since the last success.
+    pub failing_notices: u32,
+    /// Whether the organization was told of trouble, so that it is to be told when that is over.
+    pub recovery_owed: bool,
+}
+
+/// What an attempt says about the health of its webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// The receiver took the event.
+    Success,
+    /// It did not.
+    Failure,
+    /// It said that it is gone for good (410).
+    Gone,
+}
+
+/// Something that the organization is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The webhook has been failing for a while, and will be switched off if that goes on.
+    Failing {
+        /// The first failure since the last success.
+        failing_since: Timestamp,
+    },
+    /// The service switched the webhook off.
+    Disabled {
+        /// Why.
+        reason: DisabledReason,
+        /// The first failure since the last success; none where the 410 was the first.
+        failing_since: Option<Timestamp>,
+    },
+    /// The webhook works again.
+    Recovered,
+}
+
+impl Health {
+    /// Of a webhook that nothing is known of yet.
+    #[must_use]
+    pub const fn new(enabled: bool) -> Self {
+        Self {
+            enabled,
+            disabled_reason: None,
+            failing_since: None,
+            consecutive_failures: 0,
+            resume_at: Timestamp::from_millis(0),
+            failing_notices: 0,
+            recovery_owed: false,
+        }
+    }
+
+    /// Whether only probes go out.
+    #[must_use]
+    pub const fn breaker_open(&self) -> bool {
+        self.consecutive_failures >= BREAKER_FAILURES
+    }
+
+    /// Takes in what an attempt that ended at `now` says; answers what the organization is to be told.
+    pub fn take_in(&mut self, sign: Sign, now: Timestamp) -> Option<Notice> {
+        match sign {
+            Sign::Success => self.succeed(),
+            Sign::Failure => self.fail(now),
+            Sign::Gone => self.disable(DisabledReason::Gone),
+        }
+    }
+
+    fn succeed(&mut self) -> Option<Notice> {
+        if self.breaker_open() {
+            self.resume_at = Timestamp::from_millis(0);
+        }
+        self.failing_since = None;
+        self.consecutive_failures = 0;
+        self.failing_notices = 0;
+        std::mem::take(&mut self.recovery_owed).then_some(Notice::Recovered)
+    }
+
+    fn fail(&mut self, now: Timestamp) -> Option<Notice> {
+        let failing_since = *self.failing_since.get_or_insert(now);
+        let failing_for = now.since(failing_since);
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        if self.breaker_open() {
+            self.resume_at = now.plus(probe_pause(failing_for));
+        }
+        if failing_for >= FAILING_MAX {
+            return self.disable(DisabledReason::Failing);
+        }
+        let due = NOTICES_AFTER.iter().filter(|after| failing_for >= **after).count();
+        let due = u32::try_from(due).unwrap_or(u32::MAX);
+        // A webhook that the customer switched off meanwhile is in nobody's way.
+        if due <= self.failing_notices || !self.enabled {
+            return None;
+        }
+        self.failing_notices = due;
+        self.recovery_owed = true;
+        Some(Notice::Failing { failing_since })
+    }
+
+    fn disable(&mut self, reason: DisabledReason) -> Option<Notice> {
+        if !self.enabled {
+            return None;
+        }
+        self.enabled = false;
+        self.disabled_reason = Some(reason);
+        self.recovery_owed = true;
+        Some(Notice::Disabled {
+            reason,
+            failing_since: self.failing_since,
+        })
+    }
+
+    /// The customer switched the webhook on again, and so says that it works: everything is counted anew. The
+    /// success that proves it is still owed its notice.
+    pub fn enable(&mut self) {
+        *self = Self {
+            recovery_owed: self.recovery_owed,
+            ..Self::new(true)
+        };
+    }
+}
+
+fn probe_pause(failing_for: Duration) -> Duration {
+    (failing_for / PROBE_PAUSE_DIVISOR).clamp(PROBE_PAUSE_MIN, PROBE_PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn at(after: Duration) -> Timestamp {
+        Timestamp::from_millis(1_776_938_400_000).plus(after)
+    }
+
+    fn failed(times: u32) -> Health {
+        let mut health = Health::new(true);
+        for _ in 0..times {
+            health.take_in(Sign::Failure, at(Duration::ZERO));
+        }
+        health
+    }
+
+    #[test]
+    fn the_breaker_opens_after_a_run_of_failures_and_a_success_closes_it() {
+        let mut health = failed(BREAKER_FAILURES - 1);
+        assert!(!health.breaker_open());
+        assert_eq!(health.resume_at, Timestamp::from_millis(0));
+        health.take_in(Sign::Failure, at(Duration::from_secs(1)));
+        assert!(health.breaker_open());
+        assert_eq!(health.resume_at, at(Duration::from_secs(1) + PROBE_PAUSE_MIN));
+        health.take_in(Sign::Success, at(Duration::from_secs(6)));
+        assert_eq!(health, Health::new(true));
+    }
+
+    #[test]
+    fn a_success_between_begins_the_run_anew() {
+        let mut health = failed(BREAKER_FAILURES - 1);
+        health.take_in(Sign::Success, at(Duration::ZERO));
+        health.take_in(Sign::Failure, at(DAY));
+        assert!(!health.breaker_open());
+        assert_eq!(health.failing_since, Some(at(DAY)));
+    }
+
+    #[test]
+    fn probes_are_a_tenth_of_the_outage_apart_within_bounds() {
+        for (outage_s, pause_s) in [(0, 5), (49, 5), (60, 6), (600, 60), (3_000, 300), (90_000, 300)] {
+            let mut health = failed(BREAKER_FAILURES);
+            let now = at(Duration::from_secs(outage_s));
+            health.take_in(Sign::Failure, now);
+            assert_eq!(health.resume_at, now.plus(Duration::from_secs(pause_s)), "{outage_s} s");
+        }
+    }
+
+    #[test]
+    fn trouble_is_announced_after_one_and_three_days_and_ends_after_five() {
+        let failing_since = at(Duration::ZERO);
+        let failing = Some(Notice::Failing { failing_since });
+        let disabled = Some(Notice::Disabled {
+            reason: DisabledReason::Failing,
+            failing_since: Some(failing_since),
+        });
+        let minute = Duration::from_mins(1);
+        let mut health = failed(1);
+        for (after, notice) in [
+            (DAY.saturating_sub(minute), None),
+            (DAY, failing),
+            (2 * DAY, None),
+            (3 * DAY, failing),
+            (4 * DAY, None),
+            ((5 * DAY).saturating_sub(minute), None),
+            (5 * DAY, disabled),
+            (6 * DAY, None),
+        ] {
+            assert_eq!(health.take_in(Sign::Failure, at(after)), notice, "{after:?}");
+        }
+        assert_eq!(health.disabled_reason, Some(DisabledReason::Failing));
+        health.enable();
+        assert_eq!(
+            health.take_in(Sign::Failure, at(7 * DAY)),
+            None,
+            "the days are counted anew"
+        );
+        assert_eq!(health.take_in(Sign::Success, at(7 * DAY)), Some(Notice::Recovered));
+        assert_eq!(health.take_in(Sign::Success, at(7 * DAY)), None);
+    }
+
+    #[test]
+    fn one_notice_stands_for_those_that_nobody_was_there_to_send() {
+        let mut health = failed(1);
+        assert!(health.take_in(Sign::Failure, at(4 * DAY)).is_some());
+        assert_eq!(health.take_in(Sign::Failure, at(4 * DAY)), None);
+    }
+
+    #[test]
+    fn gone_is_final_at_once_and_said_once() {
+        let mut health = Health::new(true);
+        let notice = health.take_in(Sign::Gone, at(Duration::ZERO));
+        assert_eq!(
+            notice,
+            Some(Notice::Disabled {
+                reason: DisabledReason::Gone,
+                failing_since: None
+            })
+        );
+        assert_eq!(health.take_in(Sign::Gone, at(Duration::ZERO)), None);
+        assert!(!health.enabled);
+    }
+}

@@ -1,0 +1,145 @@
+//! The events that the service itself makes: what an organization is told about its webhooks.
+//!
+//! They go to the organization's *other* webhooks whose filters want them: one that fails is no way to say so.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::domain::{
+    delivery::DisabledReason, event_id::EventId, health::FAILING_MAX, outcome::ErrorWord, timestamp::Timestamp,
+};
+
+/// An event that the service makes. Its types and their payloads stand in the `webhooks` section of openapi.yaml.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationalEvent {
+    /// A webhook has been failing for a day, and again for three.
+    WebhookFailing {
+        /// The webhook.
+        webhook_id: Uuid,
+        /// The first failure since the last success.
+        failing_since: Timestamp,
+    },
+    /// The service switched a webhook off.
+    WebhookDisabled {
+        /// The webhook.
+        webhook_id: Uuid,
+        /// Why.
+        reason: DisabledReason,
+        /// The first failure since the last success, where there was one before.
+        failing_since: Option<Timestamp>,
+    },
+    /// A webhook that was failing or switched off works again.
+    WebhookRecovered {
+        /// The webhook.
+        webhook_id: Uuid,
+    },
+    /// The last attempt that a delivery's schedule has was made, and failed.
+    DeliveryExhausted {
+        /// The delivery.
+        delivery_id: Uuid,
+        /// The webhook it was owed to.
+        webhook_id: Uuid,
+        /// The event it carries.
+        event_id: EventId,
+        /// That event's type.
+        event_type: String,
+        /// Attempts made.
+        attempt_count: u32,
+        /// Why the last one failed.
+        error: Option<ErrorWord>,
+        /// The status of the last answer.
+        response_status: Option<u16>,
+    },
+}
+
+/// The types of these events.
+pub const OPERATIONAL_TYPES: [&str; 4] = [
+    "webhook.failing",
+    "webhook.disabled",
+    "webhook.recovered",
+    "webhook_delivery.exhausted",
+];
+
+/// Whether the service alone makes events of this type.
+#[must_use]
+pub fn is_operational(event_type: &str) -> bool {
+    OPERATIONAL_TYPES.contains(&event_type)
+}
+
+impl OperationalEvent {
+    /// Its type.
+    #[must_use]
+    pub const fn event_type(&self) -> &'static str {
+        let [failing, disabled, recovered, exhausted] = OPERATIONAL_TYPES;
+        match self {
+            Self::WebhookFailing { .. } => failing,
+            Self::WebhookDisabled { .. } => disabled,
+            Self::WebhookRecovered { .. } => recovered,
+            Self::DeliveryExhausted { .. } => exhausted,
+        }
+    }
+
+    /// The webhook that it is about, and that does not get it.
+    #[must_use]
+    pub const fn about(&self) -> Uuid {
+        match self {
+            Self::WebhookFailing { webhook_id, .. }
+            | Self::WebhookDisabled { webhook_id, .. }
+            | Self::WebhookRecovered { webhook_id }
+            | Self::DeliveryExhausted { webhook_id, .. } => *webhook_id,
+        }
+    }
+
+    /// The bytes that are signed and sent.
+    #[must_use]
+    pub fn payload(&self, id: &EventId, created_at: Timestamp) -> Vec<u8> {
+        let payload = json!({
+            "id": id,
+            "object": "event",
+            "type": self.event_type(),
+            "created_at": created_at,
+            "data": self.data(),
+        });
+        payload.to_string().into_bytes()
+    }
+
+    fn data(&self) -> Value {
+        match self {
+            Self::WebhookFailing {
+                webhook_id,
+                failing_since,
+            } => json!({
+                "webhook_id": webhook_id,
+                "failing_since": failing_since,
+                "disabled_after": failing_since.plus(FAILING_MAX),
+            }),
+            Self::WebhookDisabled {
+                webhook_id,
+                reason,
+                failing_since,
+            } => json!({
+                "webhook_id": webhook_id,
+                "disabled_reason": reason,
+                "failing_since": failing_since,
+            }),
+            Self::WebhookRecovered { webhook_id } => json!({ "webhook_id": webhook_id }),
+            Self::DeliveryExhausted {
+                delivery_id,
+                webhook_id,
+                event_id,
+                event_type,
+                attempt_count,
+                error,
+                response_status,
+            } => json!({
+                "delivery_id": delivery_id,
+                "webhook_id": webhook_id,
+                "event_id": event_id,
+                "event_type": event_type,
+                "attempt_count": attempt_count,
+                "error": error,
+                "response_status": response_status,
+            }),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Changing a thing only if it is still what the client has seen: entity tags and `If-Match` (RFC 9110, sections 8.8.3
+//! and 13.1.1).
+
+use crate::domain::timestamp::Timestamp;
+
+/// White space that may stand around the elements of a list (RFC 9110, section 5.6.3), and with it their comma.
+const WHITE_SPACE: [char; 2] = [' ', '\t'];
+const SEPARATORS: [char; 3] = [' ', '\t', ','];
+
+/// The strong entity tag of one version of a thing, quotation marks included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntityTag(String);
+
+impl EntityTag {
+    /// The tag of the version that a change at that time made. Whatever changes a thing moves its `updated_at`, by a
+    /// millisecond at least, so no two versions of one thing share a tag.
+    #[must_use]
+    pub fn of_version(updated_at: Timestamp) -> Self {
+        Self(format!("\"{:x}\"", updated_at.as_millis()))
+    }
+
+    /// The tag as it stands in an `ETag` header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What an `If-Match` header says: the versions that a change may be made to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// `*`: any version, as long as there is one.
+    Any,
+    /// One of these. Weak tags are not kept: the strong comparison that RFC 9110 asks for never matches one.
+    OneOf(Vec<EntityTag>),
+}
+
+impl IfMatch {
+    /// Reads the header's value; where it was sent in several lines, these joined by commas.
+    ///
+    /// `None` where it is neither `*` nor a list of entity tags. Empty elements of a list are ignored, as RFC 9110
+    /// (section 5.6.1.2) asks of a recipient, but a list of nothing else is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.trim_matches(WHITE_SPACE) == "*" {
+            return Some(Self::Any);
+        }
+        let (mut tags, mut seen, mut rest) = (Vec::new(), false, text);
+        loop {
+            rest = rest.trim_start_matches(SEPARATORS);
+            if rest.is_empty() {
+                return seen.then_some(Self::OneOf(tags));
+            }
+            let (is_weak, quoted) = rest.strip_prefix("W/").map_or((false, rest), |strong| (true, strong));
+            let (opaque, after) = quoted.strip_prefix('"')?.split_once('"')?;
+            let after = after.trim_start_matches(WHITE_SPACE);
+            if !opaque.bytes().all(is_tag_character) || !(after.is_empty() || after.starts_with(',')) {
+                return None;
+            }
+            if !is_weak {
+                tags.push(EntityTag(format!("\"{opaque}\"")));
+            }
+            (seen, rest) = (true, after);
+        }
+    }
+
+    /// Whether a change may be made to the version of that tag.
+    #[must_use]
+    pub fn allows(&self, current: &EntityTag) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(tags) => tags.contains(current),
+        }
+    }
+}
+
+/// What may stand between the quotation marks (`etagc`); beyond ASCII nothing, which no tag of ours has.
+fn is_tag_character(byte: u8) -> bool {
+    matches!(byte, 0x21 | 0x23..=0x7e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(tags: &[&str]) -> IfMatch {
+        IfMatch::OneOf(tags.iter().map(|tag| EntityTag((*tag).to_owned())).collect())
+    }
+
+    #[test]
+    fn a_list_of_tags_or_a_star_is_read() {
+        for (text, expected) in [
+            ("*", IfMatch::Any),
+            (" *\t", IfMatch::Any),
+            (r#""a""#, tags(&[r#""a""#])),
+            (r#""""#, tags(&[r#""""#])),
+            (r#""a","b" , "c,d""#, tags(&[r#""a""#, r#""b""#, r#""c,d""#])),
+            (r#"W/"a", "b""#, tags(&[r#""b""#])),
+            (r#"W/"a""#, tags(&[])),
+            (r#", ,"a",, "#, tags(&[r#""a""#])),
+        ] {
+            assert_eq!(IfMatch::parse(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            ",",
+            "a",
+            "\"a",
+            "a\"",
+            r#"w/"a""#,
+            "W/a",
+            r#""a" "b""#,
+            r#""a"b"#,
+            r#"*, "a""#,
+            "\"a b\"",
+            "**",
+            "\"\u{e4}\"",
+        ] {
+            assert_eq!(IfMatch::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_version_is_allowed() {
+        let current = EntityTag::of_version(Timestamp::from_millis(1_776_938_400_000));
+        assert_eq!(current.as_str(), r#""19db9c83900""#);
+        let allows = |text: &str| IfMatch::parse(text).unwrap().allows(&current);
+        assert!(allows("*") && allows(r#""x", "19db9c83900""#));
+        assert!(!allows(r#""x""#) && !allows(r#"W/"19db9c83900""#));
+        let next = EntityTag::of_version(Timestamp::from_millis(1_776_938_400_001));
+        assert!(!IfMatch::parse(next.as_str()).unwrap().allows(&current));
+    }
+}

@@ -1,0 +1,271 @@
+//! What is measured, for Prometheus: the one list of metrics, and the handle that everything is told to.
+//!
+//! No label holds an id, so the number of series is bounded: by the operations of openapi.yaml, the statuses they
+//! answer, the words of outcomes. What only the database knows is read when Prometheus asks, not when it changes.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::domain::{
+    delivery::AttemptTrigger,
+    outcome::{ErrorWord, Outcome},
+};
+
+/// Where durations are divided, in seconds: from a write to a fast disk to the longest attempt.
+const SECONDS: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0,
+];
+
+/// Where the sizes of batches are divided.
+const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// The word for an attempt that was a success, beside those of [`ErrorWord`].
+const DELIVERED: &str = "delivered";
+
+/// A gauge of any number; not a number while nobody knows.
+type Measure = Gauge<f64, std::sync::atomic::AtomicU64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Requests {
+    operation: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Attempts {
+    trigger: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Write {
+    write: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolName {
+    pool: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Connections {
+    pool: &'static str,
+    state: &'static str,
+}
+
+/// How a pool of database connections is used.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolUse {
+    /// Which pool.
+    pub name: &'static str,
+    /// Connections that serve a statement or a transaction.
+    pub busy: u32,
+    /// Connections that wait for one.
+    pub idle: u32,
+    /// Connections at most.
+    pub connections_max: u32,
+}
+
+/// The due work of the whole database.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backlog {
+    /// Deliveries that are due and not under way, counted up to a limit.
+    pub due: u64,
+    /// How long the oldest of them has been due.
+    pub oldest_age: Duration,
+    /// Webhooks with pending deliveries whose breaker is open.
+    pub breakers_open: u64,
+}
+
+/// Where everything is told what happened. Clones tell the same.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    requests: Family<Requests, Counter>,
+    request_duration: Family<Operation, Histogram>,
+    attempts: Family<Attempts, Counter>,
+    attempt_duration: Histogram,
+    group_commit: Family<Write, Histogram>,
+    deliveries_due: Measure,
+    oldest_due_age: Measure,
+    breakers_open: Measure,
+    database_up: Gauge,
+    connections: Family<Connections, Gauge>,
+    connections_max: Family<PoolName, Gauge>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let durations: fn() -> Histogram = || Histogram::new(SECONDS);
+        let sizes: fn() -> Histogram = || Histogram::new(SIZES);
+        let mut inner = Inner {
+            registry: Registry::with_prefix("kallima"),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(durations),
+            attempts: Family::default(),
+            attempt_duration: durations(),
+            group_commit: Family::new_with_constructor(sizes),
+            deliveries_due: Measure::default(),
+            oldest_due_age: Measure::default(),
+            breakers_open: Measure::default(),
+            database_up: Gauge::default(),
+            connections: Family::default(),
+            connections_max: Family::default(),
+        };
+        inner.register();
+        let metrics = Self(Arc::new(inner));
+        metrics.begin();
+        metrics
+    }
+}
+
+impl Inner {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version that runs", build);
+        let help = "Requests answered, by operation of openapi.yaml and status";
+        registry.register("requests", help, self.requests.clone());
+        let help = "From a request's head to its answer's head, by operation";
+        registry.register_with_unit("request_duration", help, Unit::Seconds, self.request_duration.clone());
+        let help = "Attempts that ended, by trigger and outcome: delivered, or the word of the error";
+        registry.register("attempts", help, self.attempts.clone());
+        let help = "How long attempts took, to the last byte of the answer";
+        registry.register_with_unit("attempt_duration", help, Unit::Seconds, self.attempt_duration.clone());
+        let help = "Writes that shared one transaction, by kind of write";
+        registry.register("group_commit_batch_size", help, self.group_commit.clone());
+        let help = "Deliveries that are due and not under way, in the whole database; counted up to 100000";
+        registry.register("deliveries_due", help, self.deliveries_due.clone());
+        let help = "How long the oldest delivery that is due has been due";
+        registry.register_with_unit("oldest_due_age", help, Unit::Seconds, self.oldest_due_age.clone());
+        let help = "Webhooks with pending deliveries whose breaker is open: only probes go out to them";
+        registry.register("breakers_open", help, self.breakers_open.clone());
+        let help = "Whether the database answered when these metrics were read";
+        registry.register("database_up", help, self.database_up.clone());
+        let help = "Connections to the database, by pool and state";
+        registry.register("database_connections", help, self.connections.clone());
+        let help = "Connections to the database at most, by pool";
+        registry.register("database_connections_max", help, self.connections_max.clone());
+    }
+}
+
+impl Metrics {
+    /// Makes the series that are known beforehand, so that their first change is seen as one.
+    fn begin(&self) {
+        for trigger in AttemptTrigger::ALL {
+            for outcome in ErrorWord::ALL.into_iter().map(ErrorWord::as_str).chain([DELIVERED]) {
+                let trigger = trigger.as_str();
+                drop(self.0.attempts.get_or_create(&Attempts { trigger, outcome }));
+            }
+        }
+    }
+
+    /// A request was answered.
+    pub fn request(&self, operation: &str, status: u16, took: Duration) {
+        let operation = operation.to_owned();
+        let labels = Requests {
+            operation: operation.clone(),
+            status,
+        };
+        self.0.requests.get_or_create(&labels).inc();
+        let duration = self.0.request_duration.get_or_create(&Operation { operation });
+        duration.observe(took.as_secs_f64());
+    }
+
+    /// An attempt ended.
+    pub fn attempt(&self, trigger: AttemptTrigger, outcome: &Outcome, took: Duration) {
+        let labels = Attempts {
+            trigger: trigger.as_str(),
+            outcome: outcome.error.map_or(DELIVERED, ErrorWord::as_str),
+        };
+        self.0.attempts.get_or_create(&labels).inc();
+        self.0.attempt_duration.observe(took.as_secs_f64());
+    }
+
+    /// Where one kind of write tells the sizes of its batches.
+    #[must_use]
+    pub fn batch_sizes(&self, write: &'static str) -> BatchSizes {
+        BatchSizes(self.0.group_commit.get_or_create_owned(&Write { write }))
+    }
+
+    /// What the database said of itself just now; nothing where it did not answer.
+    pub fn set_backlog(&self, backlog: Option<Backlog>) {
+        self.0.database_up.set(i64::from(backlog.is_some()));
+        #[expect(clippy::cast_precision_loss, reason = "the counts end long before a float loses one")]
+        let (due, open) = backlog.map_or((f64::NAN, f64::NAN), |backlog| {
+            (backlog.due as f64, backlog.breakers_open as f64)
+        });
+        self.0.deliveries_due.set(due);
+        self.0.breakers_open.set(open);
+        self.0
+            .oldest_due_age
+            .set(backlog.map_or(f64::NAN, |backlog| backlog.oldest_age.as_secs_f64()));
+    }
+
+    /// How the pools are used just now.
+    pub fn set_pools(&self, pools: &[PoolUse]) {
+        for &PoolUse {
+            name: pool,
+            busy,
+            idle,
+            connections_max,
+        } in pools
+        {
+            for (state, connections) in [("busy", busy), ("idle", idle)] {
+                let gauge = self.0.connections.get_or_create(&Connections { pool, state });
+                gauge.set(i64::from(connections));
+            }
+            let gauge = self.0.connections_max.get_or_create(&PoolName { pool });
+            gauge.set(i64::from(connections_max));
+        }
+    }
+
+    /// All of it, as `OpenMetrics` text.
+    ///
+    /// # Errors
+    /// Where a metric cannot be written, which no metric here can bring about.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+}
+
+/// The sizes of the batches of one kind of write.
+#[derive(Clone)]
+pub struct BatchSizes(Histogram);
+
+impl BatchSizes {
+    /// So many writes share one transaction.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a batch is far smaller than what a float holds exactly"
+    )]
+    pub fn observe(&self, size: usize) {
+        self.0.observe(size as f64);
+    }
+}
+
+impl std::fmt::Debug for BatchSizes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("BatchSizes")
+    }
+}

@@ -1,0 +1,30 @@
+//! An idempotency key: which request it was used for, and what the answer was.
+
+use sea_orm::entity::prelude::*;
+
+/// One row of `idempotency_keys`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "idempotency_keys")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub organization_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub key: String,
+    /// SHA-256 of the request.
+    pub fingerprint: Vec<u8>,
+    /// What the ids of what the request makes are derived from.
+    pub seed: Uuid,
+    /// Set while the request runs.
+    pub lease_token: Option<Uuid>,
+    /// When another run may take over from one that has died.
+    pub leased_until: Option<i64>,
+    /// The response, sealed (see `domain::keyring`).
+    pub response: Option<Vec<u8>>,
+    pub expires_at: i64,
+}
+
+/// No joins are declared: queries that join say how.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,30 @@
+//! A delivery with something to do: an attempt that is owed, or one under way.
+
+use sea_orm::entity::prelude::*;
+
+/// One row of `queue`.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "queue")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub organization_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub delivery_id: Uuid,
+    pub webhook_id: Uuid,
+    /// Whether the delivery is pending; false where the row is only the lease of a retry of one that has ended.
+    pub owed: bool,
+    /// When a node may take it: the time of the next attempt or, while leased, the end of the lease.
+    pub due_at: i64,
+    /// Attempts begun so far.
+    pub attempt_count: i32,
+    /// Set while an attempt is under way.
+    pub lease_token: Option<Uuid>,
+    /// The node that makes the attempt.
+    pub lease_node: Option<Uuid>,
+}
+
+/// No joins are declared: queries that join say how.
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,205 @@
+//! What the service tells an organization about its webhooks.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{App, Receiver, Reply, app::eventually};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A webhook that gets jobs, and a receiver that gets the service's own events alone.
+struct Scene {
+    app: App,
+    failing: Receiver,
+    webhook: String,
+    news: Receiver,
+}
+
+impl Scene {
+    async fn of(failing: impl IntoIterator<Item = Reply>) -> Self {
+        let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
+        let failing = Receiver::start(failing).await;
+        // Without a filter: it would get the news about itself, if anybody did.
+        let webhook = app.webhook(&failing.url).await["id"].as_str().unwrap().to_owned();
+        let news = Receiver::start([]).await;
+        let wanted = json!(["webhook.*", "webhook_delivery.*"]);
+        app.post("/v1/webhooks", &json!({ "url": news.url, "events": wanted }))
+            .await
+            .expect(201);
+        Self {
+            app,
+            failing,
+            webhook,
+            news,
+        }
+    }
+
+    /// Publishes an event whose first attempt fails, and waits for that.
+    async fn fail_once(&self) {
+        let before = self.failing.arrivals().len();
+        let event = self.app.publish().await;
+        self.failing.wait_for(before + 1).await;
+        self.app.after_attempt(&event, 1).await;
+    }
+
+    /// The news so far, each as its type and its data.
+    async fn news(&self, count: usize) -> Vec<(String, Value)> {
+        let arrivals = self.news.wait_for(count).await;
+        assert_eq!(arrivals.len(), count, "no more than expected: {arrivals:?}");
+        let said = |payload: Value| (payload["type"].as_str().unwrap().to_owned(), payload["data"].clone());
+        arrivals.iter().map(|arrival| said(arrival.payload())).collect()
+    }
+
+    async fn patch(&self, body: &Value) -> Value {
+        self.app
+            .patch(&format!("/v1/webhooks/{}", self.webhook), body)
+            .await
+            .expect(200)
+    }
+}
+
+#[tokio::test]
+async fn days_of_failure_are_announced_end_in_disabling_and_so_is_recovery() {
+    let scene = Scene::of((0..6).map(|_| Reply::status(500))).await;
+    let began = scene.app.clock.now();
+    // A delivery that is planned again would fail beside each new one; the schedule is not what this is about.
+    scene.fail_once().await;
+    scene.app.clock.advance(Duration::from_hours(23));
+    let told = |count: usize, kind: &'static str| {
+        let scene = &scene;
+        async move {
+            let (last, data) = scene.news(count).await.pop().unwrap();
+            assert_eq!(last, kind);
+            assert_eq!(data["webhook_id"], scene.webhook.as_str());
+            data
+        }
+    };
+    // Everything fails by now, the retries of the first too.
+    for _ in 0..60 {
+        scene.failing.then(Reply::status(500));
+    }
+    scene.app.clock.advance(Duration::from_hours(1));
+    scene.fail_once().await;
+    let failing = told(1, "webhook.failing").await;
+    assert_eq!(failing["failing_since"], began.to_string());
+    assert_eq!(failing["disabled_after"], began.plus(5 * DAY).to_string());
+    scene.app.clock.advance(2 * DAY);
+    let event = scene.app.publish().await;
+    told(2, "webhook.failing").await;
+    scene.app.after_attempt(&event, 1).await;
+    scene.app.clock.advance(2 * DAY);
+    scene.app.publish().await;
+    let disabled = told(3, "webhook.disabled").await;
+    assert_eq!(disabled["disabled_reason"], "failing");
+    assert_eq!(disabled["failing_since"], began.to_string());
+    let webhook = scene
+        .app
+        .get(&format!("/v1/webhooks/{}", scene.webhook))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&webhook["enabled"], &webhook["disabled_reason"]),
+        (&json!(false), &json!("failing"))
+    );
+
+    scene.failing.forget();
+    let webhook = scene.patch(&json!({ "enabled": true })).await;
+    assert_eq!(webhook.get("disabled_reason"), None);
+    scene.app.publish().await;
+    told(4, "webhook.recovered").await;
+    let own = scene.failing.arrivals();
+    let types: Vec<Value> = own.iter().map(|arrival| arrival.payload()["type"].clone()).collect();
+    assert!(
+        types.iter().all(|kind| kind == "humanization.completed"),
+        "not told of itself: {types:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_gone_is_announced_at_once() {
+    let scene = Scene::of([Reply::status(410)]).await;
+    scene.app.publish().await;
+    let (kind, data) = scene.news(1).await.pop().unwrap();
+    assert_eq!(kind, "webhook.disabled");
+    assert_eq!(
+        data,
+        json!({ "webhook_id": scene.webhook, "disabled_reason": "gone", "failing_since": null })
+    );
+}
+
+#[tokio::test]
+async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_ends_in_silence() {
+    let app = App::builder()
+        .arguments(&["--dev", "--retry-schedule-s", "1"])
+        .manual_clock()
+        .start()
+        .await;
+    // Two webhooks that fail whatever they get: each would be told of the other's failures for ever.
+    let (first, second) = (Receiver::start([]).await, Receiver::start([]).await);
+    for receiver in [&first, &second] {
+        for _ in 0..20 {
+            receiver.then(Reply::status(500));
+        }
+        app.webhook(&receiver.url).await;
+    }
+    let job = app.publish().await;
+    let done = |delivery: &Value| delivery["status"] == "failed";
+    let exhausted = eventually(|| async {
+        // Never while an attempt is under way: its lease would end by the same clock.
+        if let Some(due) = app.next_due().await {
+            app.clock.advance(due.since(app.clock.now()));
+        }
+        let deliveries = app.get("/v1/webhook_deliveries").await.expect(200);
+        // One of the job and one of the other's news, to each of the two.
+        let all = deliveries.as_array().unwrap();
+        if all.len() < 4 || !all.iter().all(done) {
+            return None;
+        }
+        let events = app.get("/v1/events").await.expect(200);
+        let news = events
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|event| event["id"] != job.as_str());
+        Some(news.cloned().collect::<Vec<Value>>())
+    })
+    .await;
+    assert_eq!(
+        exhausted.len(),
+        2,
+        "nobody was told of the news that did not arrive: {exhausted:?}"
+    );
+    for news in &exhausted {
+        assert_eq!(news["type"], "webhook_delivery.exhausted");
+        let data = &news["data"];
+        assert_eq!(
+            (&data["event_id"], &data["event_type"]),
+            (&json!(job), &json!("humanization.completed"))
+        );
+        assert_eq!(
+            (&data["attempt_count"], &data["error"], &data["response_status"]),
+            (&json!(2), &json!("response_status"), &json!(500))
+        );
+        let delivered = app.delivery_of(news["id"].as_str().unwrap()).await;
+        assert_ne!(delivered["webhook_id"], data["webhook_id"]);
+        assert_eq!(
+            (&delivered["status"], &delivered["attempt_count"]),
+            (&json!("failed"), &json!(2))
+        );
+    }
+}
+
+#[tokio::test]
+async fn nobody_but_the_service_publishes_them() {
+    let app = App::dev().await;
+    let body = json!({ "type": "webhook.recovered", "data": { "webhook_id": uuid::Uuid::nil() } });
+    let problem = app
+        .post("/v1/events", &body)
+        .await
+        .expect_problem(422, "validation_error");
+    assert_eq!(
+        (&problem["errors"][0]["pointer"], &problem["errors"][0]["code"]),
+        (&json!("/type"), &json!("reserved_event_type"))
+    );
+}

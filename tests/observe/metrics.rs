@@ -1,0 +1,249 @@
+//! `/metrics`: what is counted is what happened.
+
+use std::{process::Stdio, time::Duration};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, StatusCode, body::Bytes};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use sea_orm::ConnectionTrait as _;
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+
+use crate::{
+    process::{Process, command, run},
+    support::{App, Gate, Receiver, Reply, app::eventually, database::TestDatabase},
+};
+
+/// Asks the listener for metrics.
+async fn ask(base: &str, path: &str) -> (StatusCode, String, String) {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::get(format!("{base}{path}")).body(Empty::new()).unwrap();
+    let (parts, body) = client.request(request).await.unwrap().into_parts();
+    let media = parts
+        .headers
+        .get("content-type")
+        .map(|value| value.to_str().unwrap().to_owned());
+    let body = body.collect().await.unwrap().to_bytes();
+    (
+        parts.status,
+        media.unwrap_or_default(),
+        String::from_utf8(body.to_vec()).unwrap(),
+    )
+}
+
+/// All the metrics of the server. What the database counts is left out where that takes it more than two seconds, as it
+/// may on a machine that has other work; then they are asked for again.
+pub(super) async fn scrape(app: &App) -> String {
+    eventually(|| async { Some(scrape_once(app).await).filter(|text| value(text, "kallima_database_up") == Some(1.0)) })
+        .await
+}
+
+/// All the metrics of the server, whatever the database does.
+async fn scrape_once(app: &App) -> String {
+    let (status, media, text) = ask(app.metrics.as_ref().unwrap(), "/metrics").await;
+    assert_eq!(status, 200);
+    assert_eq!(media, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    text
+}
+
+/// The value of a series, by its whole name; none where there is no such series.
+#[track_caller]
+fn value(text: &str, series: &str) -> Option<f64> {
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    lines.next().map(|value| value.parse().unwrap())
+}
+
+pub(super) async fn measured() -> App {
+    let arguments = ["--dev", "--metrics-listen", "127.0.0.1:0"];
+    App::builder().arguments(&arguments).start().await
+}
+
+#[tokio::test]
+async fn requests_attempts_and_batches_are_counted() {
+    let app = measured().await;
+    let receiver = Receiver::start([Reply::status(500), Reply::status(200)]).await;
+    let webhook = app.webhook(&receiver.url).await;
+    let path = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
+    app.ask("POST", &path).send().await.expect(200);
+    let event = app.publish().await;
+    app.after_attempt(&event, 1).await;
+    app.get("/v1/no-such-route").await.expect(404);
+    app.get("/v1/webhooks/nonsense").await.expect(422);
+    let text = scrape(&app).await;
+    for (series, expected) in [
+        (
+            r#"kallima_requests_total{operation="create_webhook",status="201"}"#,
+            1.0,
+        ),
+        (r#"kallima_requests_total{operation="publish_event",status="202"}"#, 1.0),
+        (r#"kallima_requests_total{operation="get_webhook",status="422"}"#, 1.0),
+        (r#"kallima_requests_total{operation="other",status="404"}"#, 1.0),
+        (
+            r#"kallima_request_duration_seconds_count{operation="publish_event"}"#,
+            1.0,
+        ),
+        (
+            r#"kallima_attempts_total{trigger="test",outcome="response_status"}"#,
+            1.0,
+        ),
+        (
+            r#"kallima_attempts_total{trigger="automatic",outcome="delivered"}"#,
+            1.0,
+        ),
+        (r#"kallima_attempts_total{trigger="manual",outcome="timeout"}"#, 0.0),
+        ("kallima_attempt_duration_seconds_count", 2.0),
+        (r#"kallima_group_commit_batch_size_count{write="publish"}"#, 1.0),
+        (r#"kallima_group_commit_batch_size_count{write="finish"}"#, 2.0),
+        ("kallima_database_up", 1.0),
+        ("kallima_deliveries_due", 0.0),
+        ("kallima_oldest_due_age_seconds", 0.0),
+    ] {
+        assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
+    }
+    let pool = if app.database.is_postgres() { "shared" } else { "write" };
+    let of = |state| {
+        value(
+            &text,
+            &format!(r#"kallima_database_connections{{pool="{pool}",state="{state}"}}"#),
+        )
+        .unwrap()
+    };
+    let most = value(&text, &format!(r#"kallima_database_connections_max{{pool="{pool}"}}"#)).unwrap();
+    assert!(
+        of("busy") + of("idle") >= 1.0 && of("busy") + of("idle") <= most,
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn no_id_secret_or_token_is_in_the_metrics() {
+    let app = measured().await;
+    let receiver = Receiver::start([]).await;
+    let webhook = app.webhook(&receiver.url).await;
+    let event = app.publish().await;
+    app.after_attempt(&event, 1).await;
+    app.get("/v1/webhooks/00000000-0000-7000-8000-000000000000")
+        .await
+        .expect(404);
+    let text = scrape(&app).await;
+    let organization = app.organization.to_string();
+    let id = webhook["id"].as_str().unwrap();
+    for hidden in [
+        &event,
+        &organization,
+        id,
+        webhook["secret"].as_str().unwrap(),
+        &app.token,
+        "00000000-",
+    ] {
+        assert!(!text.contains(hidden), "{hidden} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn due_deliveries_are_counted_and_the_oldest_has_an_age() {
+    let arguments = ["--dev", "--metrics-listen", "127.0.0.1:0", "--attempts-max", "1"];
+    let app = App::builder()
+        .arguments(&arguments)
+        .patient()
+        .manual_clock()
+        .start()
+        .await;
+    let gate = Gate::new();
+    let receiver = Receiver::start([Reply::status(200).held_by(&gate)]).await;
+    let webhook = app.webhook(&receiver.url).await;
+    app.publish().await;
+    receiver.wait_for(1).await;
+    app.publish().await;
+    app.publish().await;
+    app.clock.advance(Duration::from_secs(7));
+    let text = scrape(&app).await;
+    assert_eq!(value(&text, "kallima_deliveries_due"), Some(2.0), "{text}");
+    assert_eq!(value(&text, "kallima_oldest_due_age_seconds"), Some(7.0), "{text}");
+    assert_eq!(value(&text, "kallima_breakers_open"), Some(0.0), "{text}");
+    let beside = app.database.connect().await;
+    let fail = "UPDATE webhooks SET consecutive_failures = 10";
+    beside.execute_unprepared(fail).await.unwrap();
+    let text = scrape(&app).await;
+    assert_eq!(value(&text, "kallima_breakers_open"), Some(1.0), "{text}");
+    assert_eq!(
+        value(&text, "kallima_deliveries_due"),
+        Some(0.0),
+        "what waits behind a breaker is not due: {text}"
+    );
+    let path = format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap());
+    app.patch(&path, &json!({ "enabled": false })).await.expect(200);
+    let text = scrape(&app).await;
+    assert_eq!(
+        value(&text, "kallima_deliveries_due"),
+        Some(0.0),
+        "what is held is not due: {text}"
+    );
+    assert_eq!(value(&text, "kallima_oldest_due_age_seconds"), Some(0.0), "{text}");
+}
+
+#[tokio::test]
+async fn without_its_database_the_server_still_says_what_it_knows() {
+    let app = measured().await;
+    app.db.clone().close().await.unwrap();
+    app.get("/v1/webhooks").await.expect(503);
+    let text = scrape_once(&app).await;
+    assert_eq!(value(&text, "kallima_database_up"), Some(0.0), "{text}");
+    assert!(value(&text, "kallima_deliveries_due").unwrap().is_nan(), "{text}");
+    let refused = r#"kallima_requests_total{operation="list_webhooks",status="503"}"#;
+    assert_eq!(value(&text, refused), Some(1.0), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_have_a_listener_of_their_own() {
+    let app = measured().await;
+    app.get("/metrics").await.expect_problem(404, "not_found");
+    let (status, _, _) = ask(app.metrics.as_ref().unwrap(), "/v1/webhooks").await;
+    assert_eq!(status, 404);
+    assert!(App::dev().await.metrics.is_none(), "off is off");
+}
+
+#[tokio::test]
+async fn a_second_server_starts_although_the_default_address_is_taken() {
+    let database = TestDatabase::create().await;
+    loop {
+        // Whether this test gets it or something else has it already: it is taken.
+        let taken = std::net::TcpListener::bind("127.0.0.1:9464");
+        let mut server = command(&database.options.url, &std::env::temp_dir());
+        server
+            .args(["--dev", "--listen", "127.0.0.1:0"])
+            .env_remove("KALLIMA_METRICS_LISTEN")
+            .stderr(Stdio::piped());
+        let mut server = Process::spawn(server).await;
+        let mut log = server.child.stderr.take().unwrap();
+        server.kill().await;
+        let mut complaints = String::new();
+        log.read_to_string(&mut complaints).await.unwrap();
+        if complaints.contains("no metrics are served") {
+            return;
+        }
+        // What had it, such as the same test of a suite beside this one, may have let it go just then.
+        assert!(taken.is_err(), "nothing was said of it: {complaints}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_was_asked_for_must_be_had() {
+    let database = TestDatabase::create().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (done, _, complaint) = run(&database, &["--listen", "127.0.0.1:0", "--metrics-listen", &address]).await;
+    assert!(
+        !done && complaint.contains(&format!("cannot listen on {address}")),
+        "{complaint}"
+    );
+    let both = ["--listen", &address, "--metrics-listen", &address];
+    let (done, _, complaint) = run(&database, &both).await;
+    assert!(
+        !done && complaint == "error: --metrics-listen must be another address than --listen\n",
+        "{complaint}"
+    );
+}

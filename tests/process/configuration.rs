@@ -1,0 +1,120 @@
+//! Options: faults are one line each, and `--print-config` shows what would be used, without a secret.
+
+use std::process::Stdio;
+
+use super::{command, run};
+use crate::support::database::{MASTER_KEY, TestDatabase};
+
+/// Runs the binary with these variables besides.
+async fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command("sqlite://unused.db", &std::env::temp_dir())
+        .envs(variables.iter().copied())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn the_effective_configuration_is_printed_without_secrets() {
+    let variables = [
+        (
+            "KALLIMA_DATABASE_URL",
+            "postgres://kallima:s3cret@db.example.com/kallima?sslmode=require",
+        ),
+        ("KALLIMA_ATTEMPTS_MAX", "7"),
+    ];
+    for command in [&["--print-config"][..], &["serve", "--print-config"]] {
+        let arguments = [command, &["--listen", "127.0.0.1:1234", "--allow-port", "443,8443"]].concat();
+        let (code, printed, complaint) = run_with(&variables, &arguments).await;
+        assert_eq!((code, complaint.as_str()), (Some(0), ""), "{printed}");
+        for line in [
+            "--database-url postgres://kallima:redacted@db.example.com/kallima?sslmode=require (KALLIMA_DATABASE_URL)",
+            "--master-key [redacted] (KALLIMA_MASTER_KEY)",
+            "--master-key-file (not set)",
+            "--listen 127.0.0.1:1234 (command line)",
+            "--allow-port 443,8443 (command line)",
+            "--allow-network (not set)",
+            "--attempts-max 7 (KALLIMA_ATTEMPTS_MAX)",
+            "--attempt-timeout-ms 15000 (default)",
+            "--dev false (default)",
+        ] {
+            assert!(
+                printed.lines().any(|printed| printed == line),
+                "no line {line:?} in\n{printed}"
+            );
+        }
+        assert!(
+            !printed.contains("s3cret") && !printed.contains(MASTER_KEY),
+            "{printed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn help_shows_no_password() {
+    let variables = [(
+        "KALLIMA_DATABASE_URL",
+        "postgres://kallima:s3cret@db.example.com/kallima",
+    )];
+    let (_, help, _) = run_with(&variables, &["--help"]).await;
+    assert!(
+        help.contains("KALLIMA_DATABASE_URL") && !help.contains("s3cret"),
+        "{help}"
+    );
+}
+
+#[tokio::test]
+async fn every_fault_of_the_configuration_is_one_line() {
+    let schedule = vec!["1"; 101].join(",");
+    let arguments = [
+        "--database-url",
+        "mysql://x",
+        "--allow-port",
+        "0",
+        "--retry-schedule-s",
+        &format!("{schedule},2592001"),
+    ];
+    let (code, printed, complaint) = run_with(&[], &arguments).await;
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    let lines: Vec<&str> = complaint.lines().collect();
+    assert_eq!(lines.len(), 4, "{complaint}");
+    for (line, named) in lines.iter().zip([
+        "--database-url",
+        "--allow-port",
+        "--retry-schedule-s",
+        "--retry-schedule-s",
+    ]) {
+        assert!(line.starts_with("error: ") && line.contains(named), "{complaint}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_read_is_one_line_that_names_its_flag() {
+    for (flag, value) in [
+        ("--listen", "nowhere"),
+        ("--attempts-max", "0"),
+        ("--shutdown-delay-ms", "300001"),
+        ("--database-connections-max", "0"),
+        ("--allow-network", "10.0.0.0/33"),
+    ] {
+        let (code, _, complaint) = run_with(&[], &[flag, value]).await;
+        assert_eq!(code, Some(2), "{complaint}");
+        assert!(
+            complaint.starts_with("error: ") && complaint.contains(flag),
+            "{complaint}"
+        );
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    }
+    let database = TestDatabase::create().await;
+    let keys = ["--master-key", MASTER_KEY, "--master-key-file", "keys"];
+    let (done, _, complaint) = run(&database, &keys).await;
+    assert!(
+        !done && complaint.lines().count() == 1 && complaint.contains("cannot be used with"),
+        "{complaint}"
+    );
+    assert!(!complaint.contains(MASTER_KEY), "{complaint}");
+}

@@ -1,0 +1,243 @@
+//! What must be: the promises of the engine, said again without a database.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kallima_webhooks::{
+    domain::{
+        delivery::DeliveryStatus,
+        health::{Health, Notice, Sign},
+        outcome::{ErrorWord, Outcome, RetryAfter},
+        secret::Secret,
+        timestamp::Timestamp,
+    },
+    store::queue::Lease,
+};
+use uuid::Uuid;
+
+/// The cap on attempts under way for one webhook in the simulation.
+pub(super) const CAP: usize = 3;
+
+/// The retry schedule of the simulation, in seconds.
+pub(super) const SCHEDULE_S: [u64; 2] = [5, 7_200];
+
+/// What a receiver does with every attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Well,
+    Failing(u16),
+    Unreachable,
+    Busy { retry_after_s: u64 },
+    Gone,
+}
+
+impl Mode {
+    /// The outcome of an attempt.
+    pub(super) fn outcome(self) -> Outcome {
+        let answer = |status: u16, retry_after| Outcome {
+            response_status: Some(status),
+            response_body: Some(String::new()),
+            error: (status >= 300).then_some(ErrorWord::ResponseStatus),
+            retry_after,
+        };
+        match self {
+            Self::Well => answer(200, None),
+            Self::Failing(status) => answer(status, None),
+            Self::Unreachable => Outcome {
+                error: Some(ErrorWord::Timeout),
+                ..Outcome::default()
+            },
+            Self::Busy { retry_after_s } => answer(503, Some(RetryAfter::Seconds(retry_after_s))),
+            Self::Gone => answer(410, None),
+        }
+    }
+}
+
+/// A webhook as it must be.
+pub(super) struct Webhook {
+    pub(super) id: Uuid,
+    pub(super) url: String,
+    pub(super) secret: Secret,
+    pub(super) deleted: bool,
+    /// The prefix of the types it wants; all where there is none.
+    pub(super) wants: Option<&'static str>,
+    pub(super) health: Health,
+    pub(super) mode: Mode,
+}
+
+impl Webhook {
+    pub(super) fn is_owed(&self, event_type: &str) -> bool {
+        let wanted = self.wants.is_none_or(|prefix| event_type.starts_with(prefix));
+        !self.deleted && self.health.enabled && wanted
+    }
+}
+
+/// A lease that a node was given.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub(super) token: Uuid,
+    pub(super) until: Timestamp,
+}
+
+/// A delivery as it must be.
+pub(super) struct Owed {
+    pub(super) webhook: usize,
+    pub(super) event_type: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) status: DeliveryStatus,
+    /// Attempts begun.
+    pub(super) attempts: u32,
+    /// When the next is due, while nobody holds it.
+    pub(super) due: Timestamp,
+    pub(super) lease: Option<Held>,
+    pub(super) schedule_start: u32,
+    /// The number of the last attempt that reached the receiver.
+    pub(super) arrived: u32,
+    /// Whether the receiver ever took it.
+    pub(super) accepted: bool,
+    /// Whether an answer of 410 or the end of the schedule is behind a failure.
+    pub(super) given_up: bool,
+}
+
+impl Owed {
+    pub(super) fn new(webhook: usize, event_type: &str, payload: Vec<u8>, due: Timestamp) -> Self {
+        Self {
+            webhook,
+            event_type: event_type.to_owned(),
+            payload,
+            status: DeliveryStatus::Pending,
+            attempts: 0,
+            due,
+            lease: None,
+            schedule_start: 0,
+            arrived: 0,
+            accepted: false,
+            given_up: false,
+        }
+    }
+
+    pub(super) fn is_held_by(&self, lease: &Lease) -> bool {
+        self.lease.is_some_and(|held| held.token == lease.token)
+    }
+
+    pub(super) fn is_leased(&self, now: Timestamp) -> bool {
+        self.lease.is_some_and(|held| held.until > now)
+    }
+
+    /// Whether a node may claim it.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        let free = self.lease.map_or(self.due, |held| held.until) <= now;
+        self.status == DeliveryStatus::Pending && free
+    }
+
+    pub(super) fn give(&mut self, lease: &Lease, until: Timestamp) {
+        assert_eq!(lease.number, self.attempts + 1, "attempt numbers rise by one");
+        self.attempts = lease.number;
+        self.lease = Some(Held {
+            token: lease.token,
+            until,
+        });
+    }
+
+    /// The state after an attempt with this outcome; true where that was the last of the schedule.
+    ///
+    /// `planned` is when the engine says that the next one is due: it must be no earlier than the schedule and what
+    /// the receiver asked for, and no more than a tenth later.
+    pub(super) fn end(&mut self, outcome: &Outcome, is_test: bool, planned: Option<Timestamp>, now: Timestamp) -> bool {
+        self.lease = None;
+        if outcome.error.is_none() {
+            self.status = DeliveryStatus::Delivered;
+            return false;
+        }
+        if self.status != DeliveryStatus::Pending {
+            return false;
+        }
+        let made = usize::try_from(self.attempts - self.schedule_start).unwrap();
+        let last = made > SCHEDULE_S.len();
+        if is_test || last || outcome.response_status == Some(410) {
+            self.status = DeliveryStatus::Failed;
+            self.given_up = true;
+            return last && !is_test && outcome.response_status != Some(410);
+        }
+        let delay = Duration::from_secs(SCHEDULE_S[made - 1]);
+        let asked = match outcome.retry_after {
+            Some(RetryAfter::Seconds(seconds)) => Duration::from_secs(seconds.clamp(1, 86_400)),
+            _ => Duration::ZERO,
+        };
+        let wait = planned.expect("a next attempt is planned").since(now);
+        assert!(
+            wait >= delay && wait >= asked,
+            "{wait:?} is less than {delay:?} or {asked:?}"
+        );
+        assert!(
+            wait <= (delay + delay / 10).max(asked),
+            "{wait:?} is more than {delay:?} and {asked:?}"
+        );
+        self.due = now.plus(wait);
+        false
+    }
+}
+
+/// What the organization must be told: the type, the webhook it is about, who gets it.
+pub(super) type News = (&'static str, Uuid, Vec<Uuid>);
+
+/// Everything that must be.
+#[derive(Default)]
+pub(super) struct Model {
+    pub(super) webhooks: Vec<Webhook>,
+    pub(super) deliveries: BTreeMap<Uuid, Owed>,
+}
+
+impl Model {
+    pub(super) fn owed_to(&self, event_type: &str, but: Option<Uuid>) -> Vec<Uuid> {
+        let owed = self
+            .webhooks
+            .iter()
+            .filter(|webhook| webhook.is_owed(event_type) && Some(webhook.id) != but);
+        let mut ids: Vec<Uuid> = owed.map(|webhook| webhook.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub(super) fn leased(&self, webhook: usize, now: Timestamp) -> usize {
+        self.deliveries
+            .values()
+            .filter(|owed| owed.webhook == webhook && owed.is_leased(now))
+            .count()
+    }
+
+    /// Takes in how an attempt ended; answers what the organization must be told.
+    pub(super) fn end(
+        &mut self,
+        id: Uuid,
+        outcome: &Outcome,
+        is_test: bool,
+        planned: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Vec<News> {
+        let owed = self.deliveries.get_mut(&id).unwrap();
+        let exhausted = owed.end(outcome, is_test, planned, now) && !owed.event_type.starts_with("webhook");
+        let sign = match (outcome.error, outcome.response_status) {
+            (None, _) => Some(Sign::Success),
+            (_, Some(410)) => Some(Sign::Gone),
+            _ => (!is_test).then_some(Sign::Failure),
+        };
+        let webhook = &mut self.webhooks[owed.webhook];
+        let about = webhook.id;
+        let notice = sign
+            .filter(|_| !webhook.deleted)
+            .and_then(|sign| webhook.health.take_in(sign, now));
+        let kinds = notice.map(|notice| match notice {
+            Notice::Failing { .. } => "webhook.failing",
+            Notice::Disabled { .. } => "webhook.disabled",
+            Notice::Recovered => "webhook.recovered",
+        });
+        let kinds = kinds
+            .into_iter()
+            .chain(exhausted.then_some("webhook_delivery.exhausted"));
+        let mut news: Vec<News> = kinds
+            .map(|kind| (kind, about, self.owed_to(kind, Some(about))))
+            .collect();
+        news.sort();
+        news
+    }
+}

@@ -1,0 +1,271 @@
+//! The engine's side of the simulation, and the comparison of what is with what must be.
+
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
+
+use kallima_webhooks::{
+    clock::Clock,
+    config::EngineOptions,
+    delivery::{Engine, attempt::Prepared, connector::Resolver, sender::Sender},
+    domain::{
+        address::AddressPolicy,
+        delivery::{AttemptTrigger, DeliveryStatus},
+        limits::Limits,
+        outcome::Outcome,
+        timestamp::Timestamp,
+    },
+    store::{
+        Database,
+        audit::Origin,
+        deliveries::{self, DeliveryQuery},
+        events,
+        organizations::{self},
+        queue::Lease,
+    },
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::model::{CAP, Model, News, Owed, SCHEDULE_S};
+
+/// An attempt under way at a node.
+pub(super) struct Flight {
+    pub(super) node: usize,
+    pub(super) lease: Lease,
+    pub(super) trigger: AttemptTrigger,
+    /// Set once the request was sent.
+    pub(super) sent: Option<(Prepared, Outcome)>,
+}
+
+pub(super) struct World {
+    pub(super) rng: StdRng,
+    pub(super) db: Database,
+    pub(super) clock: Clock,
+    pub(super) org: Uuid,
+    pub(super) engine: Engine,
+    pub(super) lease: Duration,
+    /// Where each node's walk goes on.
+    pub(super) cursors: Vec<Option<Uuid>>,
+    /// One process on an embedded database, which takes back everything when it starts; or nodes that don't.
+    pub(super) embedded: bool,
+    pub(super) flights: Vec<Flight>,
+    pub(super) model: Model,
+    known_events: BTreeSet<String>,
+    seed: u64,
+    story: String,
+}
+
+impl World {
+    pub(super) async fn new(seed: u64, db: Database, clock: Clock, may_be_embedded: bool) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let options = EngineOptions {
+            attempt_timeout_ms: 10_000,
+            attempts_max: 100,
+            attempts_per_webhook_max: CAP as u64,
+            poll_interval_ms: 1_000,
+            retry_schedule_s: SCHEDULE_S.to_vec(),
+        };
+        let resolver = Resolver::from_fn(|_| async { Err(std::io::Error::other("nothing is sent in a simulation")) });
+        let sender = Sender::new(
+            resolver,
+            AddressPolicy::default(),
+            options.attempt_timeout(),
+            Vec::new(),
+        )
+        .unwrap();
+        let lease = options.lease();
+        let engine = Engine::new(db.clone(), clock.clone(), options, sender, Arc::new(Notify::new()));
+        let organization = organizations::Organization {
+            id: clock.new_uuid(),
+            name: format!("seed {seed}"),
+            created_at: clock.now(),
+            limits: Limits::default(),
+        };
+        organizations::create(&db, &organization).await.unwrap();
+        let embedded = may_be_embedded && rng.random_bool(0.5);
+        let nodes = if embedded { 1 } else { rng.random_range(1..=3) };
+        let mut world = Self {
+            rng,
+            db,
+            clock,
+            org: organization.id,
+            engine,
+            lease,
+            cursors: vec![None; nodes],
+            embedded,
+            flights: Vec::new(),
+            model: Model::default(),
+            known_events: BTreeSet::new(),
+            seed,
+            story: String::new(),
+        };
+        for _ in 0..world.rng.random_range(1..=4) {
+            world.register().await;
+        }
+        world
+    }
+
+    /// A random one of `count`, if there is one.
+    pub(super) fn pick(&mut self, count: usize) -> Option<usize> {
+        (count > 0).then(|| self.rng.random_range(0..count))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The request that a write comes from; nobody asks in a simulation.
+    pub(super) fn origin(&self) -> Origin {
+        Origin {
+            entry_id: self.clock.new_uuid(),
+            token_id: Uuid::nil(),
+            address: None,
+            request_id: None,
+        }
+    }
+
+    /// Adds to the story of this seed, which is told when something is wrong.
+    pub(super) fn tell(&mut self, what: &str) {
+        let now = self.now();
+        writeln!(self.story, "{now}  {what}").unwrap();
+    }
+
+    pub(super) fn story(&self) -> String {
+        format!(
+            "seed {}, {} node(s), embedded: {}\n{}",
+            self.seed,
+            self.cursors.len(),
+            self.embedded,
+            self.story
+        )
+    }
+
+    /// # Panics
+    /// Where `promise` does not hold, with the seed and its story.
+    #[track_caller]
+    pub(super) fn must(&self, promise: bool, what: &str) {
+        assert!(
+            promise,
+            "{what}\n{}KALLIMA_SIMULATION_SEED={} runs this again",
+            self.story(),
+            self.seed
+        );
+    }
+
+    /// Holds the database against the model: every delivery, none more, each as it must be.
+    pub(super) async fn check(&self) {
+        let rows = deliveries::list(&self.db, self.org, &DeliveryQuery::default(), None)
+            .await
+            .unwrap();
+        self.must(
+            rows.len() == self.model.deliveries.len(),
+            "a delivery is there that is owed to nobody, or is lost",
+        );
+        for row in rows {
+            let Some(owed) = self.model.deliveries.get(&row.id) else {
+                self.must(false, &format!("delivery {} is owed to nobody", row.id));
+                return;
+            };
+            let planned = (owed.status == DeliveryStatus::Pending && owed.lease.is_none()).then_some(owed.due);
+            let seen = (
+                row.status,
+                u32::try_from(row.attempt_count).unwrap(),
+                row.next_attempt_at,
+            );
+            let expected = (owed.status, owed.attempts, planned);
+            self.must(
+                seen == expected,
+                &format!(
+                    "delivery {}: status, attempts, next: seen {seen:?}, expected {expected:?}",
+                    row.id
+                ),
+            );
+            self.must(
+                owed.status != DeliveryStatus::Delivered || owed.accepted,
+                &format!("delivery {} is delivered, and nobody took it", row.id),
+            );
+        }
+    }
+
+    /// Takes in the deliveries of an event that was recorded just now, which must be owed to these webhooks.
+    pub(super) async fn expect_owed(&mut self, event_id: &str, event_type: &str, payload: &[u8], to: &[Uuid]) {
+        self.known_events.insert(event_id.to_owned());
+        let question = DeliveryQuery {
+            event_id: kallima_webhooks::domain::event_id::EventId::parse(event_id),
+            ..DeliveryQuery::default()
+        };
+        let rows = deliveries::list(&self.db, self.org, &question, None).await.unwrap();
+        let mut owed: Vec<Uuid> = rows.iter().map(|row| row.webhook_id).collect();
+        owed.sort_unstable();
+        self.must(
+            owed == to,
+            &format!("{event_type} is owed to {owed:?}, expected {to:?}"),
+        );
+        for row in rows {
+            let webhook = self
+                .model
+                .webhooks
+                .iter()
+                .position(|webhook| webhook.id == row.webhook_id)
+                .unwrap();
+            let due = self.now();
+            self.model
+                .deliveries
+                .insert(row.id, Owed::new(webhook, event_type, payload.to_vec(), due));
+        }
+    }
+
+    /// The service must have told exactly this since it was last asked.
+    pub(super) async fn expect_news(&mut self, expected: Vec<News>) {
+        let events = events::list(&self.db, self.org, None, 1_000).await.unwrap();
+        let new: Vec<_> = events
+            .into_iter()
+            .filter(|event| !self.known_events.contains(event.id.as_str()))
+            .collect();
+        let mut left = expected;
+        for event in new {
+            let payload: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
+            let about = payload["data"]["webhook_id"].as_str().unwrap().to_owned();
+            let place = left
+                .iter()
+                .position(|(kind, id, _)| *kind == event.event_type && id.to_string() == about);
+            self.must(
+                place.is_some(),
+                &format!("nobody expected {} about {about}", event.event_type),
+            );
+            let (kind, _, to) = left.swap_remove(place.unwrap());
+            self.expect_owed(event.id.as_str(), kind, &event.payload, &to).await;
+            self.tell(&format!("the organization is told of {kind}"));
+        }
+        self.must(left.is_empty(), &format!("the organization was not told of {left:?}"));
+    }
+
+    /// The log of attempts: numbers rise, none is later than the count, and a success is behind what was delivered.
+    pub(super) async fn check_history(&self) {
+        for (id, owed) in &self.model.deliveries {
+            let attempts = deliveries::attempts(&self.db, self.org, *id, 0, 1_000).await.unwrap();
+            let numbers: Vec<u32> = attempts
+                .iter()
+                .map(|attempt| u32::try_from(attempt.number).unwrap())
+                .collect();
+            self.must(
+                numbers.is_sorted_by(|a, b| a < b),
+                &format!("attempts of {id}: {numbers:?}"),
+            );
+            self.must(
+                numbers.last().is_none_or(|last| *last <= owed.attempts),
+                "an attempt was never begun",
+            );
+            let done = match owed.status {
+                DeliveryStatus::Pending => false,
+                DeliveryStatus::Delivered => owed.accepted && attempts.iter().any(|attempt| attempt.error.is_none()),
+                DeliveryStatus::Failed => owed.given_up,
+                DeliveryStatus::Canceled => self.model.webhooks[owed.webhook].deleted,
+            };
+            self.must(
+                done,
+                &format!("delivery {id} ends as {:?} without a reason", owed.status),
+            );
+        }
+    }
+}

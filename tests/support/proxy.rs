@@ -1,0 +1,49 @@
+//! A TCP proxy that can be cut: a network that fails between a server and its database.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// A proxy on this machine, as long as it is held.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    cut: Arc<watch::Sender<bool>>,
+}
+
+impl Proxy {
+    /// Starts one that leads to `target`.
+    pub(crate) async fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cut = Arc::new(watch::Sender::new(false));
+        let watching = Arc::clone(&cut);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut cut = watching.subscribe();
+                tokio::spawn(async move {
+                    // While it is cut, a connection ends as soon as it begins.
+                    if *cut.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = TcpStream::connect(target).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = cut.wait_for(|cut| *cut) => {}
+                    }
+                });
+            }
+        });
+        Self { address, cut }
+    }
+
+    /// Ends every connection and takes no new one, or takes them again.
+    pub(crate) fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
+    }
+}
