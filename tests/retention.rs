@@ -38,7 +38,7 @@ async fn what_is_old_goes_and_what_is_owed_stays() {
     .await;
     app.patch(&webhook, &json!({ "enabled": false })).await.expect(200);
 
-    app.clock.advance(30 * DAY);
+    app.advance(30 * DAY).await;
     assert_eq!(
         prune(&app, 30 * DAY).await,
         Pruned::default(),
@@ -47,7 +47,7 @@ async fn what_is_old_goes_and_what_is_owed_stays() {
     let new = app.publish().await;
     app.delivery_when(&new, |delivery| delivery["status"] == "delivered")
         .await;
-    app.clock.advance(Duration::from_millis(1));
+    app.advance(Duration::from_millis(1)).await;
     let expected = Pruned {
         events: 1,
         deliveries: 2,
@@ -98,7 +98,7 @@ async fn more_than_a_batch_goes_whoever_prunes() {
         (pending == json!([])).then_some(())
     })
     .await;
-    app.clock.advance(DAY);
+    app.advance(DAY).await;
     let (first, second) = tokio::join!(prune(&app, DAY / 2), prune(&app, DAY / 2));
     let third = prune(&app, DAY / 2).await;
     let sum = |part: fn(&Pruned) -> u64| [first, second, third].iter().map(part).sum::<u64>();
@@ -122,7 +122,7 @@ async fn a_retry_whose_node_died_keeps_its_delivery_until_the_lease_ends() {
         .delivery_when(&event, |delivery| delivery["status"] == "delivered")
         .await;
     let id: Uuid = delivery["id"].as_str().unwrap().parse().unwrap();
-    app.clock.advance(DAY);
+    app.advance(DAY).await;
     let taken = queue::take(&app.db, app.organization, id, LEASE, app.clock.now()).await;
     assert!(matches!(taken.unwrap(), Taken::Leased(lease) if lease.number == 2));
     let pruned = prune(&app, DAY / 2).await;

@@ -30,7 +30,7 @@ async fn every_write_is_remembered_with_who_what_when_and_from_where() {
         )
         .await;
     let webhook = made.expect(201);
-    app.clock.advance(Duration::from_mins(1));
+    app.advance(Duration::from_mins(1)).await;
     let (token, token_id) = app
         .new_token(Some(app.organization), &kallima_webhooks::domain::token::Scope::ALL)
         .await;

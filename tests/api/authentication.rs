@@ -234,7 +234,7 @@ async fn the_last_use_of_a_token_is_noted_once_a_minute() {
     // Many at once are one use.
     tokio::join!(use_it(), use_it(), use_it(), use_it());
     eventually(|| async { (last_used_at().await == Some(first)).then_some(()) }).await;
-    app.clock.advance(Duration::from_secs(59));
+    app.advance(Duration::from_secs(59)).await;
     use_it().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(
@@ -242,7 +242,7 @@ async fn the_last_use_of_a_token_is_noted_once_a_minute() {
         Some(first),
         "less than a minute later it is not noted"
     );
-    app.clock.advance(Duration::from_secs(1));
+    app.advance(Duration::from_secs(1)).await;
     use_it().await;
     let second = app.clock.now();
     eventually(|| async { (last_used_at().await == Some(second)).then_some(()) }).await;

@@ -40,7 +40,7 @@ async fn what_is_pending_is_canceled_and_the_log_stays() {
         .await
         .expect_problem(409, "conflict");
 
-    app.clock.advance(Duration::from_hours(1));
+    app.advance(Duration::from_hours(1)).await;
     let other = Receiver::start([]).await;
     app.webhook(&other.url).await;
     app.publish().await;

@@ -211,7 +211,7 @@ async fn a_crash_between_the_work_and_the_answer_doubles_nothing() {
     forget_responses(&app, &lease_ms.to_string()).await;
     let early = keyed(&app, "POST", "/v1/events", "one", &publish).send().await;
     early.expect_problem(409, "conflict");
-    app.clock.advance(Duration::from_secs(10));
+    app.advance(Duration::from_secs(10)).await;
     for replayed in [false, true] {
         let again = keyed(&app, "POST", "/v1/events", "one", &publish).send().await;
         assert_eq!(is_replay(&again), replayed);
@@ -229,9 +229,9 @@ async fn a_key_is_forgotten_after_a_day_and_then_removed() {
     let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
     let body = event();
     let first = keyed(&app, "POST", "/v1/events", "one", &body).send().await.expect(202);
-    app.clock.advance(Duration::from_hours(24) - Duration::from_millis(1));
+    app.advance(Duration::from_hours(24) - Duration::from_millis(1)).await;
     assert!(is_replay(&keyed(&app, "POST", "/v1/events", "one", &body).send().await));
-    app.clock.advance(Duration::from_millis(1));
+    app.advance(Duration::from_millis(1)).await;
     let new = keyed(&app, "POST", "/v1/events", "one", &body).send().await;
     assert!(!is_replay(&new));
     assert_ne!(new.expect(202)["id"], first["id"]);
@@ -240,7 +240,7 @@ async fn a_key_is_forgotten_after_a_day_and_then_removed() {
         0,
         "it is new again"
     );
-    app.clock.advance(Duration::from_hours(24));
+    app.advance(Duration::from_hours(24)).await;
     assert_eq!(idempotency::prune(&app.db, app.clock.now()).await.unwrap(), 1);
 }
 

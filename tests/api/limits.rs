@@ -83,12 +83,12 @@ async fn the_rate_is_told_used_up_and_filled_again() {
     assert_eq!(refused.header("retry-after"), Some("20"));
     assert_eq!(rate(&refused), Some((3, 0, reset(60))));
     create(&app).await.expect_problem(429, "rate_limit_exceeded");
-    app.clock.advance(Duration::from_millis(19_999));
+    app.advance(Duration::from_millis(19_999)).await;
     app.get("/v1/webhooks").await.expect_problem(429, "rate_limit_exceeded");
-    app.clock.advance(Duration::from_millis(1));
+    app.advance(Duration::from_millis(1)).await;
     app.get("/v1/webhooks").await.expect(200);
     app.get("/v1/webhooks").await.expect_problem(429, "rate_limit_exceeded");
-    app.clock.advance(Duration::from_mins(10));
+    app.advance(Duration::from_mins(10)).await;
     let answer = app.get("/v1/webhooks").await;
     assert_eq!(rate(&answer).unwrap().1, 2, "no more than a minute's requests gather");
 }
@@ -191,9 +191,9 @@ async fn the_quota_is_whole_again_when_the_month_turns() {
     create(&app).await.expect(201);
     let problem = create(&app).await.expect_problem(429, "quota_exceeded");
     assert_eq!(problem["retry_after_seconds"], 1);
-    app.clock.advance(Duration::from_millis(999));
+    app.advance(Duration::from_millis(999)).await;
     create(&app).await.expect_problem(429, "quota_exceeded");
-    app.clock.advance(Duration::from_millis(1));
+    app.advance(Duration::from_millis(1)).await;
     assert_eq!(quota_left(&app.get("/v1/webhooks").await), 1);
     let created = create(&app).await;
     created.expect(201);
@@ -284,16 +284,16 @@ async fn limits_that_change_take_effect_within_five_seconds() {
     app.get("/v1/webhooks").await.expect_problem(429, "rate_limit_exceeded");
     let change = |rate, quota| organizations::change_limits(&app.db, app.organization, rate, quota);
     change(Some(None), Some(NonZeroU32::new(1))).await.unwrap();
-    app.clock.advance(Duration::from_secs(5));
+    app.advance(Duration::from_secs(5)).await;
     let created = create(&app).await;
     created.expect(201);
     assert!(rate(&created).is_none());
     create(&app).await.expect_problem(429, "quota_exceeded");
     change(None, Some(NonZeroU32::new(2))).await.unwrap();
-    app.clock.advance(Duration::from_secs(5));
+    app.advance(Duration::from_secs(5)).await;
     create(&app).await.expect(201);
     change(None, Some(None)).await.unwrap();
-    app.clock.advance(Duration::from_secs(5));
+    app.advance(Duration::from_secs(5)).await;
     create(&app).await.expect(201);
     assert_eq!(
         change(None, None).await.unwrap(),

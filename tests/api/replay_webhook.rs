@@ -32,17 +32,17 @@ impl Scene {
             }
             let event = app.publish().await;
             app.after_attempt(&event, 1).await;
-            app.clock.advance(Duration::from_secs(2));
+            app.advance(Duration::from_secs(2)).await;
             app.delivery_when(&event, |delivery| delivery["status"] == "failed")
                 .await;
             events.push(event);
-            app.clock.advance(Duration::from_hours(1));
+            app.advance(Duration::from_hours(1)).await;
         }
         let event = app.publish().await;
         app.delivery_when(&event, |delivery| delivery["status"] == "delivered")
             .await;
         events.push(event);
-        app.clock.advance(Duration::from_secs(1));
+        app.advance(Duration::from_secs(1)).await;
         let scene = Self {
             app,
             receiver,

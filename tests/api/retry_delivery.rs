@@ -33,7 +33,7 @@ async fn a_retry_replaces_the_pending_one_and_may_follow_a_success() {
         again["next_attempt_at"].as_str() > pending["next_attempt_at"].as_str(),
         "the schedule goes on from it"
     );
-    app.clock.advance(Duration::from_secs(6));
+    app.advance(Duration::from_secs(6)).await;
     let delivered = retry(&app, &again).await;
     assert_eq!(
         (&delivered["status"], &delivered["attempt_count"]),

@@ -109,7 +109,7 @@ async fn the_old_secret_is_dead_at_once_for_what_is_already_queued() {
         .expect(200);
     let elsewhere = Receiver::start([]).await;
     app.patch(&path, &json!({ "url": elsewhere.url })).await.expect(200);
-    app.clock.advance(std::time::Duration::from_secs(6));
+    app.advance(std::time::Duration::from_secs(6)).await;
     let second = &elsewhere.wait_for(1).await[0];
     assert!(second.is_signed_with(rotated["secret"].as_str().unwrap()) && second.header("kallima-attempt") == "2");
     assert!(receiver.arrivals()[0].is_signed_with(created["secret"].as_str().unwrap()));

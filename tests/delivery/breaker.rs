@@ -53,7 +53,7 @@ async fn after_a_run_of_failures_one_probe_at_a_time_goes_out_until_one_succeeds
 
     let mut seen = run;
     while seen < run + 2 {
-        app.clock.advance(Duration::from_secs(5));
+        app.advance(Duration::from_secs(5)).await;
         attempts_at_rest(&app, seen + 1).await;
         app.engine_has_looked().await;
         let now = attempts_at_rest(&app, 0).await;
@@ -65,12 +65,12 @@ async fn after_a_run_of_failures_one_probe_at_a_time_goes_out_until_one_succeeds
     receiver.forget();
     let held = untouched(&app).await;
     assert!(!held.is_empty());
-    app.clock.advance(Duration::from_secs(5));
+    app.advance(Duration::from_secs(5)).await;
     for event in &held {
         app.delivery_when(event, |delivery| delivery["status"] == "delivered")
             .await;
     }
-    app.clock.advance(Duration::from_mins(10));
+    app.advance(Duration::from_mins(10)).await;
     for event in &events {
         app.delivery_when(event, |delivery| delivery["status"] == "delivered")
             .await;

@@ -70,7 +70,7 @@ impl Scene {
     async fn until_second(&self) {
         self.gate.open();
         self.app.after_attempt(&self.event, 1).await;
-        self.app.clock.advance(Duration::from_mins(1));
+        self.app.advance(Duration::from_mins(1)).await;
     }
 
     async fn delivered(&self) -> Value {
@@ -170,7 +170,7 @@ async fn deleting_cancels_for_good() {
             (&json!("canceled"), &Value::Null)
         );
         scene.gate.open();
-        scene.app.clock.advance(Duration::from_hours(100));
+        scene.app.advance(Duration::from_hours(100)).await;
         scene.app.engine_has_looked().await;
         let left = scene.app.delivery_of(&scene.event).await;
         assert_eq!(left["status"], "canceled", "{when:?}");
@@ -196,7 +196,7 @@ async fn a_retry_by_hand_has_what_is_current_and_replaces_the_planned_one() {
         (&retried["status"], &retried["attempt_count"]),
         (&json!("delivered"), &json!(2))
     );
-    scene.app.clock.advance(Duration::from_hours(1));
+    scene.app.advance(Duration::from_hours(1)).await;
     scene.app.engine_has_looked().await;
     let arrivals = scene.receiver.arrivals();
     assert_eq!(arrivals.len(), 2, "the planned one is not made");

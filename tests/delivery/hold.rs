@@ -17,7 +17,7 @@ async fn pending_deliveries_are_held_while_the_webhook_is_disabled() {
     let event = app.publish().await;
     app.after_attempt(&event, 1).await;
     app.patch(&path, &json!({ "enabled": false })).await.expect(200);
-    app.clock.advance(Duration::from_hours(1));
+    app.advance(Duration::from_hours(1)).await;
 
     // Another webhook's delivery goes out, so the engine has looked at what is due.
     let other = Receiver::start([]).await;

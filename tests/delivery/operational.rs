@@ -65,7 +65,7 @@ async fn days_of_failure_are_announced_end_in_disabling_and_so_is_recovery() {
     let began = scene.app.clock.now();
     // A delivery that is planned again would fail beside each new one; the schedule is not what this is about.
     scene.fail_once().await;
-    scene.app.clock.advance(Duration::from_hours(23));
+    scene.app.advance(Duration::from_hours(23)).await;
     let told = |count: usize, kind: &'static str| {
         let scene = &scene;
         async move {
@@ -79,16 +79,16 @@ async fn days_of_failure_are_announced_end_in_disabling_and_so_is_recovery() {
     for _ in 0..60 {
         scene.failing.then(Reply::status(500));
     }
-    scene.app.clock.advance(Duration::from_hours(1));
+    scene.app.advance(Duration::from_hours(1)).await;
     scene.fail_once().await;
     let failing = told(1, "webhook.failing").await;
     assert_eq!(failing["failing_since"], began.to_string());
     assert_eq!(failing["disabled_after"], began.plus(5 * DAY).to_string());
-    scene.app.clock.advance(2 * DAY);
+    scene.app.advance(2 * DAY).await;
     let event = scene.app.publish().await;
     told(2, "webhook.failing").await;
     scene.app.after_attempt(&event, 1).await;
-    scene.app.clock.advance(2 * DAY);
+    scene.app.advance(2 * DAY).await;
     scene.app.publish().await;
     let disabled = told(3, "webhook.disabled").await;
     assert_eq!(disabled["disabled_reason"], "failing");
@@ -103,6 +103,8 @@ async fn days_of_failure_are_announced_end_in_disabling_and_so_is_recovery() {
         (&json!(false), &json!("failing"))
     );
 
+    // What was under way at the disabling fails, too, before the webhook is switched on.
+    scene.app.at_rest().await;
     scene.failing.forget();
     let webhook = scene.patch(&json!({ "enabled": true })).await;
     assert_eq!(webhook.get("disabled_reason"), None);

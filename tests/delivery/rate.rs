@@ -26,14 +26,14 @@ async fn no_more_start_each_second_than_the_webhook_takes() {
             "a second's worth at once, and no more"
         );
         // The limiter counts nanoseconds and the engine's clock milliseconds.
-        app.clock.advance(Duration::from_millis(501));
+        app.advance(Duration::from_millis(501)).await;
         expected += 2;
     }
     // Without a limit the rest goes out at once.
     let path = format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap());
     let webhook = app.patch(&path, &json!({ "rate_limit": 0 })).await.expect(200);
     assert_eq!(webhook.get("rate_limit"), None);
-    app.clock.advance(Duration::from_secs(1));
+    app.advance(Duration::from_secs(1)).await;
     receiver.wait_for(40).await;
 }
 

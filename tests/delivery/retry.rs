@@ -31,11 +31,11 @@ async fn the_schedule_is_kept_to_its_end_and_never_undercut() {
             wait >= delay && wait <= delay + delay / 10,
             "after attempt {number}: {wait:?} of {delay:?}"
         );
-        app.clock.advance(wait.saturating_sub(Duration::from_millis(1)));
+        app.advance(wait.saturating_sub(Duration::from_millis(1))).await;
         app.engine_has_looked().await;
         let early = app.delivery_of(&event).await;
         assert_eq!(early["attempt_count"], number, "not a millisecond early");
-        app.clock.advance(Duration::from_millis(1));
+        app.advance(Duration::from_millis(1)).await;
     }
     let delivery = app.after_attempt(&event, 10).await;
     assert_eq!(
@@ -137,17 +137,17 @@ async fn five_days_of_failures_without_a_success_disable_the_webhook() {
         app.get(&path).await.expect(200)["enabled"].as_bool().unwrap()
     };
     assert!(enabled_after(500).await);
-    app.clock.advance(119 * HOUR);
+    app.advance(119 * HOUR).await;
     assert!(
         enabled_after(500).await && enabled_after(200).await,
         "a success in time"
     );
-    app.clock.advance(2 * HOUR);
+    app.advance(2 * HOUR).await;
     assert!(
         enabled_after(500).await,
         "the days are counted from the first failure after it"
     );
-    app.clock.advance(120 * HOUR);
+    app.advance(120 * HOUR).await;
     assert!(!enabled_after(500).await, "five days without a success");
     assert_eq!(app.get(&path).await.expect(200)["disabled_reason"], "failing");
     let enabled = app.patch(&path, &json!({ "enabled": true })).await.expect(200);

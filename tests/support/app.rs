@@ -27,6 +27,7 @@ use kallima_webhooks::{
     },
 };
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
+use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -298,6 +299,32 @@ impl App {
             None
         })
         .await
+    }
+
+    /// Moves a manual clock on, once the engine [is at rest](Self::at_rest).
+    ///
+    /// A lease ends by this clock. An attempt that has arrived and is not recorded yet would be lost to a jump, and be
+    /// made again. A test that wants just that moves the clock itself.
+    pub(crate) async fn advance(&self, by: Duration) {
+        self.at_rest().await;
+        self.clock.advance(by);
+    }
+
+    /// Waits until what was sent is recorded, and nothing more is due.
+    pub(crate) async fn at_rest(&self) {
+        const BUSY: &str = "
+            SELECT 1 FROM queue JOIN webhooks ON webhooks.id = queue.webhook_id
+            WHERE lease_token IS NOT NULL OR owed AND due_at <= $1 AND enabled AND resume_at <= $1
+            LIMIT 1";
+        let beside = self.database.connect().await;
+        eventually(|| async {
+            let now = self.clock.now().as_millis();
+            let busy = Statement::from_sql_and_values(beside.get_database_backend(), BUSY, [now.into()]);
+            let busy = beside.query_one_raw(busy).await.unwrap();
+            busy.is_none().then_some(())
+        })
+        .await;
+        beside.close().await.unwrap();
     }
 
     /// When the next attempt is due, where none is under way or due already.
