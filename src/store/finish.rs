@@ -58,48 +58,75 @@ pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreErro
     db.finisher.submit(finished).await
 }
 
-/// Records a batch in one transaction.
+/// Records a batch in one transaction. Of those whose lease was lost it says so, and nothing else is different for them.
 pub(super) async fn finish_batch(
     write: DatabaseConnection,
     clock: Clock,
     batch: Arc<[Finished]>,
 ) -> Result<Vec<bool>, StoreError> {
-    let (tx, engine) = (database::begin(&write).await?, write.get_database_backend());
-    let before = health::lock(&tx, engine, &batch).await?;
-    let (_, told) = health::fold(&before, batch.iter());
+    let mut ended: Vec<&Finished> = batch.iter().collect();
+    loop {
+        let held = try_record(&write, &clock, &ended).await?;
+        if all_hold(&held, &ended) {
+            return Ok(batch.iter().map(|finished| held.contains(&fence(finished))).collect());
+        }
+        // What the organizations are told is made of all the attempts of a batch, and was made of lost ones, too.
+        ended.retain(|finished| held.contains(&fence(finished)));
+    }
+}
+
+/// A delivery and a token: a batch may have a lease that was lost together with the one that came after it.
+type Fence = (Uuid, Uuid);
+
+fn fence(finished: &Finished) -> Fence {
+    (finished.lease.delivery_id, finished.lease.token)
+}
+
+fn all_hold(held: &HashSet<Fence>, ended: &[&Finished]) -> bool {
+    ended.iter().all(|finished| held.contains(&fence(finished)))
+}
+
+/// Records attempts if all their leases hold, and else nothing. Answers which do.
+async fn try_record(
+    write: &DatabaseConnection,
+    clock: &Clock,
+    ended: &[&Finished],
+) -> Result<HashSet<Fence>, StoreError> {
+    let (tx, engine) = (database::begin(write).await?, write.get_database_backend());
+    let before = health::lock(&tx, engine, ended).await?;
+    let (after, told) = health::fold(&before, ended);
     let organizations: HashSet<Uuid> = told.iter().map(|(organization_id, _)| *organization_id).collect();
     // The webhooks that may be told are locked before the queue is, as everywhere.
     let filters = events::load_filters(&tx, engine, organizations).await?;
-
-    let held = lock_held(&tx, engine, &batch).await?;
-    let applied = |finished: &&Finished| held.contains(&(finished.lease.delivery_id, finished.lease.token));
-    let ended: Vec<&Finished> = batch.iter().filter(applied).collect();
-    leave_queue(&tx, &ended).await?;
-    update_deliveries(&tx, &ended).await?;
-    insert_attempts(&tx, &ended).await?;
-    let (after, told) = health::fold(&before, ended.iter().copied());
-    health::write(&tx, &clock, &before, after).await?;
-    events::record_operational(&tx, &clock, &filters, told).await?;
+    let held = lock_held(&tx, engine, ended).await?;
+    if !all_hold(&held, ended) {
+        tx.rollback().await?;
+        return Ok(held);
+    }
+    leave_queue(&tx, ended).await?;
+    update_deliveries(&tx, ended).await?;
+    insert_attempts(&tx, ended).await?;
+    health::write(&tx, clock, &before, after).await?;
+    events::record_operational(&tx, clock, &filters, told).await?;
     tx.commit().await?;
-    Ok(batch.iter().map(|finished| applied(&finished)).collect())
+    Ok(held)
 }
 
-/// Locks the places in the queue of those whose lease still holds; answers which deliveries those are, and by which
-/// token: a batch may have a lease that was lost together with the one that came after it.
+/// Locks the places in the queue of those whose lease still holds.
 async fn lock_held(
     tx: &impl ConnectionTrait,
     engine: DbBackend,
-    batch: &[Finished],
-) -> Result<HashSet<(Uuid, Uuid)>, StoreError> {
+    ended: &[&Finished],
+) -> Result<HashSet<Fence>, StoreError> {
     let mut query = queued::Entity::find()
         .select_only()
         .columns([queued::Column::DeliveryId, queued::Column::LeaseToken])
-        .filter(queue::held(batch.iter().map(|finished| &finished.lease)))
+        .filter(queue::held(ended.iter().map(|finished| &finished.lease)))
         .order_by_asc(queued::Column::DeliveryId);
     if engine == DbBackend::Postgres {
         query = query.lock(LockType::Update);
     }
-    let held: Vec<(Uuid, Uuid)> = query.into_tuple().all(tx).await?;
+    let held: Vec<Fence> = query.into_tuple().all(tx).await?;
     Ok(held.into_iter().collect())
 }
 

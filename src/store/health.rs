@@ -37,7 +37,7 @@ pub(super) struct Known {
 pub(super) async fn lock(
     tx: &impl ConnectionTrait,
     engine: DbBackend,
-    batch: &[Finished],
+    batch: &[&Finished],
 ) -> Result<Healths, StoreError> {
     let of = |wanted: fn(Sign) -> bool| {
         let signs = batch
@@ -78,10 +78,7 @@ pub(super) async fn lock(
 }
 
 /// What the attempts do to the health of their webhooks, and what their organizations are to be told.
-pub(super) fn fold<'a>(
-    before: &Healths,
-    attempts: impl Iterator<Item = &'a Finished>,
-) -> (Healths, Vec<(Uuid, OperationalEvent)>) {
+pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(Uuid, OperationalEvent)>) {
     let mut after = before.clone();
     let mut told = Vec::new();
     for finished in attempts {

@@ -6,6 +6,7 @@ use kallima_webhooks::{
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         event_id::EventId,
+        health::Sign,
         outcome::{ErrorWord, Outcome},
     },
     store::{
@@ -20,8 +21,9 @@ use crate::support::{App, Receiver, Reply};
 
 const LEASE: Duration = Duration::from_mins(1);
 
-async fn take(app: &App, id: Uuid) -> Lease {
-    let taken = queue::take(&app.db, app.organization, id, LEASE, app.clock.now()).await;
+/// Leases a delivery for so long.
+async fn take(app: &App, id: Uuid, lease: Duration) -> Lease {
+    let taken = queue::take(&app.db, app.organization, id, lease, app.clock.now()).await;
     let Taken::Leased(lease) = taken.unwrap() else {
         panic!("nobody else has it")
     };
@@ -71,9 +73,9 @@ async fn of_two_records_of_one_delivery_the_holders_counts() {
         // The engine lets it be; only the two leases are left.
         app.patch(&webhook, &json!({ "enabled": false })).await.expect(200);
         let id = delivery["id"].as_str().unwrap().parse().unwrap();
-        let lost = take(&app, id).await;
+        let lost = take(&app, id, LEASE).await;
         app.clock.advance(2 * LEASE);
-        let held = take(&app, id).await;
+        let held = take(&app, id, LEASE).await;
         let number = u64::from(held.number);
         let lost = finished(&app, &delivery, lost, !holder_delivers);
         let held = finished(&app, &delivery, held, holder_delivers);
@@ -97,4 +99,35 @@ async fn of_two_records_of_one_delivery_the_holders_counts() {
             .expect(200);
         assert_eq!(waiting.as_array().unwrap().len(), usize::from(is_planned));
     }
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_count_keeps_no_news_back() {
+    let receiver = Receiver::start([Reply::status(500)]).await;
+    let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
+    app.webhook(&receiver.url).await;
+    let event = app.publish().await;
+    let delivery = app.after_attempt(&event, 1).await;
+    let news = Receiver::start([]).await;
+    let subscription = json!({ "url": news.url, "events": ["webhook.*"] });
+    app.post("/v1/webhooks", &subscription).await.expect(201);
+    // It holds when a day has passed, so the engine lets the delivery be.
+    let day = Duration::from_hours(24);
+    let id = delivery["id"].as_str().unwrap().parse().unwrap();
+    let held = take(&app, id, 2 * day).await;
+    app.clock.advance(day);
+    let lost = Lease {
+        token: Uuid::new_v4(),
+        ..held.clone()
+    };
+    // By the first, which does not count, the webhook would be well again, and there would be nothing to tell.
+    let signed = |lease, sign, delivered| Finished {
+        sign: Some(sign),
+        ..finished(&app, &delivery, lease, delivered)
+    };
+    let (lost, held) = (signed(lost, Sign::Success, true), signed(held, Sign::Failure, false));
+    let (lost, held) = tokio::join!(finish::finish(&app.db, lost), finish::finish(&app.db, held));
+    assert_eq!((lost.unwrap(), held.unwrap()), (false, true));
+    let arrivals = news.wait_for(1).await;
+    assert_eq!(arrivals[0].payload()["type"], "webhook.failing");
 }
