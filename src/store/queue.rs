@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _,
     QuerySelect as _, Set, TryInsertResult, Unchanged, UpdateMany,
-    sea_query::{Expr, ExprTrait as _, LockType, Query},
+    sea_query::{Expr, ExprTrait as _, LockBehavior, LockType, Query},
 };
 use uuid::Uuid;
 
@@ -323,19 +323,42 @@ pub async fn recover(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
 /// Makes due again what is leased by those whom `whose` means, and ends their retries; answers how many leases that were.
 pub(super) async fn release(db: &Database, whose: Expr, now: Timestamp) -> Result<u64, StoreError> {
     let tx = db.begin().await?;
-    let ended = queued::Entity::delete_many()
-        .filter(whose.clone())
-        .filter(queued::Column::Owed.eq(false))
-        .exec(&tx)
-        .await?;
+    let ended = drop_places(db.engine(), &tx, whose.clone().and(queued::Column::Owed.eq(false))).await?;
     // Not those of retries that began since: they are nobody's but the retry's.
     let due = freed(now)
-        .filter(whose)
-        .filter(queued::Column::Owed.eq(true))
+        .filter(lockable(db.engine(), whose.and(queued::Column::Owed.eq(true))))
         .exec(&tx)
         .await?;
     tx.commit().await?;
-    Ok(ended.rows_affected + due.rows_affected)
+    Ok(ended + due.rows_affected)
+}
+
+/// Takes places off the queue; answers how many.
+pub(super) async fn drop_places(
+    engine: DbBackend,
+    connection: &impl ConnectionTrait,
+    which: Expr,
+) -> Result<u64, StoreError> {
+    let dropped = queued::Entity::delete_many()
+        .filter(lockable(engine, which))
+        .exec(connection)
+        .await?;
+    Ok(dropped.rows_affected)
+}
+
+/// Of these places, those that nobody else has locked just now. Found by no order that others lock them in, they must
+/// not be waited for; what is left is found again the next time.
+fn lockable(engine: DbBackend, which: Expr) -> Expr {
+    let key = [queued::Column::OrganizationId, queued::Column::DeliveryId];
+    let mut places = Query::select()
+        .columns(key)
+        .from(queued::Entity)
+        .and_where(which)
+        .take();
+    if engine == DbBackend::Postgres {
+        places.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+    }
+    Expr::tuple(key.map(Expr::col)).in_subquery(places)
 }
 
 /// The end of a lease without an attempt: the delivery is due now.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Database, StoreError,
     entity::{attempt, delivery, event, organization, queued},
+    queue,
 };
 use crate::{
     clock::Clock,
@@ -185,12 +186,11 @@ async fn our_turn(tx: &DatabaseTransaction) -> Result<bool, StoreError> {
 
 /// Drops the leases of retries that ended without a record, since their node died; nothing is owed there.
 async fn drop_lost_retries(db: &Database, now: Timestamp) -> Result<(), StoreError> {
-    queued::Entity::delete_many()
-        .filter(queued::Column::LeaseToken.is_not_null())
-        .filter(queued::Column::Owed.eq(false))
-        .filter(queued::Column::DueAt.lt(now.as_millis()))
-        .exec(&db.write)
-        .await?;
+    let lost = Expr::col(queued::Column::LeaseToken)
+        .is_not_null()
+        .and(queued::Column::Owed.eq(false))
+        .and(queued::Column::DueAt.lt(now.as_millis()));
+    queue::drop_places(db.engine(), &db.write, lost).await?;
     Ok(())
 }
 
