@@ -17,7 +17,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::support::database::{MASTER_KEY, TestDatabase};
+use crate::support::database::{MASTER_KEY, TestDatabase, is_pooled};
 
 /// A server that runs as a process of its own. It is killed when this is dropped.
 pub(crate) struct Process {
@@ -35,6 +35,9 @@ pub(crate) fn command(database_url: &str, folder: &Path) -> Command {
         .env("KALLIMA_LOG", "warn")
         .env("KALLIMA_MASTER_KEY", MASTER_KEY)
         .kill_on_drop(true);
+    if is_pooled() {
+        command.env("KALLIMA_STATEMENT_TIMEOUT_MS", "0");
+    }
     command
 }
 

@@ -192,6 +192,11 @@ fn postgres(server: &str, name: &str) -> DatabaseOptions {
     }
 }
 
+/// Whether the product under test reaches PostgreSQL through a pooler, which knows no start parameters.
+pub(crate) fn is_pooled() -> bool {
+    std::env::var(POOLER_VARIABLE).is_ok()
+}
+
 /// The database as the product under test reaches it.
 fn pooled(server: &str, name: &str) -> DatabaseOptions {
     let Ok(pooler) = std::env::var(POOLER_VARIABLE) else {
