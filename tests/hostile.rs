@@ -172,8 +172,24 @@ async fn an_answer_that_does_not_end_times_out_whatever_it_says_first() {
     })
     .await;
     timed_out(&app, &url).await;
-    let (url, _) = receiver(|stream| repeat(stream, b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", Duration::ZERO)).await;
-    timed_out(&app, &url).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_interim_answers_ends_the_attempt_and_a_few_do_not() {
+    const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+    let app = App::dev().await;
+    for pause in [Duration::ZERO, Duration::from_millis(5)] {
+        let (url, _) = receiver(move |stream| repeat(stream, b"", HINTS, pause)).await;
+        failed(&attempt(&app, &url).await, "invalid_response");
+    }
+    let few = [&HINTS.repeat(20)[..], b"HTTP/1.1 204 No Content\r\n\r\n"].concat();
+    let few: &'static [u8] = Box::leak(few.into_boxed_slice());
+    let (url, _) = receiver(move |stream| answer_and_hang(stream, few)).await;
+    let delivery = attempt(&app, &url).await;
+    assert_eq!(
+        (&delivery["status"], &delivery["response_status"]),
+        (&"delivered".into(), &204.into())
+    );
 }
 
 #[tokio::test]

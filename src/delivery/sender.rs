@@ -1,7 +1,15 @@
 //! One HTTP request to a receiver that may be hostile: within a deadline, reading no more than a cap, following
 //! nothing.
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -16,6 +24,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use tokio::sync::Notify;
 use tower_service::Service as _;
 
 use super::connector::{ConnectError, GuardedConnector, Resolver, io_word};
@@ -29,6 +38,10 @@ pub const RESPONSE_BODY_BYTES_MAX: usize = 4096;
 
 /// How large an answer's head may be, in bytes.
 const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How many interim answers (1xx; RFC 9110, section 15.2) may come before the answer: any server has said by then what it
+/// has to say, and a flood of them would keep a core busy until the deadline.
+const INTERIM_ANSWERS_MAX: usize = 64;
 
 /// How long a connection may wait for the next attempt to the same host: shorter than common servers keep one open, so
 /// that a request is not sent into a connection that is just being closed.
@@ -97,17 +110,21 @@ impl Sender {
 
     /// Posts `body` to `url`, and says what came of it. Whatever a receiver does, this returns within the deadline.
     pub async fn post(&self, url: &str, headers: DeliveryHeaders, body: Bytes) -> Outcome {
-        let request = match request(url, headers, body) {
+        let mut request = match request(url, headers, body) {
             Ok(request) => request,
             Err(cause) => {
                 tracing::warn!(%cause, "a delivery could not be made into a request");
                 return failure(ErrorWord::Network);
             }
         };
+        let flooded = interim_flood(&mut request);
         let exchange = async {
-            match self.client.request(request).await {
-                Ok(response) => read(response).await,
-                Err(error) => failure(word_of(&error)),
+            tokio::select! {
+                answer = self.client.request(request) => match answer {
+                    Ok(response) => read(response).await,
+                    Err(error) => failure(word_of(&error)),
+                },
+                () = flooded.notified() => failure(ErrorWord::InvalidResponse),
             }
         };
         tokio::time::timeout(self.timeout, exchange)
@@ -142,6 +159,18 @@ fn request(url: &str, headers: DeliveryHeaders, body: Bytes) -> Result<Request<F
         builder = builder.header(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
     }
     builder.body(Full::new(body))
+}
+
+/// Notified when more interim answers come to the request than [`INTERIM_ANSWERS_MAX`].
+fn interim_flood<B>(request: &mut Request<B>) -> Arc<Notify> {
+    let (flooded, count) = (Arc::new(Notify::new()), AtomicUsize::new(0));
+    let notify = Arc::clone(&flooded);
+    hyper::ext::on_informational(request, move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) == INTERIM_ANSWERS_MAX {
+            notify.notify_one();
+        }
+    });
+    flooded
 }
 
 fn failure(word: ErrorWord) -> Outcome {

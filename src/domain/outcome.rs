@@ -20,7 +20,7 @@ pub enum ErrorWord {
     ConnectionReset,
     /// The host name did not resolve.
     Dns,
-    /// What came back was not HTTP, or broke a limit on headers.
+    /// What came back was not HTTP, or broke a limit on headers or on interim answers.
     InvalidResponse,
     /// The network failed in another way: no route, unreachable host.
     Network,
