@@ -31,21 +31,24 @@ use kallima_webhooks::{
     contract::Contract,
     delivery::connector::Resolver,
     domain::{
+        audit::Origin,
         destination::Destination,
+        event::Publication,
         event_filter::EventFilter,
+        id::{OrganizationId, TokenId},
         limits::Limits,
         operational::is_operational,
         secret::Secret,
         token::{Scopes, Token},
+        webhook::NewWebhook,
     },
     server,
     store::{
-        Database,
-        audit::Origin,
-        events::{self, Publication},
+        Database, events,
+        once::Once,
         organizations::{self, Organization},
         tokens::{self, TokenRecord},
-        webhooks::{self, NewWebhook},
+        webhooks,
     },
 };
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
@@ -159,9 +162,9 @@ async fn receivers(journal: Journal) -> String {
 }
 
 impl Stage {
-    async fn organization(&self) -> (Uuid, String) {
+    async fn organization(&self) -> (OrganizationId, String) {
         let organization = Organization {
-            id: self.clock.new_uuid(),
+            id: self.clock.new_id(),
             name: "bench".to_owned(),
             created_at: self.clock.now(),
             limits: Limits::default(),
@@ -169,7 +172,7 @@ impl Stage {
         organizations::create(&self.db, &organization).await.unwrap();
         let token = Token::generate(&mut UnwrapErr(SysRng));
         let record = TokenRecord {
-            id: self.clock.new_uuid(),
+            id: self.clock.new_id(),
             organization_id: Some(organization.id),
             name: "bench".to_owned(),
             scopes: Scopes::all(),
@@ -181,9 +184,9 @@ impl Stage {
         (organization.id, token.expose().to_owned())
     }
 
-    async fn webhook(&self, organization: Uuid, receiver: &str, wanted: Option<String>) {
+    async fn webhook(&self, organization: OrganizationId, receiver: &str, wanted: Option<String>) {
         let new = NewWebhook {
-            id: self.clock.new_uuid(),
+            id: self.clock.new_id(),
             url: Destination::from_stored(&format!("{}/{receiver}", self.receivers)).unwrap(),
             enabled: true,
             events: EventFilter::from_stored(wanted.map(|wanted| vec![wanted])),
@@ -192,15 +195,13 @@ impl Stage {
             secret: Secret::generate(&mut UnwrapErr(SysRng)),
         };
         let origin = Origin {
-            entry_id: self.clock.new_uuid(),
-            token_id: Uuid::nil(),
+            entry_id: self.clock.new_id(),
+            token_id: TokenId::NIL,
             address: None,
             request_id: None,
         };
-        webhooks::create(&self.db, organization, new, origin, self.clock.now())
-            .await
-            .unwrap()
-            .unwrap();
+        let created = webhooks::create(&self.db, organization, new, origin, self.clock.now(), None).await;
+        assert!(matches!(created.unwrap(), Once::Now(Some(_))));
     }
 
     /// A webhook that hangs with a queue of its own, and one with a long queue that it works off slowly.
@@ -212,19 +213,19 @@ impl Stage {
                 let mut batch = JoinSet::new();
                 for _ in 0..500 {
                     let (db, publication) = (self.db.clone(), self.publication(organization));
-                    batch.spawn(async move { events::record(&db, publication).await.unwrap() });
+                    batch.spawn(async move { events::record(&db, publication, None).await.unwrap() });
                 }
                 batch.join_all().await;
             }
         }
     }
 
-    fn publication(&self, organization_id: Uuid) -> Publication {
+    fn publication(&self, organization_id: OrganizationId) -> Publication {
         Publication {
             organization_id,
             event_id: self.clock.new_event_id(),
             event_type: "job.completed".to_owned(),
-            payload: b"{\"data\":{}}".to_vec(),
+            payload: b"{\"data\":{}}".as_slice().into(),
             created_at: self.clock.now(),
             traceparent: None,
         }

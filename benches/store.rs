@@ -12,17 +12,20 @@ use divan::Bencher;
 use kallima_webhooks::{
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
-        health::Sign,
+        event::Publication,
+        health::HealthSignal,
         outcome::Outcome,
         timestamp::Timestamp,
     },
     store::{
-        claim::{self, ClaimLimits},
         deliveries::{self, DeliveryQuery},
-        events::{self, Publication},
-        finish::{self, Finished},
-        queue::Lease,
-        retention::{self, Batch, Pruned},
+        events,
+        queue::{
+            claim::{self, Wanted},
+            finish,
+            lease::{Finished, Leased},
+        },
+        upkeep::retention::{self, Batch, Pruned},
     },
 };
 use tokio::task::JoinSet;
@@ -43,7 +46,7 @@ fn publish_1(bencher: Bencher, setting: &str) {
     bencher.bench_local(|| {
         fixture
             .runtime
-            .block_on(events::record(&fixture.db, fixture.event()))
+            .block_on(events::record(&fixture.db, fixture.event(), None))
             .unwrap()
     });
     fixture.drain();
@@ -133,21 +136,20 @@ fn prune_250(bencher: Bencher, setting: &str) {
 async fn publish(fixture: &'static Fixture, events: impl Iterator<Item = Publication>) {
     let mut publishing = JoinSet::new();
     for event in events {
-        publishing.spawn(events::record(&fixture.db, event));
+        publishing.spawn(events::record(&fixture.db, event, None));
     }
     for recorded in publishing.join_all().await {
         recorded.unwrap();
     }
 }
 
-async fn claim(fixture: &Fixture) -> Vec<Lease> {
-    let limits = ClaimLimits {
-        batch_max: BATCH,
-        per_webhook_max: BATCH,
-        lease: Duration::from_mins(1),
-    };
-    let claim = claim::claim(&fixture.db, None, limits, fixture.clock.now()).await;
-    claim.unwrap().leases
+async fn claim(fixture: &Fixture) -> Vec<Leased> {
+    let now = fixture.clock.now();
+    let walk = claim::ready(&fixture.db, None, now).await.unwrap();
+    let room = usize::try_from(BATCH).unwrap();
+    let wanted = walk.ready.into_iter().map(|ready| Wanted { ready, room });
+    let claimed = claim::claim(&fixture.db, wanted.collect(), Duration::from_mins(1), now).await;
+    claimed.unwrap()
 }
 
 async fn claim_and_finish(fixture: &'static Fixture) {
@@ -156,11 +158,11 @@ async fn claim_and_finish(fixture: &'static Fixture) {
     finish_all(fixture, leases).await;
 }
 
-async fn finish_all(fixture: &'static Fixture, leases: Vec<Lease>) {
+async fn finish_all(fixture: &'static Fixture, leases: Vec<Leased>) {
     let mut finishing = JoinSet::new();
-    for lease in leases {
+    for leased in leases {
         let finished = Finished {
-            lease,
+            lease: leased.lease,
             trigger: AttemptTrigger::Automatic,
             event_id: fixture.clock.new_event_id(),
             event_type: "job.completed".to_owned(),
@@ -172,7 +174,7 @@ async fn finish_all(fixture: &'static Fixture, leases: Vec<Lease>) {
             },
             status: DeliveryStatus::Delivered,
             next_attempt_at: None,
-            sign: Some(Sign::Success),
+            signal: Some(HealthSignal::Success),
             exhausted: false,
         };
         finishing.spawn(finish::finish(&fixture.db, finished));

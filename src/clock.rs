@@ -90,6 +90,12 @@ impl Clock {
         ))
     }
 
+    /// A new id, ordered as [`new_uuid`](Self::new_uuid) says.
+    #[must_use]
+    pub fn new_id<T: From<Uuid>>(&self) -> T {
+        self.new_uuid().into()
+    }
+
     /// A new event id.
     #[must_use]
     pub fn new_event_id(&self) -> EventId {

@@ -8,21 +8,23 @@
 //!
 //! ```text
 //! main.rs, cli/    command line: serve (default), token, organization, migrate, listen
-//! server           accepting connections, starting and stopping everything in order
+//! server/          accepting connections, starting and stopping everything in order, supervising what runs
 //! scrape           /metrics, for Prometheus
 //! api/             HTTP in: router, extractors, one file a resource
-//! delivery/        HTTP out: claim, attempt, finish
-//! store/           all SQL
+//! delivery/        HTTP out: lanes, claims, attempts
+//! store/           all SQL: two doors, SQLite in process, PostgreSQL by pools
 //! telemetry/       the log, and traces by OTLP
-//! config           every limit and option
-//! contract         openapi.yaml, embedded and read once
+//! config/          every limit and option
+//! contract/        openapi.yaml, embedded and read once
 //! clock            the time
+//! machine          this machine's addresses and routes
 //! metrics          what is measured
 //! domain/          facts and pure decisions: no I/O, no clock
 //! ```
 //!
 //! `api` and `delivery` never import each other: the database is their interface. Two things pass beside it, handed in
-//! by `server`: a hint that new work is due, and the function that makes one attempt now (for tests and retries).
+//! by `server`: the lanes that take what is leased when it is published, and the function that makes one attempt now (for
+//! tests and retries).
 
 pub mod api;
 pub mod cli;
@@ -31,6 +33,7 @@ pub mod config;
 pub mod contract;
 pub mod delivery;
 pub mod domain;
+pub mod machine;
 pub mod metrics;
 pub mod scrape;
 pub mod server;

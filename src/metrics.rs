@@ -3,7 +3,10 @@
 //! No label holds an id, so the number of series is bounded: by the operations of openapi.yaml, the statuses they
 //! answer, the words of outcomes. What only the database knows is read when Prometheus asks, not when it changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -32,13 +35,13 @@ type Measure = Gauge<f64, std::sync::atomic::AtomicU64>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requests {
-    operation: String,
+    operation: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
-    operation: String,
+    operation: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,12 +101,17 @@ struct Inner {
     attempts: Family<Attempts, Counter>,
     attempt_duration: Histogram,
     group_commit: Family<Write, Histogram>,
+    attempts_running: Gauge,
+    deliveries_waiting: Gauge,
+    sqlite_statements: Counter,
+    sqlite_commits: Counter,
     deliveries_due: Measure,
     oldest_due_age: Measure,
     breakers_open: Measure,
     database_up: Gauge,
     connections: Family<Connections, Gauge>,
     connections_max: Family<PoolName, Gauge>,
+    log_lines_dropped: Counter,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -123,12 +131,17 @@ impl Default for Metrics {
             attempts: Family::default(),
             attempt_duration: durations(),
             group_commit: Family::new_with_constructor(sizes),
+            attempts_running: Gauge::default(),
+            deliveries_waiting: Gauge::default(),
+            sqlite_statements: Counter::default(),
+            sqlite_commits: Counter::default(),
             deliveries_due: Measure::default(),
             oldest_due_age: Measure::default(),
             breakers_open: Measure::default(),
             database_up: Gauge::default(),
             connections: Family::default(),
             connections_max: Family::default(),
+            log_lines_dropped: Counter::default(),
         };
         inner.register();
         let metrics = Self(Arc::new(inner));
@@ -152,7 +165,15 @@ impl Inner {
         registry.register_with_unit("attempt_duration", help, Unit::Seconds, self.attempt_duration.clone());
         let help = "Writes that shared one transaction, by kind of write";
         registry.register("group_commit_batch_size", help, self.group_commit.clone());
-        let help = "Deliveries that are due and not under way, in the whole database; counted up to 100000";
+        let help = "Attempts whose requests are under way on this node";
+        registry.register("attempts_running", help, self.attempts_running.clone());
+        let help = "Deliveries that this node has leased and that wait for an attempt";
+        registry.register("deliveries_waiting", help, self.deliveries_waiting.clone());
+        let help = "Statements that SQLite has run; none on PostgreSQL";
+        registry.register("sqlite_statements", help, self.sqlite_statements.clone());
+        let help = "Transactions that SQLite has committed; none on PostgreSQL";
+        registry.register("sqlite_commits", help, self.sqlite_commits.clone());
+        let help = "Deliveries that are due and leased to no node, in the whole database; counted up to 100000";
         registry.register("deliveries_due", help, self.deliveries_due.clone());
         let help = "How long the oldest delivery that is due has been due";
         registry.register_with_unit("oldest_due_age", help, Unit::Seconds, self.oldest_due_age.clone());
@@ -164,6 +185,8 @@ impl Inner {
         registry.register("database_connections", help, self.connections.clone());
         let help = "Connections to the database at most, by pool";
         registry.register("database_connections_max", help, self.connections_max.clone());
+        let help = "Lines of the log that nobody read in time, so that they were dropped";
+        registry.register("log_lines_dropped", help, self.log_lines_dropped.clone());
     }
 }
 
@@ -179,13 +202,8 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn request(&self, operation: &str, status: u16, took: Duration) {
-        let operation = operation.to_owned();
-        let labels = Requests {
-            operation: operation.clone(),
-            status,
-        };
-        self.0.requests.get_or_create(&labels).inc();
+    pub fn request(&self, operation: &'static str, status: u16, took: Duration) {
+        self.0.requests.get_or_create(&Requests { operation, status }).inc();
         let duration = self.0.request_duration.get_or_create(&Operation { operation });
         duration.observe(took.as_secs_f64());
     }
@@ -220,6 +238,23 @@ impl Metrics {
             .set(backlog.map_or(f64::NAN, |backlog| backlog.oldest_age.as_secs_f64()));
     }
 
+    /// What this node is doing: attempts under way, and deliveries that wait for one.
+    pub fn set_load(&self, running: usize, waiting: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.0.attempts_running.set(number(running));
+        self.0.deliveries_waiting.set(number(waiting));
+    }
+
+    /// What SQLite has done since the start.
+    pub fn set_sqlite(&self, statements: u64, commits: u64) {
+        for (counter, total) in [
+            (&self.0.sqlite_statements, statements),
+            (&self.0.sqlite_commits, commits),
+        ] {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
     /// How the pools are used just now.
     pub fn set_pools(&self, pools: &[PoolUse]) {
         for &PoolUse {
@@ -236,6 +271,11 @@ impl Metrics {
             let gauge = self.0.connections_max.get_or_create(&PoolName { pool });
             gauge.set(i64::from(connections_max));
         }
+    }
+
+    /// How many lines of the log were dropped since the process started.
+    pub fn set_log_lines_dropped(&self, lines: u64) {
+        self.0.log_lines_dropped.inner().fetch_max(lines, Ordering::Relaxed);
     }
 
     /// All of it, as `OpenMetrics` text.

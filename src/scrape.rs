@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -13,7 +14,9 @@ use tokio::sync::Mutex;
 
 use crate::{
     clock::Clock,
-    store::{Database, backlog},
+    domain::framing::UnclearFraming,
+    store::{Database, upkeep::backlog},
+    telemetry,
 };
 
 /// How long the database may take to say how much is due.
@@ -35,7 +38,16 @@ pub fn router(db: Database, clock: Clock) -> Router {
     let turn = Arc::new(Mutex::new(()));
     Router::new()
         .route("/metrics", get(metrics))
+        .layer(middleware::from_fn(refuse_unclear_framing))
         .with_state(Scrape { db, clock, turn })
+}
+
+/// Refuses a request whose end is in doubt, as the API does.
+async fn refuse_unclear_framing(request: Request, next: Next) -> Response {
+    match request.extensions().get::<UnclearFraming>() {
+        Some(_) => StatusCode::BAD_REQUEST.into_response(),
+        None => next.run(request).await,
+    }
 }
 
 async fn metrics(State(Scrape { db, clock, turn }): State<Scrape>) -> Response {
@@ -54,6 +66,13 @@ async fn metrics(State(Scrape { db, clock, turn }): State<Scrape>) -> Response {
     };
     db.metrics().set_backlog(backlog);
     db.metrics().set_pools(&backlog::pools(&db));
+    if let Some((statements, commits)) = backlog::sqlite_counts(&db) {
+        db.metrics().set_sqlite(statements, commits);
+    }
+    if let Some((running, waiting)) = db.load() {
+        db.metrics().set_load(running, waiting);
+    }
+    db.metrics().set_log_lines_dropped(telemetry::log::lines_dropped());
     match db.metrics().encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

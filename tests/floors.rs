@@ -3,22 +3,23 @@
 use std::{fs, path::Path};
 
 /// The floors of `src`, each with those it may import from.
-const FLOORS: [(&str, &[&str]); 12] = [
+const FLOORS: [(&str, &[&str]); 13] = [
     ("domain", &["domain"]),
     ("clock.rs", &["domain"]),
-    ("contract.rs", &["domain"]),
-    ("config.rs", &["domain"]),
+    ("contract", &["domain"]),
+    ("machine.rs", &[]),
+    ("config", &["machine", "domain"]),
     ("metrics.rs", &["domain"]),
     ("telemetry", &["telemetry", "config", "domain"]),
     ("store", &["store", "config", "clock", "metrics", "domain"]),
     (
         "delivery",
-        &["delivery", "store", "telemetry", "config", "clock", "domain"],
+        &["delivery", "store", "telemetry", "config", "clock", "machine", "domain"],
     ),
     ("api", &["api", "store", "telemetry", "contract", "clock", "domain"]),
-    ("scrape.rs", &["store", "clock"]),
+    ("scrape.rs", &["store", "telemetry", "clock", "domain"]),
     (
-        "server.rs",
+        "server",
         &[
             "api",
             "scrape",

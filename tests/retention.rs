@@ -2,12 +2,14 @@
 
 use std::{cell::Cell, collections::HashSet, time::Duration};
 
-use kallima_webhooks::store::{
-    queue::{self, Taken},
-    retention::{self, Pruned},
+use kallima_webhooks::{
+    domain::id::DeliveryId,
+    store::{
+        queue::manual::{self, Taken},
+        upkeep::retention::{self, Pruned},
+    },
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::support::{App, Receiver, Reply, app::eventually};
 
@@ -121,9 +123,9 @@ async fn a_retry_whose_node_died_keeps_its_delivery_until_the_lease_ends() {
     let delivery = app
         .delivery_when(&event, |delivery| delivery["status"] == "delivered")
         .await;
-    let id: Uuid = delivery["id"].as_str().unwrap().parse().unwrap();
+    let id: DeliveryId = delivery["id"].as_str().unwrap().parse().unwrap();
     app.advance(DAY).await;
-    let taken = queue::take(&app.db, app.organization, id, LEASE, app.clock.now()).await;
+    let taken = manual::take(&app.db, app.organization, id, LEASE, app.clock.now()).await;
     assert!(matches!(taken.unwrap(), Taken::Leased(lease) if lease.number == 2));
     let pruned = prune(&app, DAY / 2).await;
     assert_eq!((pruned.events, pruned.deliveries), (0, 0));

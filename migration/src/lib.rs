@@ -5,7 +5,7 @@
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{
     prelude::*,
-    sea_orm::{ColumnTrait as _, DatabaseConnection, EntityTrait as _, QueryFilter as _, QueryOrder as _},
+    sea_orm::{ColumnTrait as _, DbBackend, EntityTrait as _, QueryFilter as _, QueryOrder as _, Statement},
     seaql_migrations,
 };
 
@@ -33,11 +33,14 @@ impl MigratorTrait for Migrator {
 
 impl Migrator {
     /// Whether the database lacks a migration of this version. It only reads.
-    pub async fn is_behind(db: &DatabaseConnection) -> Result<bool, DbErr> {
-        if !SchemaManager::new(db).has_table("seaql_migrations").await? {
-            return Ok(true);
-        }
-        Ok(known(db).await?.len() < Self::migrations().len())
+    pub async fn is_behind<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
+        let backend = db.get_database_backend();
+        let table = match backend {
+            DbBackend::Postgres => "SELECT 1 AS found WHERE to_regclass('seaql_migrations') IS NOT NULL",
+            _ => "SELECT 1 AS found FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'",
+        };
+        let table = db.query_one_raw(Statement::from_string(backend, table)).await?;
+        Ok(table.is_none() || known(db).await?.len() < Self::migrations().len())
     }
 }
 
@@ -65,9 +68,9 @@ impl Dialect {
     /// STRICT makes SQLite refuse a value of another type, as PostgreSQL does. The fill factor leaves
     /// room in each page: an update stays in its page and, where it changes no indexed column, touches no index (HOT).
     /// A webhook's updates are such, and those of a delivery that succeeds.
-    fn of(backend: sea_orm_migration::sea_orm::DbBackend) -> Self {
+    fn of(backend: DbBackend) -> Self {
         match backend {
-            sea_orm_migration::sea_orm::DbBackend::Postgres => Self {
+            DbBackend::Postgres => Self {
                 blob: "BYTEA",
                 uuid: "UUID",
                 boolean: "BOOLEAN",

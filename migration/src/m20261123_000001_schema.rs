@@ -57,7 +57,7 @@ CREATE TABLE tokens (
 
 // `resume_at` is the time before which no automatic attempt starts: zero, or the next probe of a breaker that is open,
 // or the next place that the rate has. `rate_state` is the state of the rate limiter (GCRA's theoretical arrival time,
-// in nanoseconds since the Unix epoch).
+// in nanoseconds since the Unix epoch). `deleted_at` is set by a deletion: the row goes when nothing is in the queue for it.
 const WEBHOOKS: &str = "
 CREATE TABLE webhooks (
     organization_id {uuid} NOT NULL REFERENCES organizations (id),
@@ -77,9 +77,12 @@ CREATE TABLE webhooks (
     rate_state {bigint},
     created_at {bigint} NOT NULL,
     updated_at {bigint} NOT NULL,
+    deleted_at {bigint},
     PRIMARY KEY (organization_id, id),
-    CHECK (disabled_reason IS NULL OR NOT enabled)
+    CHECK (disabled_reason IS NULL OR NOT enabled),
+    CHECK (deleted_at IS NULL OR NOT enabled)
 ) {hot_table_end};
+CREATE INDEX webhooks_deleted ON webhooks (deleted_at) WHERE deleted_at IS NOT NULL;
 ";
 
 // `deliveries` is history: a row is inserted with its event and updated when an attempt of it has ended, in no indexed
@@ -91,8 +94,9 @@ CREATE TABLE webhooks (
 // ended without success: the few that did are found by an index of their own.
 //
 // `queue.due_at` is when a node may take the delivery: the time of the next attempt or, while an attempt is under way
-// (`lease_token` is set), the end of the lease. One column, so that one index finds both planned work and the work of a
-// node that died. `owed` is false where somebody retries a delivery that has ended: then the row is the lease alone.
+// (`lease_token` is set), the end of the lease. Most entries are leased when they are published and gone soon after: they
+// are in no index that a claim walks, so that not even a snapshot that somebody holds puts their remains in its way. `owed`
+// is false where somebody retries a delivery that has ended: then the row is the lease alone.
 const DELIVERIES: &str = "
 CREATE TABLE events (
     organization_id {uuid} NOT NULL REFERENCES organizations (id),
@@ -143,8 +147,8 @@ CREATE TABLE queue (
     CHECK (owed OR lease_token IS NOT NULL),
     CHECK (lease_node IS NULL OR lease_token IS NOT NULL)
 ) {hot_table_end};
-CREATE INDEX queue_due ON queue (webhook_id, due_at) WHERE owed;
-CREATE INDEX queue_leased ON queue (webhook_id) WHERE lease_token IS NOT NULL;
+CREATE INDEX queue_due ON queue (webhook_id, due_at) WHERE owed AND lease_token IS NULL;
+CREATE INDEX queue_leased ON queue (lease_node, due_at) WHERE lease_token IS NOT NULL;
 
 CREATE TABLE attempts (
     organization_id {uuid} NOT NULL,

@@ -3,13 +3,12 @@
 use axum::extract::{OriginalUri, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 use validator::Validate;
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead},
-    extract::{Path, Query, WebhookId},
+    extract::{Path, Query},
     page::{self, Page},
     problem::Problem,
     responses::{WithId, WithQuery, WithToken},
@@ -18,6 +17,7 @@ use super::{
 use crate::{
     domain::{
         audit::{AuditAction, AuditActor, FieldChanges},
+        id::{AuditEntryId, TokenId, WebhookId},
         timestamp::Timestamp,
     },
     store::audit,
@@ -26,13 +26,15 @@ use crate::{
 /// A write to a webhook, as it is remembered.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditEntry {
-    id: Uuid,
+    #[schema(value_type = Uuid)]
+    id: AuditEntryId,
     object: AuditEntryObject,
-    webhook_id: Uuid,
+    #[schema(value_type = Uuid)]
+    webhook_id: WebhookId,
     action: AuditAction,
     actor: AuditActor,
-    #[schema(required)]
-    token_id: Option<Uuid>,
+    #[schema(required, value_type = Option<Uuid>)]
+    token_id: Option<TokenId>,
     #[schema(required)]
     address: Option<String>,
     #[schema(required, pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
@@ -89,7 +91,8 @@ pub(super) struct ListAuditEntriesQuery {
     #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
     #[validate(range(min = 1, max = 200))]
     limit: u32,
-    after: Option<Uuid>,
+    #[param(value_type = Option<Uuid>)]
+    after: Option<AuditEntryId>,
 }
 
 impl ListAuditEntriesQuery {
@@ -107,7 +110,7 @@ pub(super) async fn list_audit_entries(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     OriginalUri(uri): OriginalUri,
-    Path(WebhookId(id)): Path<WebhookId>,
+    Path(id): Path<WebhookId>,
     Query(ListAuditEntriesQuery { limit, after }): Query<ListAuditEntriesQuery>,
 ) -> Result<Page<AuditEntry>, Problem> {
     let found = audit::list(&state.db, caller.organization_id, id, after, page::fetch(limit)).await?;

@@ -7,7 +7,6 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
 };
-use uuid::Uuid;
 
 use super::{
     ApiState,
@@ -17,11 +16,12 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::token::{Scope, Token},
-    store::{
+    domain::{
         audit::Origin,
-        tokens::{self, TokenHolder},
+        id::{OrganizationId, TokenId},
+        token::{Scope, Token},
     },
+    store::tokens::{self, TokenHolder},
     telemetry::spans::RequestSpan,
 };
 
@@ -51,8 +51,8 @@ impl RequiredScope for EventsPublish {
 /// Somebody with a valid token that has the scope; perhaps of no organization.
 pub(super) struct Holder<S> {
     /// The organization the token acts for; none for a platform token.
-    pub(super) organization_id: Option<Uuid>,
-    token_id: Uuid,
+    pub(super) organization_id: Option<OrganizationId>,
+    token_id: TokenId,
     /// What the request uses of the organization's limits.
     pub(super) meter: Meter,
     /// The request's span.
@@ -63,8 +63,8 @@ pub(super) struct Holder<S> {
 /// Somebody with a valid token that has the scope and belongs to an organization.
 pub(super) struct Caller<S> {
     /// The organization the token acts for.
-    pub(super) organization_id: Uuid,
-    token_id: Uuid,
+    pub(super) organization_id: OrganizationId,
+    token_id: TokenId,
     client: Client,
     /// What the request uses of the organization's limits.
     pub(super) meter: Meter,
@@ -129,7 +129,7 @@ impl<S> Caller<S> {
     pub(super) fn origin(&self, clock: &Clock) -> Origin {
         let Client { address, request_id } = self.client.clone();
         Origin {
-            entry_id: clock.new_uuid(),
+            entry_id: clock.new_id(),
             token_id: self.token_id,
             address,
             request_id,

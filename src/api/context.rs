@@ -1,22 +1,27 @@
 //! What surrounds every request: its id, its log line, and the rendering of problems, which carry both the id and the
 //! path that was asked.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue},
     middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use rand::RngExt as _;
+use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span, field::Empty};
 use ulid::Ulid;
-use uuid::Uuid;
 
 use super::{ApiState, limits::Meter, problem::Problem, trace};
 use crate::{
-    domain::client_address::client_address,
+    domain::{client_address::client_address, id::OrganizationId},
     telemetry::spans::{NewRequest, RequestSpan},
 };
 
@@ -31,7 +36,7 @@ pub struct PeerAddress(pub IpAddr);
 const OTHER: &str = "other";
 
 /// The header in which a proxy says whom it speaks for.
-const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Which request it is, and where it came from.
 #[derive(Clone, Debug, Default)]
@@ -48,14 +53,16 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     let time_ms = u64::try_from(started_at.as_millis()).unwrap_or(0);
     let request_id = format!("req_{}", Ulid::from_parts(time_ms, rand::rng().random()));
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    // Shares the text that was read from the connection.
+    let uri = request.uri().clone();
+    let path = uri.path();
     let client = Client {
         address: address_of(&request, &state),
         request_id: Some(request_id.clone()),
     };
     request.extensions_mut().insert(client);
     let operation = operation(&state, &request);
-    let traced = traced(&state, &request, &operation, &request_id);
+    let traced = traced(&state, &request, operation, &request_id);
     request.extensions_mut().insert(traced.clone());
     let began = Instant::now();
     let meter = Meter::default();
@@ -66,20 +73,20 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     let mut response = if method.is_safe() {
         answering.await
     } else {
-        to_its_end(answering).await
+        ToItsEnd(Some(Box::pin(answering))).await
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        problem.render(&mut response, &path, &request_id);
+        problem.render(&mut response, path, &request_id);
     }
     meter
         .tell(&state, response.headers_mut())
         .instrument(span.clone())
         .await;
-    if let Ok(value) = HeaderValue::try_from(&request_id) {
+    if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    state.db.metrics().request(&operation, status, began.elapsed());
+    state.db.metrics().request(operation, status, began.elapsed());
     let duration_ms = state.clock.now().since(started_at).as_millis();
     span.in_scope(|| tracing::info!(status, duration_ms, "answered"));
     traced.answered(status);
@@ -87,7 +94,7 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
 }
 
 /// Lets the lines of this request, and its span, say whom it is about.
-pub(super) fn note_organization(traced: &RequestSpan, organization: Uuid) {
+pub(super) fn note_organization(traced: &RequestSpan, organization: OrganizationId) {
     Span::current().record("organization", tracing::field::display(organization));
     traced.organization(organization);
 }
@@ -96,7 +103,7 @@ fn address_of(request: &Request, state: &ApiState) -> Option<IpAddr> {
     let PeerAddress(peer) = *request.extensions().get()?;
     let forwarded: Vec<&str> = request
         .headers()
-        .get_all(FORWARDED_FOR)
+        .get_all(&FORWARDED_FOR)
         .iter()
         .map(|value| value.to_str().unwrap_or_default())
         .collect();
@@ -105,12 +112,11 @@ fn address_of(request: &Request, state: &ApiState) -> Option<IpAddr> {
 
 /// The operation of openapi.yaml that is asked for; one word for all that it does not know, so that nobody can make up
 /// more of them.
-fn operation(state: &ApiState, request: &Request) -> String {
+fn operation(state: &ApiState, request: &Request) -> &'static str {
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     template
         .and_then(|template| state.contract.operation_id(request.method().as_str(), template))
         .unwrap_or(OTHER)
-        .to_owned()
 }
 
 /// Begins the request's span, where traces are exported.
@@ -124,13 +130,66 @@ fn traced(state: &ApiState, request: &Request, operation: &str, request_id: &str
     state.spans.request(&new, trace::named(request.headers()))
 }
 
-/// A write goes on although its client hangs up: what it has reserved or begun is settled in any case.
-async fn to_its_end(write: impl Future<Output = Response> + Send + 'static) -> Response {
-    match tokio::spawn(write).await {
-        Ok(response) => response,
-        Err(cause) => {
-            tracing::error!(%cause, "a handler ended badly");
-            Problem::internal_error().into_response()
+/// A write that goes on although its client hangs up: what it has reserved or begun is settled in any case. It is only
+/// then that it needs a task of its own.
+struct ToItsEnd(Option<Pin<Box<dyn Future<Output = Response> + Send>>>);
+
+impl Future for ToItsEnd {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        // Taken out, so that nothing is left to go on with after a panic.
+        let Some(mut write) = self.0.take() else {
+            return Poll::Pending;
+        };
+        let polled = write.as_mut().poll(context);
+        if polled.is_pending() {
+            self.0 = Some(write);
         }
+        polled
+    }
+}
+
+impl Drop for ToItsEnd {
+    fn drop(&mut self) {
+        let Some(write) = self.0.take() else { return };
+        // Without a runtime the process is about to end.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(write);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_whose_client_hangs_up_comes_to_its_end() {
+        let (go, going) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let write = async {
+            going.await.unwrap();
+            end.send(()).unwrap();
+            Response::default()
+        };
+        let mut write = ToItsEnd(Some(Box::pin(write)));
+        let begun = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut write).poll(context))).await;
+        assert!(begun.is_pending());
+        drop(write);
+        go.send(()).unwrap();
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_write_that_panics_is_not_begun_again() {
+        let write = async {
+            tokio::task::yield_now().await;
+            panic!("on purpose")
+        };
+        let write = ToItsEnd(Some(Box::pin(write)));
+        assert!(tokio::spawn(write).await.unwrap_err().is_panic());
     }
 }

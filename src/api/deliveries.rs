@@ -8,14 +8,13 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 use validator::Validate;
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
     events::Event,
-    extract::{Body, DeliveryId, Faults, Path, Query, RequestBody},
+    extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
     page::{self, Page},
     problem::Problem,
@@ -25,21 +24,24 @@ use crate::{
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         event_id::EventId,
+        id::{DeliveryId, OrganizationId, WebhookId},
         outcome::ErrorWord,
         timestamp::Timestamp,
     },
     store::{
         deliveries::{self, DeliveryQuery},
-        queue::{self, Taken},
+        queue::manual::{self, Taken},
     },
 };
 
 /// One event owed to one webhook.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Delivery {
-    id: Uuid,
+    #[schema(value_type = Uuid)]
+    id: DeliveryId,
     object: DeliveryObject,
-    webhook_id: Uuid,
+    #[schema(value_type = Uuid)]
+    webhook_id: WebhookId,
     #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     event_id: EventId,
     event_type: String,
@@ -166,7 +168,8 @@ impl RequestBody for RetryDelivery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListDeliveriesQuery {
-    webhook_id: Option<Uuid>,
+    #[param(value_type = Option<Uuid>)]
+    webhook_id: Option<WebhookId>,
     status: Option<DeliveryStatus>,
     #[param(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
     #[validate(length(max = 64), custom(function = "exact_event_type"))]
@@ -181,7 +184,8 @@ pub(super) struct ListDeliveriesQuery {
     #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
     #[validate(range(min = 1, max = 200))]
     limit: u32,
-    after: Option<Uuid>,
+    #[param(value_type = Option<Uuid>)]
+    after: Option<DeliveryId>,
 }
 
 impl ListDeliveriesQuery {
@@ -268,7 +272,7 @@ pub(super) async fn list_deliveries(
 pub(super) async fn get_delivery(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
-    Path(DeliveryId(id)): Path<DeliveryId>,
+    Path(id): Path<DeliveryId>,
 ) -> Result<Json<Delivery>, Problem> {
     show(&state, caller.organization_id, id).await
 }
@@ -283,13 +287,13 @@ pub(super) async fn get_delivery(
 pub(super) async fn retry_delivery(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
-    Path(DeliveryId(id)): Path<DeliveryId>,
+    Path(id): Path<DeliveryId>,
     Body((), submission): Body<RetryDelivery>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;
     let run = submission.begin(&state, org).await?;
     let retry = async {
-        match queue::take(&state.db, org, id, state.lease, state.clock.now()).await? {
+        match manual::take(&state.db, org, id, state.lease, state.clock.now()).await? {
             Taken::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Manual).await?,
             Taken::NotFound => return Err(no_delivery()),
             Taken::UnderWay => {
@@ -315,7 +319,7 @@ pub(super) async fn list_attempts(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     OriginalUri(uri): OriginalUri,
-    Path(DeliveryId(id)): Path<DeliveryId>,
+    Path(id): Path<DeliveryId>,
     Query(ListAttemptsQuery { limit, after }): Query<ListAttemptsQuery>,
 ) -> Result<Page<Attempt>, Problem> {
     let org = caller.organization_id;
@@ -328,7 +332,7 @@ pub(super) async fn list_attempts(
 }
 
 /// The delivery of that id, as it stands now.
-pub(super) async fn show(state: &ApiState, org: Uuid, id: Uuid) -> Result<Json<Delivery>, Problem> {
+pub(super) async fn show(state: &ApiState, org: OrganizationId, id: DeliveryId) -> Result<Json<Delivery>, Problem> {
     let found = deliveries::find(&state.db, org, id).await?;
     found.map(|delivery| Json(delivery.into())).ok_or_else(no_delivery)
 }

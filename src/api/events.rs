@@ -3,13 +3,13 @@
 use axum::{
     Json,
     extract::{OriginalUri, State},
-    http::StatusCode,
-    response::{IntoResponse as _, Response},
+    http::{StatusCode, header::LOCATION},
+    response::Response,
 };
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 use validator::Validate;
 
 use super::{
@@ -18,20 +18,22 @@ use super::{
     context::note_organization,
     deliveries::Delivery,
     extract::{Body, Faults, Path, Query, RequestBody},
-    idempotency::IdempotencyKeyHeader,
+    idempotency::{IdempotencyKeyHeader, Kept},
     page::{self, Page},
     problem::Problem,
     responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
     trace::{Trace, TraceparentHeader},
-    webhooks::{check_event_type, location},
+    webhooks::check_event_type,
 };
 use crate::{
-    domain::{event_id::EventId, operational::is_operational, timestamp::Timestamp},
-    store::{
-        StoreError, deliveries,
-        deliveries::DeliveryQuery,
-        events::{self, Publication, Recorded},
+    domain::{
+        event::{self, Publication, Recorded},
+        event_id::EventId,
+        id::OrganizationId,
+        operational::is_operational,
+        timestamp::Timestamp,
     },
+    store::{StoreError, deliveries, deliveries::DeliveryQuery, events},
 };
 
 /// An event, exactly as it stands on the wire.
@@ -82,7 +84,8 @@ pub(super) struct PublishEvent {
     data: Option<Box<RawValue>>,
     #[schema(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     id: Option<EventId>,
-    org_id: Option<Uuid>,
+    #[schema(value_type = Option<Uuid>)]
+    org_id: Option<OrganizationId>,
 }
 
 /// An event to publish, but for what the server adds.
@@ -90,12 +93,19 @@ pub(super) struct NewEvent {
     event_type: String,
     data: Box<RawValue>,
     id: Option<EventId>,
-    org_id: Option<Uuid>,
+    org_id: Option<OrganizationId>,
 }
 
 impl RequestBody for PublishEvent {
     type Parsed = NewEvent;
     const BYTES_MAX: usize = 256 * 1024;
+
+    /// The schema of `data` depends on `type`.
+    fn judge(value: &Value, state: &ApiState, faults: &mut Faults) {
+        if let (Some(event_type), Some(data)) = (value["type"].as_str(), value.get("data")) {
+            state.contract.judge_data(event_type, data, faults);
+        }
+    }
 
     fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<NewEvent> {
         let Self {
@@ -112,14 +122,9 @@ impl RequestBody for PublishEvent {
                 &"is made by the service itself and cannot be published",
             );
         }
-        let data = data?;
-        let value = serde_json::from_str(data.get()).unwrap_or_default();
-        for fault in state.contract.data_faults(&event_type, &value) {
-            faults.push(fault);
-        }
         Some(NewEvent {
             event_type,
-            data,
+            data: data?,
             id,
             org_id,
         })
@@ -167,8 +172,7 @@ pub(super) async fn publish_event(
         org_id,
     } = new;
     let organization_id = addressee(&state, &holder, org_id).await?;
-    let run = submission.begin(&state, organization_id).await?;
-    let (id, created_at) = (id.unwrap_or_else(|| EventId::from_uuid(run.seed())), state.clock.now());
+    let (id, created_at) = (id.unwrap_or_else(|| state.clock.new_event_id()), state.clock.now());
     let event = Event {
         id: id.clone(),
         object: EventObject::Event,
@@ -177,30 +181,39 @@ pub(super) async fn publish_event(
         data,
     };
     let payload = serde_json::value::to_raw_value(&event).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
-    let bytes = payload.get().as_bytes().to_vec();
     let publication = Publication {
         organization_id,
         event_id: id.clone(),
         event_type,
-        payload: bytes,
+        payload: Bytes::copy_from_slice(payload.get().as_bytes()),
         created_at,
         traceparent,
     };
-    let record = async {
-        let payload = match events::record(&state.db, publication).await? {
-            Recorded::New => payload,
-            Recorded::Before(event) => event.payload_json()?,
+    let respond = move |recorded: &Recorded| {
+        let known;
+        let payload = match recorded {
+            Recorded::New => &payload,
+            Recorded::Before(event) => {
+                known = events::payload_json(&event.payload)?;
+                &known
+            }
             Recorded::Conflict => return Err(Problem::conflict("Another event was published under this id.")),
         };
-        state.wake.notify_one();
-        let location = location(&format!("/v1/events/{id}"));
-        Ok((StatusCode::ACCEPTED, location, Json(payload)).into_response())
+        let location = (LOCATION, format!("/v1/events/{id}"));
+        Kept::json(StatusCode::ACCEPTED, &[location], payload)
     };
-    run.complete(&state, &holder.meter, record).await
+    let record = |key| events::record(&state.db, publication, key);
+    submission
+        .once(&state, &holder.meter, organization_id, respond, record)
+        .await
 }
 
 /// Whom the event happened to: the token's organization, or the one that a platform token names.
-async fn addressee(state: &ApiState, holder: &Holder<EventsPublish>, named: Option<Uuid>) -> Result<Uuid, Problem> {
+async fn addressee(
+    state: &ApiState,
+    holder: &Holder<EventsPublish>,
+    named: Option<OrganizationId>,
+) -> Result<OrganizationId, Problem> {
     let refused = |detail: &str| Problem::invalid("/org_id", "organization", detail);
     if let (None, Some(named)) = (holder.organization_id, named) {
         note_organization(&holder.span, named);
@@ -272,6 +285,6 @@ pub(super) async fn get_event(
     }))
 }
 
-fn view(event: &events::Event) -> Result<Event, StoreError> {
+fn view(event: &event::Event) -> Result<Event, StoreError> {
     serde_json::from_slice(&event.payload).map_err(|cause| StoreError::Corrupt(format!("events.payload: {cause}")))
 }

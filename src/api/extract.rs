@@ -1,7 +1,7 @@
 //! Validated extractors: a path parameter, a query, a body. What they hand over is valid; what is not they refuse with
 //! a problem that names the field.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -15,15 +15,14 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
 
-use super::{
-    ApiState,
-    idempotency::Submission,
-    problem::{FieldError, Problem},
+use super::{ApiState, idempotency::Submission, json, problem::Problem};
+use crate::domain::{
+    event_id::EventId,
+    id::{DeliveryId, WebhookId},
+    pointer::first_token,
 };
-use crate::{
-    contract::Fault,
-    domain::{event_id::EventId, pointer::first_token},
-};
+
+pub(super) use crate::contract::Faults;
 
 /// The one parameter of a path.
 pub(super) struct Path<T>(pub(super) T);
@@ -38,16 +37,11 @@ pub(super) trait PathParameter: Sized {
     fn parse(text: &str) -> Option<Self>;
 }
 
-/// `{webhook_id}`.
-pub(super) struct WebhookId(pub(super) Uuid);
-/// `{delivery_id}`.
-pub(super) struct DeliveryId(pub(super) Uuid);
-
 impl PathParameter for WebhookId {
     const NAME: &'static str = "webhook_id";
     const EXPECTED: &'static str = "a UUID";
     fn parse(text: &str) -> Option<Self> {
-        hyphenated(text).map(Self)
+        hyphenated(text).map(Self::new)
     }
 }
 
@@ -55,7 +49,7 @@ impl PathParameter for DeliveryId {
     const NAME: &'static str = "delivery_id";
     const EXPECTED: &'static str = "a UUID";
     fn parse(text: &str) -> Option<Self> {
-        hyphenated(text).map(Self)
+        hyphenated(text).map(Self::new)
     }
 }
 
@@ -109,14 +103,15 @@ impl<T: DeserializeOwned + Validate + Send> FromRequestParts<ApiState> for Query
             let (parameter, cause) = (error.path().to_string(), error.into_inner());
             Problem::bad_request(format!("Query parameter {parameter}: {cause}."))
         })?;
-        let mut faults = Vec::new();
+        let mut faults = Faults::default();
         query
             .validate()
             .unwrap_or_else(|errors| collect(&errors, "", &mut faults));
-        match faults.first() {
-            Some(Fault { pointer, detail, .. }) => Err(Problem::bad_request(format!(
-                "Query parameter {}: {detail}.",
-                pointer.trim_start_matches('/')
+        match faults.listed().first() {
+            Some(fault) => Err(Problem::bad_request(format!(
+                "Query parameter {}: {}.",
+                fault.pointer.trim_start_matches('/'),
+                fault.detail
             ))),
             None => Ok(Self(query)),
         }
@@ -151,8 +146,9 @@ pub(super) fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) ->
 
 /// A request body as it is written, and what it becomes when it is valid.
 ///
-/// Three judges, and every fault of each is reported: the schema of the type's name in openapi.yaml, the type's own
-/// `validator` rules, and [`parse`](Self::parse), which knows what words mean.
+/// Several judges, and every fault of each is reported: the schema of the type's name in openapi.yaml,
+/// [`judge`](Self::judge), the type's own `validator` rules, and [`parse`](Self::parse), which knows what words mean. A
+/// judge that finds more faults than are listed is the last one.
 pub(super) trait RequestBody: DeserializeOwned + Validate + ToSchema + Send {
     /// What the handler gets.
     type Parsed: Send;
@@ -161,34 +157,11 @@ pub(super) trait RequestBody: DeserializeOwned + Validate + ToSchema + Send {
     /// Whether no body at all means `{}`.
     const OPTIONAL: bool = false;
 
+    /// Judges what no schema of the body alone can say.
+    fn judge(_value: &Value, _state: &ApiState, _faults: &mut Faults) {}
+
     /// Turns the body into domain types. `None`, or anything added to `faults`, refuses it.
     fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<Self::Parsed>;
-}
-
-/// The faults found so far, one a place: the first judge that complains of a place is the clearest.
-#[derive(Default)]
-pub(super) struct Faults(Vec<Fault>);
-
-impl Faults {
-    /// Adds a fault, unless its place has one.
-    pub(super) fn add(&mut self, pointer: &str, code: &str, detail: &impl ToString) {
-        self.push(Fault {
-            pointer: pointer.to_owned(),
-            code: code.to_owned(),
-            detail: detail.to_string(),
-        });
-    }
-
-    /// Adds a fault, unless its place has one.
-    pub(super) fn push(&mut self, fault: Fault) {
-        if self.0.iter().all(|known| known.pointer != fault.pointer) {
-            self.0.push(fault);
-        }
-    }
-
-    fn into_problem(self) -> Problem {
-        Problem::validation(self.0.into_iter().map(FieldError::from).collect())
-    }
 }
 
 /// A valid body, as domain types, and how to do what it asks for once.
@@ -208,9 +181,7 @@ impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
             (false, _) if is_json(&parts.headers) => bytes,
             (false, _) => return Err(Problem::unsupported_media_type()),
         };
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|cause| Problem::bad_request(format!("The body is not valid JSON: {cause}.")))?;
-        judge::<T>(state, &bytes, value).map(|parsed| Self(parsed, submission))
+        judge::<T>(state, &bytes).map(|parsed| Self(parsed, submission))
     }
 }
 
@@ -251,51 +222,60 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.eq_ignore_ascii_case("application/json") && encoding.eq_ignore_ascii_case("identity")
 }
 
-fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8], mut value: Value) -> Result<T::Parsed, Problem> {
+fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Problem> {
     let mut faults = Faults::default();
-    state
-        .contract
-        .faults(&T::name(), &value)
-        .into_iter()
-        .for_each(|fault| faults.push(fault));
-    // The fields that the schema has no complaint of are judged all the same, so that every fault is told at once.
-    let trimmed;
-    let readable = if faults.0.is_empty() {
-        bytes
-    } else {
-        let Some(fields) = value.as_object_mut() else {
-            return Err(faults.into_problem());
-        };
-        fields.retain(|name, _| !faults.0.iter().any(|fault| first_token(&fault.pointer) == *name));
-        trimmed = serde_json::to_vec(&value).unwrap_or_default();
-        &trimmed
-    };
-    let body: T = match serde_json::from_slice(readable) {
-        Ok(body) => body,
-        Err(cause) => {
-            faults.add("", "type", &cause);
-            return Err(faults.into_problem());
-        }
-    };
-    let mut ruled = Vec::new();
-    body.validate()
-        .unwrap_or_else(|errors| collect(&errors, "", &mut ruled));
-    for fault in ruled {
-        faults.push(fault);
+    let value = json::read(bytes, &mut faults)
+        .map_err(|cause| Problem::bad_request(format!("The body is not valid JSON: {cause}.")))?;
+    if !faults.is_full() {
+        state.contract.judge(&T::name(), &value, &mut faults);
     }
+    if !faults.is_full() {
+        T::judge(&value, state, &mut faults);
+    }
+    let body: T = if faults.is_empty() {
+        serde_json::from_slice(bytes)
+    } else {
+        match without_faults(value, &faults) {
+            Some(value) => T::deserialize(value),
+            None => return Err(Problem::validation(faults)),
+        }
+    }
+    .map_err(|cause| {
+        faults.add("", "type", &cause);
+        Problem::validation(std::mem::take(&mut faults))
+    })?;
+    body.validate()
+        .unwrap_or_else(|errors| collect(&errors, "", &mut faults));
     match body.parse(state, &mut faults) {
-        Some(parsed) if faults.0.is_empty() => Ok(parsed),
-        _ => Err(faults.into_problem()),
+        Some(parsed) if faults.is_empty() => Ok(parsed),
+        _ => Err(Problem::validation(faults)),
     }
 }
 
+/// The fields that nobody has complained of yet: the other judges see them all the same, so that every fault is reported
+/// at once. `None` if there is nothing left to judge.
+fn without_faults(mut value: Value, faults: &Faults) -> Option<Value> {
+    if faults.is_full() {
+        return None;
+    }
+    let blamed: Vec<_> = faults
+        .listed()
+        .iter()
+        .map(|fault| first_token(&fault.pointer))
+        .collect();
+    value.as_object_mut()?.retain(|name, _| !blamed.contains(name));
+    Some(value)
+}
+
 /// The complaints of `validator`, each with its place.
-fn collect(errors: &ValidationErrors, base: &str, faults: &mut Vec<Fault>) {
+fn collect(errors: &ValidationErrors, base: &str, faults: &mut Faults) {
     for (field, kind) in errors.errors() {
         let pointer = format!("{base}/{field}");
         match kind {
             ValidationErrorsKind::Field(errors) => {
-                faults.extend(errors.iter().map(|error| rule_fault(&pointer, error)));
+                for error in errors {
+                    faults.add_with(pointer.clone(), || rule(error));
+                }
             }
             ValidationErrorsKind::Struct(errors) => collect(errors, &pointer, faults),
             ValidationErrorsKind::List(items) => {
@@ -307,7 +287,8 @@ fn collect(errors: &ValidationErrors, base: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-fn rule_fault(pointer: &str, error: &ValidationError) -> Fault {
+/// The code and the detail of a broken rule.
+fn rule(error: &ValidationError) -> (Cow<'static, str>, String) {
     let parameter = |name: &str| error.params.get(name).map(ToString::to_string);
     let detail = match (parameter("min"), parameter("max")) {
         (Some(min), Some(max)) => format!("must be from {min} to {max}"),
@@ -315,9 +296,5 @@ fn rule_fault(pointer: &str, error: &ValidationError) -> Fault {
         (Some(min), None) => format!("must be at least {min}"),
         (None, None) => error.message.as_deref().unwrap_or("is not valid").to_owned(),
     };
-    Fault {
-        pointer: pointer.to_owned(),
-        code: error.code.to_string(),
-        detail,
-    }
+    (error.code.clone(), detail)
 }

@@ -1,14 +1,19 @@
 //! `Idempotency-Key`: a request that is sent twice is done once (after the IETF's draft-ietf-httpapi-idempotency-key-header).
 //!
 //! A response of 2xx is kept for a day and sent again to whoever sends the same request with the same key. What was refused
-//! (4xx) has done nothing, so that its key is free again: a mended request may use it. What failed (5xx) may have done
-//! something, so that its key stays with the same request, which may be sent again at once. A run that dies with its node
-//! is taken over when its lease ends. Every run makes what it makes under ids that derive from the key's `seed`: the
-//! second one finds the event or the webhook of the first.
+//! (4xx) has done nothing, so that its key is free again: a corrected request may use it.
+//!
+//! A write of one transaction keeps its response in that transaction ([`Submission::once`]): it is done with its response,
+//! or not at all. What takes an attempt or many transactions holds its key by a lease ([`Submission::begin`]). What failed
+//! (5xx) may then have done something, so that its key stays with the same request, which may be sent again at once. A run
+//! that dies with its node is taken over when its lease ends, which outlives the longest request; the second run makes
+//! what it makes under ids that derive from the key's `seed`, and finds what the first has made.
+
+use std::sync::Arc;
 
 use axum::{
     body::{Body, to_bytes},
-    http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts},
     response::Response,
 };
 use serde::{Deserialize, Serialize};
@@ -18,10 +23,11 @@ use uuid::Uuid;
 
 use super::{ApiState, limits::Meter, problem::Problem};
 use crate::{
-    domain::idempotency_key::IdempotencyKey,
+    domain::{id::OrganizationId, idempotency_key::IdempotencyKey},
     store::{
         StoreError,
-        idempotency::{self, Begun, Request},
+        idempotency::{self, Begun},
+        once::{Keyed, Once, Request},
     },
 };
 
@@ -46,19 +52,54 @@ pub(super) struct IdempotencyKeyHeader {
     idempotency_key: String,
 }
 
-/// A request with a body: its key, if it has one, and what makes it the same as another.
+/// A request with a body: its key, if it has one, with what makes it the same as another.
 #[derive(Debug)]
-pub(super) struct Submission {
-    key: Option<IdempotencyKey>,
-    fingerprint: [u8; 32],
-}
+pub(super) struct Submission(Option<(IdempotencyKey, [u8; 32])>);
 
-/// A response as it is kept.
-#[derive(Serialize, Deserialize)]
-struct Kept {
+/// A response that can be kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
+}
+
+impl Kept {
+    /// A response with a JSON body.
+    pub(super) fn json(
+        status: StatusCode,
+        headers: &[(HeaderName, String)],
+        body: &impl Serialize,
+    ) -> Result<Self, Problem> {
+        let body =
+            serde_json::to_string(body).map_err(|cause| Problem::from(StoreError::Corrupt(cause.to_string())))?;
+        let json = (CONTENT_TYPE.to_string(), "application/json".to_owned());
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.clone()));
+        Ok(Self {
+            status: status.as_u16(),
+            headers: headers.chain([json]).collect(),
+            body,
+        })
+    }
+
+    fn into_response(self, is_replayed: bool) -> Result<Response, Problem> {
+        let Self { status, headers, body } = self;
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(name, value);
+        }
+        if is_replayed {
+            response = response.header(REPLAYED, "true");
+        }
+        response.body(Body::from(body)).map_err(|cause| unreadable(&cause))
+    }
+}
+
+fn unreadable(cause: &impl ToString) -> Problem {
+    Problem::from(StoreError::Corrupt(format!(
+        "idempotency_keys.response: {}",
+        cause.to_string()
+    )))
 }
 
 /// What is to be done for a submission.
@@ -91,25 +132,79 @@ impl Submission {
 
     /// What makes a request the same: method, path, query and the bytes of the body.
     pub(super) fn new(key: Option<IdempotencyKey>, parts: &Parts, body: &[u8]) -> Self {
-        let mut digest = Sha256::new();
-        let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
-        // None of the first three can hold a NUL.
-        for part in [parts.method.as_str().as_bytes(), path.as_bytes(), query.as_bytes()] {
-            digest.update(part);
-            digest.update([0]);
+        let fingerprint = || {
+            let mut digest = Sha256::new();
+            let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+            // None of the first three can hold a NUL.
+            for part in [parts.method.as_str().as_bytes(), path.as_bytes(), query.as_bytes()] {
+                digest.update(part);
+                digest.update([0]);
+            }
+            digest.update(body);
+            digest.finalize().into()
+        };
+        Self(key.map(|key| (key, fingerprint())))
+    }
+
+    /// Does a write of one transaction within the organization's quota, once. `respond` makes the response to what came of
+    /// it, `write` does it: it keeps that response in its transaction if it is handed a key.
+    pub(super) async fn once<T, R, W, F>(
+        self,
+        state: &ApiState,
+        meter: &Meter,
+        organization_id: OrganizationId,
+        respond: R,
+        write: W,
+    ) -> Result<Response, Problem>
+    where
+        T: Send + 'static,
+        R: Fn(&T) -> Result<Kept, Problem> + Send + Sync + 'static,
+        W: FnOnce(Option<Keyed<T>>) -> F + Send,
+        F: Future<Output = Result<Once<T>, StoreError>> + Send,
+    {
+        let respond = Arc::new(respond);
+        let key = self.0.map(|(key, fingerprint)| {
+            let respond = Arc::clone(&respond);
+            Keyed {
+                request: Request {
+                    organization_id,
+                    key,
+                    fingerprint,
+                },
+                respond: Arc::new(move |done: &T| serde_json::to_vec(&respond(done).ok()?).ok()),
+            }
+        });
+        let mut before = None;
+        if let Some(Keyed { request, .. }) = key.as_ref().filter(|_| meter.has_quota()) {
+            // What was done already is told even where nothing more may be done.
+            before = idempotency::kept(&state.db, request, state.clock.now()).await?;
         }
-        digest.update(body);
-        Self {
-            key,
-            fingerprint: digest.finalize().into(),
+        if let Some(kept) = before {
+            return replay(&kept);
+        }
+        let done = meter.write(state, async {
+            match write(key).await? {
+                Once::Now(done) => respond(&done)?.into_response(false),
+                // It was counted when it was done.
+                Once::Before(kept) => {
+                    before = Some(kept);
+                    Err(Problem::still_running())
+                }
+                Once::Running => Err(Problem::still_running()),
+                Once::Mismatch => Err(Problem::idempotency_mismatch()),
+            }
+        });
+        let done = done.await;
+        match before {
+            Some(kept) => replay(&kept),
+            None => done,
         }
     }
 
     /// Begins to do what is asked, unless that was done before.
-    pub(super) async fn begin(self, state: &ApiState, organization_id: Uuid) -> Result<Run, Problem> {
-        let Self { key, fingerprint } = self;
+    pub(super) async fn begin(self, state: &ApiState, organization_id: OrganizationId) -> Result<Run, Problem> {
         let seed = state.clock.new_uuid();
-        let Some(key) = key else {
+        let Self(Some((key, fingerprint))) = self else {
             return Ok(Run::Unnamed(seed));
         };
         let request = Request {
@@ -117,7 +212,7 @@ impl Submission {
             key,
             fingerprint,
         };
-        match idempotency::begin(&state.db, request, seed, state.lease, state.clock.now()).await? {
+        match idempotency::begin(&state.db, request, seed, state.key_lease, state.clock.now()).await? {
             Begun::Run(run) => Ok(Run::First(run)),
             Begun::Done(kept) => replay(&kept).map(Run::Replay),
             Begun::Running => Err(Problem::still_running()),
@@ -169,10 +264,7 @@ impl Run {
 /// A response, and as it is kept.
 async fn keep(response: Response) -> Result<(Vec<u8>, Response), Problem> {
     let (parts, body) = response.into_parts();
-    let unreadable = |cause: String| Problem::from(StoreError::Corrupt(format!("a response of ours: {cause}")));
-    let bytes = to_bytes(body, usize::MAX)
-        .await
-        .map_err(|cause| unreadable(cause.to_string()))?;
+    let bytes = to_bytes(body, usize::MAX).await.map_err(|cause| unreadable(&cause))?;
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let kept = Kept {
         status: parts.status.as_u16(),
@@ -183,19 +275,12 @@ async fn keep(response: Response) -> Result<(Vec<u8>, Response), Problem> {
             .collect(),
         body: String::from_utf8_lossy(&bytes).into_owned(),
     };
-    let kept = serde_json::to_vec(&kept).map_err(|cause| unreadable(cause.to_string()))?;
+    let kept = serde_json::to_vec(&kept).map_err(|cause| unreadable(&cause))?;
     Ok((kept, Response::from_parts(parts, Body::from(bytes))))
 }
 
 /// The response that was kept, which says that it was given before.
 fn replay(kept: &[u8]) -> Result<Response, Problem> {
-    let unreadable = |cause: String| Problem::from(StoreError::Corrupt(format!("idempotency_keys.response: {cause}")));
-    let Kept { status, headers, body } = serde_json::from_slice(kept).map_err(|cause| unreadable(cause.to_string()))?;
-    let mut response = Response::builder().status(status).header(REPLAYED, "true");
-    for (name, value) in headers {
-        response = response.header(name, value);
-    }
-    response
-        .body(Body::from(body))
-        .map_err(|cause| unreadable(cause.to_string()))
+    let kept: Kept = serde_json::from_slice(kept).map_err(|cause| unreadable(&cause))?;
+    kept.into_response(true)
 }

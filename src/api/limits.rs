@@ -20,12 +20,11 @@ use governor::{
     middleware::StateInformationMiddleware,
     state::{InMemoryState, NotKeyed},
 };
-use uuid::Uuid;
 
 use super::{ApiState, problem::Problem};
 use crate::{
     clock::Clock,
-    domain::{limits::Limits, timestamp::Timestamp},
+    domain::{id::OrganizationId, limits::Limits, timestamp::Timestamp},
     store::{Database, StoreError, organizations, quota},
 };
 
@@ -77,7 +76,7 @@ struct Known {
 #[derive(Debug)]
 pub struct Limiter {
     clock: Monotonic,
-    known: Mutex<HashMap<Uuid, Known>>,
+    known: Mutex<HashMap<OrganizationId, Known>>,
 }
 
 impl Limiter {
@@ -91,7 +90,7 @@ impl Limiter {
     }
 
     /// What holds for an organization; none where there is no such organization.
-    async fn of(&self, db: &Database, org: Uuid) -> Result<Option<Known>, StoreError> {
+    async fn of(&self, db: &Database, org: OrganizationId) -> Result<Option<Known>, StoreError> {
         let now = self.clock.now();
         let known = self.lock().get(&org).cloned();
         if let Some(known) = known.filter(|known| now.saturating_sub(known.read_at) < BELIEVED) {
@@ -102,7 +101,7 @@ impl Limiter {
     }
 
     /// Keeps what was read. The bucket stays as full as it is, unless its size has changed.
-    fn learn(&self, org: Uuid, limits: Limits, now: Duration) -> Known {
+    fn learn(&self, org: OrganizationId, limits: Limits, now: Duration) -> Known {
         let mut known = self.lock();
         let before = known
             .get(&org)
@@ -128,7 +127,7 @@ impl Limiter {
         RateLimiter::direct_with_clock(Quota::per_minute(limit), self.clock.clone()).with_middleware()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Known>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrganizationId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,7 +149,7 @@ struct Readings {
     rate: Option<Reading>,
     quota: Option<Reading>,
     /// Whose quota is to be told, should it not have been read by then.
-    quota_of: Option<(Uuid, u32)>,
+    quota_of: Option<(OrganizationId, u32)>,
 }
 
 impl Meter {
@@ -160,7 +159,7 @@ impl Meter {
     }
 
     /// Counts a request against the organization's rate. False where there is no such organization.
-    pub(super) async fn admit(&self, state: &ApiState, org: Uuid) -> Result<bool, Problem> {
+    pub(super) async fn admit(&self, state: &ApiState, org: OrganizationId) -> Result<bool, Problem> {
         let Some(Known { limits, bucket, .. }) = state.limiter.of(&state.db, org).await? else {
             return Ok(false);
         };
@@ -186,6 +185,11 @@ impl Meter {
                 Err(Problem::rate_limit_exceeded(limit.get(), whole_seconds(wait)))
             }
         }
+    }
+
+    /// Whether the organization has a quota of writes.
+    pub(super) fn has_quota(&self) -> bool {
+        self.lock().quota_of.is_some()
     }
 
     /// Does a write within the organization's quota. One that is refused, or fails, does not count.

@@ -14,6 +14,7 @@ mod events;
 mod extract;
 mod health;
 mod idempotency;
+mod json;
 mod limits;
 mod page;
 mod precondition;
@@ -33,7 +34,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use context::PeerAddress;
 pub use limits::Limiter;
-pub use state::{ApiState, AttemptNow};
+pub use state::{ApiParts, ApiState, AttemptNow};
 
 /// The router of every operation.
 pub fn router(state: ApiState) -> Router {
@@ -44,7 +45,8 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(protect::panicked))
         .layer(middleware::from_fn_with_state(state.request_timeout, protect::end))
-        .layer(middleware::from_fn_with_state(state.clone(), protect::shed));
+        .layer(middleware::from_fn_with_state(state.clone(), protect::shed))
+        .layer(middleware::from_fn(protect::refuse_unclear_framing));
     let router = match protect::cross_origin(&state.cors_origins) {
         Some(layer) => router.layer(layer),
         None => router,

@@ -8,7 +8,11 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{contract::Fault, store::StoreError};
+use crate::{
+    contract::{Fault, Faults},
+    domain::pointer::shorten,
+    store::StoreError,
+};
 
 /// Where the errors are explained to people: the code completes the address.
 const TYPE_BASE: &str = "https://docs.kallima.bio/errors/";
@@ -21,6 +25,16 @@ const RUNNING_RETRY_S: u64 = 1;
 
 /// The media type of problems (RFC 9457).
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// How long the pointer of a fault may be: a longer one names the nearest place around its own.
+pub(super) const POINTER_BYTES_MAX: usize = 256;
+
+/// How long the sentence of a fault may be, and of a request that cannot be read: some repeat what was sent.
+const SENTENCE_BYTES_MAX: usize = 512;
+
+/// How much of an answer the faults may take, so that all of it stays below 32 KiB. They are in it twice: in `errors`, and
+/// in `detail`.
+const FAULTS_BYTES_MAX: usize = 30 * 1024;
 
 /// What kind of error it is, for programs. The whole catalog; codes that nothing uses yet are promised already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -119,8 +133,45 @@ pub struct FieldError {
 
 impl From<Fault> for FieldError {
     fn from(Fault { pointer, code, detail }: Fault) -> Self {
-        Self { pointer, code, detail }
+        let mut detail = cut(detail.into_owned());
+        let short = shorten(&pointer, POINTER_BYTES_MAX);
+        if short.len() < pointer.len() {
+            detail = format!("{detail} (at a pointer of {} bytes, which is cut short)", pointer.len());
+        }
+        Self {
+            pointer: short.to_owned(),
+            code: code.into_owned(),
+            detail,
+        }
     }
+}
+
+impl FieldError {
+    /// How many bytes of an answer it takes at most, in `errors` and in `detail`.
+    fn bytes(&self) -> usize {
+        const FRAME: usize = r#"{"pointer":"","code":"","detail":""},; "#.len() + 1;
+        let Self { pointer, code, detail } = self;
+        FRAME + code.len() + 2 * (json_bytes(pointer) + json_bytes(detail))
+    }
+}
+
+/// How many bytes a text has as a JSON string, without its quotes.
+fn json_bytes(text: &str) -> usize {
+    let bytes = |byte| match byte {
+        b'"' | b'\\' => 2,
+        ..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(bytes).sum()
+}
+
+/// A sentence that is not too long.
+fn cut(mut sentence: String) -> String {
+    if sentence.len() > SENTENCE_BYTES_MAX {
+        sentence.truncate(sentence.floor_char_boundary(SENTENCE_BYTES_MAX));
+        sentence.push('…');
+    }
+    sentence
 }
 
 /// Problem details as they stand on the wire.
@@ -139,6 +190,7 @@ pub(super) struct ProblemBody {
     #[schema(pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 100)]
     errors: Option<Vec<FieldError>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
@@ -167,7 +219,7 @@ impl Problem {
 
     /// 400: the request cannot be read.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(ProblemCode::BadRequest, detail)
+        Self::new(ProblemCode::BadRequest, cut(detail.into()))
     }
 
     /// 401: one answer for a token that is missing, malformed, unknown or revoked.
@@ -233,26 +285,35 @@ impl Problem {
         )
     }
 
-    /// 422: every fault at once.
-    pub(super) fn validation(errors: Vec<FieldError>) -> Self {
-        let said = errors
-            .iter()
-            .map(|error| format!("{} {}", error.pointer, error.detail))
-            .collect::<Vec<_>>()
-            .join("; ");
+    /// 422: every fault at once, as far as they fit; the others are counted.
+    pub(super) fn validation(faults: Faults) -> Self {
+        let (listed, mut more) = faults.into_parts();
+        let mut room = FAULTS_BYTES_MAX;
+        let (mut errors, mut said) = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len() + 1));
+        for error in listed.into_iter().map(FieldError::from) {
+            let left = room.checked_sub(error.bytes());
+            room = left.unwrap_or(0);
+            if left.is_some() {
+                said.push(format!("{} {}", error.pointer, error.detail));
+                errors.push(error);
+            } else {
+                more += 1;
+            }
+        }
+        if more > 0 {
+            said.push(format!("and {more} more"));
+        }
         Self {
             errors,
-            ..Self::new(ProblemCode::ValidationError, said)
+            ..Self::new(ProblemCode::ValidationError, said.join("; "))
         }
     }
 
     /// 422 with one fault.
-    pub(super) fn invalid(pointer: &str, code: &str, detail: impl Into<String>) -> Self {
-        Self::validation(vec![FieldError {
-            pointer: pointer.to_owned(),
-            code: code.to_owned(),
-            detail: detail.into(),
-        }])
+    pub(super) fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> Self {
+        let mut faults = Faults::default();
+        faults.add(pointer, code, &detail.into());
+        Self::validation(faults)
     }
 
     /// 429: more requests than the organization may make a minute.
@@ -372,6 +433,15 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(cause) => {
                 tracing::warn!(%cause, "the database is not available");
                 let detail = "The service cannot reach its database just now; nothing was changed.";
+                Self {
+                    retry_after_s: Some(UNAVAILABLE_RETRY_S),
+                    ..Self::new(ProblemCode::ServiceUnavailable, detail)
+                }
+            }
+            StoreError::InDoubt(cause) => {
+                tracing::warn!(%cause, "the connection broke while a write was committed");
+                let detail = "The connection to the database broke while this was being written: it may or may not have been \
+                              done. Repeat the request with the same Idempotency-Key, or look before you repeat it.";
                 Self {
                     retry_after_s: Some(UNAVAILABLE_RETRY_S),
                     ..Self::new(ProblemCode::ServiceUnavailable, detail)

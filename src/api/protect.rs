@@ -1,17 +1,27 @@
 //! What stands between the handlers and a hostile or merely busy world: load shedding, a deadline, panics, other origins,
 //! and the headers that tell a browser what it may do.
 
-use std::{any::Any, time::Duration};
+use std::{
+    any::Any,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
+    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{ApiState, problem::Problem};
+use crate::domain::framing::UnclearFraming;
 
 /// What Swagger UI needs and nothing more. It is all served from here; its icons are `data:` images, and the hash is that
 /// of the one style sheet that its script puts into the page (the browser's console names another, should it change).
@@ -44,16 +54,58 @@ const RESPONSE_HEADERS: [HeaderName; 13] = [
     HeaderName::from_static("x-quota-reset"),
 ];
 
-/// Refuses a request of the API where as many as the node takes are under way: an answer that says so at once is worth
-/// more than one that comes too late. Health checks and the documentation are answered all the same.
+/// Refuses a request where as many as the node takes are under way: an answer that says so at once is worth more than one
+/// that comes too late. A request is under way until its answer has left. Health checks are answered all the same, and the
+/// documentation has places of its own.
 pub(super) async fn shed(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with("/v1/") {
+    let places = match request.uri().path() {
+        "/healthz" | "/readyz" => return next.run(request).await,
+        path if path.starts_with("/v1/") => &state.places,
+        _ => &state.page_places,
+    };
+    let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+        return Problem::overloaded().into_response();
+    };
+    let response = next.run(request).await;
+    response.map(|body| Body::new(Held { body, _place: place }))
+}
+
+/// The body of an answer, which has its request's place until it has left.
+struct Held {
+    body: Body,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Refuses a request of which two parsers in a row can make two different messages: what a proxy takes for its body may be
+/// the next request here. The server closes the connection after the answer.
+pub(super) async fn refuse_unclear_framing(request: Request, next: Next) -> Response {
+    if request.extensions().get::<UnclearFraming>().is_none() {
         return next.run(request).await;
     }
-    match state.places.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => Problem::overloaded().into_response(),
-    }
+    Problem::bad_request(
+        "It is not clear where the request ends: send either one Content-Length or `Transfer-Encoding: chunked`.",
+    )
+    .into_response()
 }
 
 /// Gives up a request that takes longer than all that it may wait for together, so that whatever hangs holds no place
@@ -97,7 +149,7 @@ pub(super) fn cross_origin(origins: &[HeaderValue]) -> Option<CorsLayer> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::Body, middleware, routing::get};
+    use axum::{Router, middleware, routing::get};
     use tower_http::catch_panic::CatchPanicLayer;
     use tower_service::Service as _;
 

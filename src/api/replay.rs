@@ -8,21 +8,20 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 use validator::Validate;
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksWrite},
-    extract::{Body, Faults, Path, RequestBody, WebhookId},
+    extract::{Body, Faults, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
     problem::Problem,
     responses::{WithBody, WithId, WithIdempotencyKey, WithToken},
     webhooks::no_webhook,
 };
 use crate::{
-    domain::{delivery::DeliveryStatus, timestamp::Timestamp},
-    store::replay,
+    domain::{delivery::DeliveryStatus, id::WebhookId, timestamp::Timestamp},
+    store::queue::replay,
 };
 
 /// Body for POST /v1/webhooks/{id}/replay.
@@ -88,7 +87,8 @@ impl RequestBody for ReplayWebhook {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Replay {
     object: ReplayObject,
-    webhook_id: Uuid,
+    #[schema(value_type = Uuid)]
+    webhook_id: WebhookId,
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     #[schema(value_type = String, format = DateTime)]
@@ -115,7 +115,7 @@ enum ReplayObject {
 pub(super) async fn replay_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
-    Path(WebhookId(webhook_id)): Path<WebhookId>,
+    Path(webhook_id): Path<WebhookId>,
     Body(replaying, submission): Body<ReplayWebhook>,
 ) -> Result<Response, Problem> {
     let Replaying {
@@ -142,7 +142,6 @@ pub(super) async fn replay_webhook(
             replay::replay(&state.db, org, &span, state.clock.now()).await?
         };
         let count = count.ok_or_else(no_webhook)?;
-        state.wake.notify_one();
         let view = Replay {
             object: ReplayObject::Replay,
             webhook_id,

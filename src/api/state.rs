@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    ops::Deref,
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -9,14 +10,14 @@ use std::{
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::Limiter;
 use crate::{
     clock::Clock,
     contract::Contract,
     domain::{delivery::AttemptTrigger, destination::DestinationPolicy},
-    store::{Database, StoreError, queue::Lease},
+    store::{Database, StoreError, queue::lease::Lease},
     telemetry::spans::Spans,
 };
 
@@ -49,9 +50,27 @@ impl std::fmt::Debug for AttemptNow {
     }
 }
 
-/// What every handler can reach. Clones share it.
+/// What every handler can reach. Clones share it; each request takes several, so that one costs a single counter.
 #[derive(Clone, Debug)]
-pub struct ApiState {
+pub struct ApiState(Arc<ApiParts>);
+
+impl From<ApiParts> for ApiState {
+    fn from(parts: ApiParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for ApiState {
+    type Target = ApiParts;
+
+    fn deref(&self) -> &ApiParts {
+        &self.0
+    }
+}
+
+/// The parts of [`ApiState`].
+#[derive(Debug)]
+pub struct ApiParts {
     /// The database.
     pub db: Database,
     /// The time.
@@ -64,22 +83,24 @@ pub struct ApiState {
     pub trusted_proxies: Arc<[IpNet]>,
     /// The origins whose pages may use the API from a browser.
     pub cors_origins: Arc<[HeaderValue]>,
-    /// One place for each request of the API that may be under way.
+    /// One place for each request of the API that may be under way, its answer included.
     pub places: Arc<Semaphore>,
+    /// One place for each request without a token that may be under way: the documentation, and paths that do not exist.
+    pub page_places: Arc<Semaphore>,
     /// How long a request may take from its head to its answer, before it is given up.
     pub request_timeout: Duration,
     /// How long a request's body may take to arrive.
     pub body_read_timeout: Duration,
     /// How long a delivery taken for one attempt belongs to the taker.
     pub lease: Duration,
+    /// How long a request that takes an attempt holds its idempotency key: longer than any request lasts.
+    pub key_lease: Duration,
     /// Makes one attempt now.
     pub attempt_now: AttemptNow,
     /// How much organizations may ask.
     pub limiter: Arc<Limiter>,
     /// Makes the spans of requests.
     pub spans: Spans,
-    /// Tells the dispatcher that new work is due.
-    pub wake: Arc<Notify>,
     /// Whether the server is about to stop: requests are still answered, but no more should be sent.
     pub stopping: Arc<AtomicBool>,
 }

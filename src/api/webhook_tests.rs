@@ -13,15 +13,20 @@ use super::{
     ApiState,
     auth::{Caller, WebhooksWrite},
     deliveries::{self, Delivery},
-    extract::{Body, Faults, Path, RequestBody, WebhookId},
+    extract::{Body, Faults, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
     problem::Problem,
     responses::{WithBody, WithId, WithIdempotencyKey, WithToken},
     webhooks::{check_event_type, no_webhook},
 };
 use crate::{
-    domain::delivery::AttemptTrigger,
-    store::{events::Publication, queue},
+    domain::{
+        delivery::AttemptTrigger,
+        event::Publication,
+        event_id::EventId,
+        id::{DeliveryId, OrganizationId, WebhookId},
+    },
+    store::queue::manual::{self, Tested},
 };
 
 /// The event type of a test that names no other.
@@ -61,18 +66,25 @@ impl RequestBody for TestWebhook {
 pub(super) async fn test_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
-    Path(WebhookId(id)): Path<WebhookId>,
+    Path(id): Path<WebhookId>,
     Body(event_type, submission): Body<TestWebhook>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;
     let run = submission.begin(&state, org).await?;
-    let test = test_event(&state, org, event_type.as_deref().unwrap_or(TEST_EVENT_TYPE));
-    let delivery_id = state.clock.new_uuid();
+    let test = test_event(
+        &state,
+        org,
+        run.seed(),
+        event_type.as_deref().unwrap_or(TEST_EVENT_TYPE),
+    );
+    // A second run, after a crash of the first, finds what that has made.
+    let delivery_id = DeliveryId::new(run.seed());
     let send = async {
-        let lease = queue::record_test(&state.db, id, &test, delivery_id, state.lease)
-            .await?
-            .ok_or_else(no_webhook)?;
-        state.attempt_now.call(lease, AttemptTrigger::Test).await?;
+        match manual::record_test(&state.db, id, test, delivery_id, state.lease).await? {
+            Tested::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Test).await?,
+            Tested::Before => {}
+            Tested::NotFound => return Err(no_webhook()),
+        }
         let delivery = deliveries::show(&state, org, delivery_id).await?;
         Ok(delivery.into_response())
     };
@@ -80,8 +92,8 @@ pub(super) async fn test_webhook(
 }
 
 /// A test event: the documented example of its type, under an id and a time of its own.
-fn test_event(state: &ApiState, organization_id: Uuid, event_type: &str) -> Publication {
-    let (event_id, created_at) = (state.clock.new_event_id(), state.clock.now());
+fn test_event(state: &ApiState, organization_id: OrganizationId, seed: Uuid, event_type: &str) -> Publication {
+    let (event_id, created_at) = (EventId::from_uuid(seed), state.clock.now());
     let mut payload = state
         .contract
         .event_type(event_type)
@@ -91,7 +103,7 @@ fn test_event(state: &ApiState, organization_id: Uuid, event_type: &str) -> Publ
         fields.insert("id".to_owned(), event_id.as_str().into());
         fields.insert("created_at".to_owned(), created_at.to_string().into());
     }
-    let payload = payload.to_string().into_bytes();
+    let payload = payload.to_string().into();
     Publication {
         organization_id,
         event_id,

@@ -4,22 +4,21 @@ use axum::{
     Json,
     extract::{OriginalUri, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        HeaderName, StatusCode,
         header::{ETAG, LOCATION},
     },
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 use validator::Validate;
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    extract::{Body, Faults, Path, Query, RequestBody, WebhookId, query_boolean, whole_number},
-    idempotency::IdempotencyKeyHeader,
+    extract::{Body, Faults, Path, Query, RequestBody, query_boolean, whole_number},
+    idempotency::{IdempotencyKeyHeader, Kept},
     page::{self, Page},
     precondition::{IfMatchHeader, Precondition},
     problem::Problem,
@@ -30,17 +29,20 @@ use crate::{
         delivery::DisabledReason,
         destination::{Destination, DestinationError},
         event_filter::{EventFilter, FilterEntry, UnknownEventType},
+        id::WebhookId,
         rate::RateLimit,
         secret::Secret,
         timestamp::Timestamp,
+        webhook::{self, Changed, NewWebhook, WEBHOOKS_MAX, WebhookChange, WebhookChanges},
     },
-    store::webhooks::{self, Changed, NewWebhook, WebhookChanges},
+    store::webhooks::{self, Created},
 };
 
 /// Registered webhook endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Webhook {
-    id: Uuid,
+    #[schema(value_type = Uuid)]
+    id: WebhookId,
     #[schema(required = false, default = "webhook")]
     object: WebhookObject,
     #[schema(format = "uri", max_length = 2048)]
@@ -74,8 +76,8 @@ enum WebhookObject {
 
 impl Webhook {
     /// The view of a webhook; the secret only where it was just issued.
-    fn new(webhook: webhooks::Webhook, secret: Option<String>) -> Self {
-        let webhooks::Webhook {
+    fn new(webhook: webhook::Webhook, secret: Option<String>) -> Self {
+        let webhook::Webhook {
             id,
             url,
             enabled,
@@ -108,7 +110,7 @@ impl Webhook {
 pub(super) struct CreateWebhook {
     // Absent is empty here and refused by the schema, so that the other fields are judged all the same.
     #[serde(default)]
-    #[schema(required, format = "uri", min_length = 1, max_length = 2048)]
+    #[schema(required, format = "iri", min_length = 1, max_length = 2048)]
     #[validate(length(max = 2048))]
     url: String,
     #[schema(value_type = Option<Vec<FilterText>>, max_items = 50)]
@@ -130,7 +132,7 @@ pub(super) struct CreateWebhook {
 #[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpdateWebhook {
-    #[schema(format = "uri", min_length = 1, max_length = 2048)]
+    #[schema(format = "iri", min_length = 1, max_length = 2048)]
     #[validate(length(max = 2048))]
     url: Option<String>,
     #[schema(value_type = Option<Vec<FilterText>>, max_items = 50)]
@@ -162,7 +164,8 @@ pub(super) struct ListWebhooksQuery {
     #[param(required = false, minimum = 1, maximum = 100, default = 100, value_type = i32)]
     #[validate(range(min = 1, max = 100))]
     limit: u32,
-    after: Option<Uuid>,
+    #[param(value_type = Option<Uuid>)]
+    after: Option<WebhookId>,
 }
 
 impl ListWebhooksQuery {
@@ -284,9 +287,8 @@ pub(super) async fn create_webhook(
         rate_limit,
     } = registration;
     let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
-    let run = submission.begin(&state, org).await?;
     let new = NewWebhook {
-        id: run.seed(),
+        id: state.clock.new_id(),
         url,
         enabled,
         events,
@@ -294,20 +296,20 @@ pub(super) async fn create_webhook(
         rate_limit,
         secret: new_secret(),
     };
-    let create = async {
-        let created = webhooks::create(&state.db, org, new, origin, now).await?;
-        let full = || {
-            Problem::conflict(format!(
-                "An organization may have {} webhooks at most.",
-                webhooks::WEBHOOKS_MAX
-            ))
-        };
-        let (created, secret) = created.ok_or_else(full)?;
-        let location = location(&format!("/v1/webhooks/{}", created.id));
-        let issued = Some(secret.expose().to_owned());
-        Ok((StatusCode::CREATED, location, tagged(created, issued)).into_response())
-    };
-    run.complete(&state, &caller.meter, create).await
+    let create = |key| webhooks::create(&state.db, org, new, origin, now, key);
+    submission.once(&state, &caller.meter, org, created, create).await
+}
+
+/// The response to a creation.
+fn created(created: &Created) -> Result<Kept, Problem> {
+    let full = || Problem::conflict(format!("An organization may have {WEBHOOKS_MAX} webhooks at most."));
+    let (webhook, secret) = created.as_ref().ok_or_else(full)?;
+    let headers = [
+        (LOCATION, format!("/v1/webhooks/{}", webhook.id)),
+        (ETAG, webhook.tag().as_str().to_owned()),
+    ];
+    let issued = Some(secret.expose().to_owned());
+    Kept::json(StatusCode::CREATED, &headers, &Webhook::new(webhook.clone(), issued))
 }
 
 #[utoipa::path(
@@ -337,7 +339,7 @@ pub(super) async fn list_webhooks(
 pub(super) async fn get_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
-    Path(WebhookId(id)): Path<WebhookId>,
+    Path(id): Path<WebhookId>,
 ) -> Result<Tagged, Problem> {
     let found = webhooks::find(&state.db, caller.organization_id, id).await?;
     Ok(tagged(found.ok_or_else(no_webhook)?, None))
@@ -355,7 +357,7 @@ pub(super) async fn get_webhook(
 pub(super) async fn update_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
-    Path(WebhookId(id)): Path<WebhookId>,
+    Path(id): Path<WebhookId>,
     Query(UpdateWebhookQuery { rotate_secret }): Query<UpdateWebhookQuery>,
     Precondition(if_match): Precondition,
     Body(changes, submission): Body<UpdateWebhook>,
@@ -364,15 +366,21 @@ pub(super) async fn update_webhook(
     let issued = secret.as_ref().map(|secret| secret.expose().to_owned());
     let changes = WebhookChanges { secret, ..changes };
     let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
-    let run = submission.begin(&state, org).await?;
-    let update = async {
-        let updated = webhooks::update(&state.db, org, id, changes, if_match.as_ref(), origin, now).await?;
-        let webhook = done(updated)?;
-        // Deliveries that were held go on at once when the webhook is switched on again.
-        state.wake.notify_one();
-        Ok(tagged(webhook, issued).into_response())
+    let change = WebhookChange {
+        organization_id: org,
+        id,
+        changes,
+        if_match,
+        origin,
+        now,
     };
-    run.complete(&state, &caller.meter, update).await
+    let updated = move |updated: &Changed<webhook::Webhook>| {
+        let webhook = done(updated.clone())?;
+        let tag = (ETAG, webhook.tag().as_str().to_owned());
+        Kept::json(StatusCode::OK, &[tag], &Webhook::new(webhook, issued.clone()))
+    };
+    let update = |key| webhooks::update(&state.db, change, key);
+    submission.once(&state, &caller.meter, org, updated, update).await
 }
 
 #[utoipa::path(
@@ -383,12 +391,12 @@ pub(super) async fn update_webhook(
 pub(super) async fn delete_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
-    Path(WebhookId(id)): Path<WebhookId>,
+    Path(id): Path<WebhookId>,
     Precondition(if_match): Precondition,
 ) -> Result<StatusCode, Problem> {
     let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
     let delete = async {
-        let deleted = webhooks::delete(&state.db, org, id, if_match.as_ref(), origin, now).await?;
+        let deleted = webhooks::delete(&state.db, org, id, if_match, origin, now).await?;
         done(deleted).map(|()| StatusCode::NO_CONTENT)
     };
     caller.meter.write(&state, delete).await
@@ -397,7 +405,7 @@ pub(super) async fn delete_webhook(
 /// A webhook with its `ETag`.
 type Tagged = ([(HeaderName, String); 1], Json<Webhook>);
 
-fn tagged(webhook: webhooks::Webhook, secret: Option<String>) -> Tagged {
+fn tagged(webhook: webhook::Webhook, secret: Option<String>) -> Tagged {
     let tag = webhook.tag().as_str().to_owned();
     ([(ETAG, tag)], Json(Webhook::new(webhook, secret)))
 }
@@ -412,13 +420,6 @@ fn done<T>(changed: Changed<T>) -> Result<T, Problem> {
 
 fn new_secret() -> Secret {
     Secret::generate(&mut rand::rand_core::UnwrapErr(SysRng))
-}
-
-/// A `Location` header.
-pub(super) fn location(path: &str) -> HeaderMap {
-    HeaderValue::try_from(path)
-        .map(|value| HeaderMap::from_iter([(LOCATION, value)]))
-        .unwrap_or_default()
 }
 
 pub(super) fn no_webhook() -> Problem {

@@ -10,9 +10,9 @@ use crate::{
     clock::Clock,
     config::DatabaseOptions,
     delivery::{connector::Resolver, sender::Sender},
-    domain::{address::AddressPolicy, timestamp::Timestamp},
+    domain::{address::AddressPolicy, destination::DestinationPolicy, timestamp::Timestamp},
     server,
-    store::{Database, checks},
+    store::{Database, upkeep::checks},
 };
 
 /// How far this machine's clock may be from the database's: leases of several nodes are held against each other, and
@@ -172,10 +172,14 @@ async fn check_way_out(report: &mut Report, options: &DoctorOptions) {
     report
         .check("tls", async {
             let extra = server::authorities(options.tls_ca_file.as_deref())?;
-            // The operator names the URL, so any address is allowed here.
-            let policy = AddressPolicy::new(vec!["0.0.0.0/0".parse()?, "::/0".parse()?], Vec::new());
+            // The operator names the URL, so any destination is allowed here.
+            let policy = DestinationPolicy {
+                allow_http: true,
+                addresses: AddressPolicy::new(vec!["0.0.0.0/0".parse()?, "::/0".parse()?], Vec::new()),
+                allowed_ports: None,
+            };
             let sender = Sender::new(resolver, policy, Duration::from_millis(options.check_timeout_ms), extra)?;
-            match sender.connect(options.url.as_str()).await {
+            match sender.connect(&options.url).await {
                 Ok(()) => Ok(format!(
                     "connected to {}, whose certificate is trusted",
                     host(&options.url)

@@ -9,9 +9,9 @@ use super::{CommandResult, open};
 use crate::{
     clock::Clock,
     config::DatabaseOptions,
-    store::{
+    store::secrets::{
+        self, KeyUse, Resealed, Sealed,
         keys::{self, AddedKey},
-        secrets::{self, KeyUse, Resealed, Sealed},
     },
 };
 

@@ -9,9 +9,9 @@ use crate::{
     clock::Clock,
     config::DatabaseOptions,
     store::{
-        copy::{self, Copied},
-        database::ServerLock,
-        queue,
+        open::ServerLock,
+        queue::leases,
+        upkeep::copy::{self, Copied},
     },
 };
 
@@ -53,7 +53,7 @@ pub(super) async fn run(options: MigrateDataOptions, database: DatabaseOptions, 
     let _lock = ServerLock::acquire(&source.url)?;
     let (source, target) = (open(&source, clock).await?, open(&target, clock).await?);
     // Nobody works on the source, so whatever is leased there is due.
-    queue::recover(&source, clock.now()).await?;
+    leases::recover(&source, clock.now()).await?;
     for Copied { table, rows, checksum } in copy::copy(&source, &target).await? {
         println!("{table:<20} {rows:>12} rows  checksum {checksum:032x}");
     }

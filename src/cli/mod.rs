@@ -5,6 +5,7 @@
     reason = "a command line speaks through its standard streams"
 )]
 
+mod arguments;
 mod doctor;
 mod keys;
 mod listen;
@@ -16,13 +17,14 @@ mod token;
 
 use std::{error::Error, process::ExitCode};
 
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
+use clap::{ArgMatches, Parser, Subcommand};
 
 use crate::{
     clock::Clock,
     config::{self, DatabaseOptions, LogFormat, LogOptions, ServeOptions},
+    server,
     store::Database,
-    telemetry,
+    telemetry::{self, log},
 };
 
 /// The webhook service of the Kallima API.
@@ -71,52 +73,31 @@ type CommandResult = Result<(), Box<dyn Error>>;
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut command = Cli::command();
-    command.build();
-    let matches = match command.try_get_matches_from_mut(std::env::args_os()) {
-        Ok(matches) => matches,
-        Err(error) => return refuse(&error),
-    };
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => return refuse(&error),
-    };
-    if let Some(serve) = cli.serving() {
-        if serve.print_config {
-            let (command, matches) = serving(&command, &matches);
-            for line in print_config::lines(command, matches) {
-                println!("{line}");
+    let reading = arguments::read();
+    let is_readable = reading.faults.is_empty();
+    let mut faults = arguments::unknown_variables(std::env::vars_os());
+    faults.extend(reading.faults);
+    if let Some((command, matches, cli)) = reading.given {
+        if let Some(serve) = cli.serving() {
+            if serve.print_config && is_readable {
+                let (command, matches) = serving(&command, &matches);
+                for line in print_config::lines(command, matches) {
+                    println!("{line}");
+                }
+            }
+            faults.extend(config::faults(serve, &cli.database));
+            let authorities = server::authorities(serve.tls_ca_file.as_deref());
+            faults.extend(authorities.err().map(|fault| fault.to_string()));
+            if serve.print_config && faults.is_empty() {
+                return ExitCode::SUCCESS;
             }
         }
-        let faults = config::faults(serve, &cli.database);
-        for fault in &faults {
-            eprintln!("error: {fault}");
-        }
-        if !faults.is_empty() || serve.print_config {
-            return ExitCode::from(u8::from(!faults.is_empty()));
+        if faults.is_empty() {
+            return cli.run();
         }
     }
-    cli.run()
-}
-
-/// Says what is wrong with the command line: a bad value in one line, anything else as clap does, with the usage.
-fn refuse(error: &clap::Error) -> ExitCode {
-    let kinds = [
-        ErrorKind::InvalidValue,
-        ErrorKind::ValueValidation,
-        ErrorKind::ArgumentConflict,
-    ];
-    if !kinds.contains(&error.kind()) {
-        error.exit();
-    }
-    let text = error.to_string();
-    let said: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .map(str::trim)
-        .collect();
-    eprintln!("{}", said.join(" "));
-    ExitCode::from(2)
+    arguments::say(&faults);
+    ExitCode::from(if is_readable { 1 } else { 2 })
 }
 
 /// The command that serves, as it was given: `serve`, or none at all.
@@ -146,17 +127,19 @@ impl Cli {
             runtime.shutdown_background();
             done
         });
-        match done {
+        let code = match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 match format {
-                    LogFormat::Human => eprintln!("error: {error}"),
+                    LogFormat::Human => log::say(&format!("error: {error}")),
                     // Whoever reads the log reads nothing but JSON.
                     LogFormat::Json => tracing::error!("{error}"),
                 }
                 ExitCode::FAILURE
             }
-        }
+        };
+        log::flush();
+        code
     }
 
     async fn dispatch(self) -> CommandResult {

@@ -3,12 +3,14 @@
 use std::num::NonZeroU32;
 
 use clap::{Subcommand, ValueEnum};
-use uuid::Uuid;
 
 use super::CommandResult;
 use crate::{
     clock::Clock,
-    domain::limits::{LIMIT_MAX, Limits},
+    domain::{
+        id::OrganizationId,
+        limits::{LIMIT_MAX, Limits},
+    },
     store::{
         Database, StoreError,
         organizations::{self, Organization},
@@ -31,7 +33,7 @@ pub(super) enum OrganizationCommand {
     /// Change the limits of an organization, and show them; running servers heed them within 5 seconds.
     Limits {
         /// The organization's id, as `organization list` shows it.
-        id: Uuid,
+        id: OrganizationId,
         /// Requests a minute, reads and writes together; `none` is unlimited.
         #[arg(long, value_name = "N|none", value_parser = parse_limit)]
         requests_per_minute: Option<Limit>,
@@ -127,7 +129,7 @@ pub(super) async fn create(
     limits: Limits,
 ) -> Result<Organization, StoreError> {
     let organization = Organization {
-        id: clock.new_uuid(),
+        id: clock.new_id(),
         name: name.to_owned(),
         created_at: clock.now(),
         limits,

@@ -31,7 +31,8 @@ fn value(option: &Arg, matches: &ArgMatches) -> String {
     format!("{} ({source})", given.join(","))
 }
 
-fn redacted(option: &Arg, value: &str) -> String {
+/// A value as it may be shown.
+pub(super) fn redacted(option: &Arg, value: &str) -> String {
     if let Some(url) = value.contains("://").then(|| redacted_url(value)) {
         return url;
     }
@@ -65,11 +66,27 @@ fn redacted_url(value: &str) -> String {
     url.to_string()
 }
 
+/// Whether the value of a URL's parameter must not be shown: of all that are not known to be harmless, as the name of one
+/// that is secret may be mistyped.
 fn is_secret(parameter: &str) -> bool {
-    let parameter = parameter.to_ascii_lowercase();
-    ["password", "passwd", "secret", "token", "key"]
-        .iter()
-        .any(|word| parameter.contains(word))
+    const HARMLESS: [&str; 15] = [
+        "application_name",
+        "cache",
+        "connect_timeout",
+        "dbname",
+        "host",
+        "immutable",
+        "mode",
+        "options",
+        "port",
+        "sslcert",
+        "sslmode",
+        "sslrootcert",
+        "statement-cache-capacity",
+        "target_session_attrs",
+        "user",
+    ];
+    !HARMLESS.contains(&parameter)
 }
 
 #[cfg(test)]
@@ -89,6 +106,10 @@ mod tests {
             (
                 "postgres://host/name?user=u&password=s3cret",
                 "postgres://host/name?user=u&password=redacted",
+            ),
+            (
+                "postgres://host/name?user=u&pasword=s3cret&mode=rwc",
+                "postgres://host/name?user=u&pasword=redacted&mode=rwc",
             ),
             ("postgres://user:s3cret@ho st/name", REDACTED),
         ] {

@@ -1,8 +1,11 @@
 //! `serve`: the API and the delivery engine, until a signal says stop.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandResult, open, organization, token};
 use crate::{
@@ -14,31 +17,59 @@ use crate::{
         token::{Scopes, Token},
     },
     server::{self, Server},
-    store::{Database, StoreError, database::ServerLock, organizations},
+    store::{Database, StoreError, open::ServerLock, organizations},
 };
 
 /// Where `listen` receives when it is not told otherwise.
 pub(super) const LISTEN_PORT: u16 = 9100;
 
 pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, clock: Clock) -> CommandResult {
+    let mut signals = Signals::catch()?;
     let _lock = ServerLock::acquire(&database.url)?;
     let db = open(database, &clock).await?;
     let first = first_token(&db, &clock).await?;
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let server = server::start(options, db, clock, Resolver::system()).await?;
+    let mut server = server::start(options, db, clock, Resolver::system()).await?;
     announce(&server, options.dev, first.as_ref());
-    let mut signalled = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    signalled().await;
+    tokio::select! {
+        () = signals.stop() => {}
+        // A server that has lost a part is worse than none: whoever watches the process starts it again.
+        failure = server.failure() => return Err(failure.into()),
+    }
     tracing::info!("stopping; a second signal ends it at once");
     tokio::select! {
         () = server.stop() => Ok(()),
         // Nothing is lost: what was under way is attempted again.
-        () = signalled() => Err("a second signal ended it at once, with attempts under way".into()),
+        () = signals.stop() => Err("a second signal ended it at once, with attempts under way".into()),
+    }
+}
+
+/// The signals that a server follows.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on no signal ends the process by itself.
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to stop. SIGHUP is none: a terminal that is closed must not end a server, and there is no
+    /// configuration to read again.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => tracing::info!("SIGHUP is ignored; SIGTERM stops the server"),
+            }
+        }
     }
 }
 

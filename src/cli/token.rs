@@ -2,12 +2,14 @@
 
 use clap::Subcommand;
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
-use uuid::Uuid;
 
 use super::CommandResult;
 use crate::{
     clock::Clock,
-    domain::token::{Scope, Scopes, Token},
+    domain::{
+        id::{OrganizationId, TokenId},
+        token::{Scope, Scopes, Token},
+    },
     store::{
         Database, StoreError, organizations,
         tokens::{self, TokenRecord},
@@ -20,7 +22,7 @@ pub(super) enum TokenCommand {
     Create {
         /// The organization it acts for.
         #[arg(long, required_unless_present = "platform")]
-        organization: Option<Uuid>,
+        organization: Option<OrganizationId>,
         /// Make a platform token: it belongs to no organization and names one in each event it publishes.
         #[arg(long, conflicts_with = "organization")]
         platform: bool,
@@ -36,7 +38,7 @@ pub(super) enum TokenCommand {
     /// Revoke a token, at once.
     Revoke {
         /// The token's id, as `token list` shows it.
-        id: Uuid,
+        id: TokenId,
     },
 }
 
@@ -95,12 +97,12 @@ impl TokenCommand {
 pub(super) async fn create(
     db: &Database,
     clock: &Clock,
-    organization_id: Option<Uuid>,
+    organization_id: Option<OrganizationId>,
     name: &str,
     scopes: Scopes,
 ) -> Result<(Token, TokenRecord), StoreError> {
     let token = Token::generate(&mut UnwrapErr(SysRng));
-    let (id, created_at) = (clock.new_uuid(), clock.now());
+    let (id, created_at) = (clock.new_id(), clock.now());
     let record = TokenRecord {
         id,
         organization_id,

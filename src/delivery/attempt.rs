@@ -1,53 +1,38 @@
-//! One attempt, from a lease to its record.
+//! One attempt, from what is leased to its record.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::header::HeaderName;
 use rand::RngExt as _;
-use tokio::sync::Notify;
 use tracing::Instrument as _;
 
 use super::{
-    heartbeat::{Flights, Pulse},
-    sender::{DeliveryHeaders, Sender},
+    Engine,
+    engine::Flight,
+    lanes::Start,
+    sender::{DeliveryHeaders, Exchange},
 };
 use crate::{
-    clock::Clock,
-    config::EngineOptions,
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         event_id::EventId,
-        health::Sign,
-        outcome::Outcome,
-        retry::{self, Decision, RetryPolicy},
+        health::HealthSignal,
+        outcome::{ErrorWord, Outcome},
+        retry::{self, Decision},
         signature,
         timestamp::Timestamp,
     },
     store::{
-        Database, StoreError,
-        finish::{self, Finished},
-        queue::{self, Lease, Work},
+        StoreError,
+        queue::{
+            finish,
+            lease::{Finished, Grant, Judgement, Lease, Leased, Message, Target},
+            leases, work,
+        },
     },
-    telemetry::spans::{AttemptSpan, NewAttempt, Spans},
+    telemetry::spans::{AttemptSpan, NewAttempt},
 };
-
-/// All that the delivery engine works with. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Engine {
-    pub(super) db: Database,
-    pub(super) clock: Clock,
-    pub(super) options: EngineOptions,
-    /// Says that new work may be due, or that a webhook has room again.
-    pub(super) wake: Arc<Notify>,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) flights: Flights,
-    sender: Sender,
-    policy: Arc<RetryPolicy>,
-    spans: Spans,
-}
 
 /// An attempt that may be made: what is sent, and what has to be known when it has ended.
 #[derive(Clone, Debug)]
@@ -66,117 +51,91 @@ pub struct Prepared {
     schedule_start: u32,
 }
 
-/// How often the record of an attempt is tried while the database is away; its lease ends about then.
-const RECORD_TRIES_MAX: u32 = 5;
-
-/// How long each of those tries waits for the database.
+/// How long the record of an attempt waits for a database that is away, before it tries again.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long an attempt that could not be sent for want of descriptors, ports or memory waits before its lease is given
+/// back.
+const NOT_SENT_PAUSE: Duration = Duration::from_secs(1);
+
 impl Engine {
-    /// An engine on this database.
-    #[must_use]
-    pub fn new(db: Database, clock: Clock, options: EngineOptions, sender: Sender, wake: Arc<Notify>) -> Self {
-        let policy = Arc::new(options.retry_policy());
-        Self {
-            db,
-            clock,
-            options,
-            wake,
-            pulse: Arc::default(),
-            flights: Flights::default(),
-            sender,
-            policy,
-            spans: Spans::default(),
-        }
-    }
-
-    /// The same, but its attempts are spans of these.
-    #[must_use]
-    pub fn traced(self, spans: Spans) -> Self {
-        Self { spans, ..self }
-    }
-
     /// Makes the attempt of `lease` and records what came of it.
     ///
     /// It runs to its end even when the caller goes away, so that no lease is left behind.
     pub async fn attempt(&self, lease: Lease, trigger: AttemptTrigger) -> Result<(), StoreError> {
-        let (engine, under_way) = (self.clone(), self.flights.begin(&lease));
+        let engine = self.clone();
         let attempt = tokio::spawn(async move {
-            let _under_way = under_way;
-            let mut prepared = engine.prepare(vec![lease], trigger).await?;
-            match prepared.pop() {
-                Some((lease, prepared)) => engine.carry_out(lease, trigger, prepared?).await,
-                None => Ok(()),
-            }
+            let until = engine.clock.now().plus(engine.options.lease());
+            let Some(leased) = work::for_manual(&engine.db, lease, until).await? else {
+                return Ok(());
+            };
+            let judged_at = engine.clock.monotonic();
+            let webhook = (leased.lease.organization_id, leased.lease.webhook_id);
+            let judgement = work::judge(&engine.db, &[webhook]).await?.pop();
+            let target = match judgement {
+                Some((_, Judgement::Known(target))) => target,
+                Some((_, Judgement::Unreadable)) => {
+                    engine.give_back(vec![leased.lease]).await;
+                    return Err(StoreError::Corrupt("the webhook cannot be read".to_owned()));
+                }
+                _ => return Ok(()),
+            };
+            let start = Start {
+                leased,
+                target,
+                judged_at,
+            };
+            engine.carry_out(start, trigger, None).await;
+            Ok(())
         });
         attempt
             .await
             .unwrap_or_else(|cause| Err(StoreError::Corrupt(format!("an attempt panicked: {cause}"))))
     }
 
-    /// Reads what the attempts of these leases need, as it stands now, and signs them. Those that are not to be made are
-    /// left out: the lease is lost, the webhook gone, or switched off between claim and start (then the delivery is
-    /// held). Where a single one cannot be prepared, that says why.
-    pub async fn prepare(
-        &self,
-        leases: Vec<Lease>,
-        trigger: AttemptTrigger,
-    ) -> Result<Vec<(Lease, Result<Prepared, StoreError>)>, StoreError> {
-        let works = queue::works(&self.db, leases).await?;
-        let (mut prepared, mut held) = (Vec::with_capacity(works.len()), Vec::new());
-        for (lease, work) in works {
-            match work {
-                Ok(work) if !work.enabled && trigger == AttemptTrigger::Automatic => held.push(lease),
-                Ok(work) => {
-                    let signed = self.sign(work, &lease, trigger);
-                    prepared.push((lease, Ok(signed)));
-                }
-                Err(error) => prepared.push((lease, Err(error))),
-            }
-        }
-        self.give_back(&held).await;
-        Ok(prepared)
-    }
-
-    /// Gives back the leases of attempts that are not made; those that cannot be given back end by themselves.
-    pub(super) async fn give_back(&self, leases: &[Lease]) {
-        if let Err(error) = queue::give_back(&self.db, leases, self.clock.now()).await {
-            tracing::warn!(%error, leases = leases.len(), "leases could not be given back");
-        }
-    }
-
-    fn sign(&self, work: Work, lease: &Lease, trigger: AttemptTrigger) -> Prepared {
-        let started_at = self.clock.now();
+    /// Signs an attempt, and so prepares it. It counts as started when its webhook was read.
+    #[must_use]
+    pub fn prepare(&self, start: &Start, trigger: AttemptTrigger) -> Prepared {
+        let Start {
+            leased,
+            target,
+            judged_at,
+        } = start;
+        let (lease, message) = (&leased.lease, &leased.message);
+        let started_at = self
+            .clock
+            .now()
+            .minus(self.clock.monotonic().saturating_sub(*judged_at));
         let new = NewAttempt {
             organization: lease.organization_id,
             webhook: lease.webhook_id,
             delivery: lease.delivery_id,
-            event: &work.event_id,
+            event: &message.event_id,
             number: lease.number,
             trigger,
         };
-        let span = self.spans.attempt(&new, work.traceparent);
-        let headers = headers(&work, lease, &span, started_at);
+        let span = self.spans.attempt(&new, message.traceparent);
+        let headers = headers(message, target, lease, &span, started_at);
         Prepared {
             span,
-            url: work.url.url().to_string(),
+            url: target.url.url().to_string(),
             headers,
-            payload: work.payload,
+            payload: message.payload.clone(),
             started_at,
-            event_id: work.event_id,
-            event_type: work.event_type,
-            status: work.status,
-            schedule_start: work.schedule_start,
+            event_id: message.event_id.clone(),
+            event_type: message.event_type.clone(),
+            status: leased.status,
+            schedule_start: leased.schedule_start,
         }
     }
 
-    /// Sends what was prepared, and records what came of it.
-    pub(super) async fn carry_out(
-        &self,
-        lease: Lease,
-        trigger: AttemptTrigger,
-        mut prepared: Prepared,
-    ) -> Result<(), StoreError> {
+    /// Makes an attempt, and records what came of it. `flight` holds its permit until the request has ended: the record
+    /// keeps no other attempt waiting.
+    pub(super) async fn carry_out(&self, start: Start, trigger: AttemptTrigger, mut flight: Option<Flight>) {
+        let mut prepared = self.prepare(&start, trigger);
+        let Leased {
+            lease, until, grant, ..
+        } = start.leased;
         let span = tracing::error_span!(
             "attempt",
             organization = %lease.organization_id, webhook = %lease.webhook_id, delivery = %lease.delivery_id,
@@ -185,13 +144,49 @@ impl Engine {
         let carry_out = async {
             let (headers, payload) = (std::mem::take(&mut prepared.headers), prepared.payload.clone());
             let began = Instant::now();
-            let outcome = self.sender.post(&prepared.url, headers, payload).await;
-            self.db.metrics().attempt(trigger, &outcome, began.elapsed());
+            let exchange = self.sender.post(&prepared.url, &headers, payload).await;
+            let took = began.elapsed();
+            if let Some(flight) = &mut flight {
+                flight.ended(took);
+            }
+            let outcome = match exchange {
+                Exchange::Ended(outcome) => outcome,
+                Exchange::Ours(cause) if trigger == AttemptTrigger::Automatic => {
+                    return self.not_sent(lease, &cause).await;
+                }
+                // Whoever asked for it waits for the answer.
+                Exchange::Ours(cause) => {
+                    tracing::warn!(%cause, "an attempt that somebody asked for could not be sent");
+                    Outcome {
+                        error: Some(ErrorWord::Network),
+                        ..Outcome::default()
+                    }
+                }
+            };
+            self.db.metrics().attempt(trigger, &outcome, took);
             prepared.span.ended(&outcome);
+            let (webhook, has_failed) = (lease.webhook_id, outcome.error.is_some());
             let finished = self.conclude(lease, trigger, prepared, outcome, rand::rng().random());
-            self.record(finished).await
+            self.record(finished, until).await;
+            if has_failed {
+                // The breaker may be open now, or the webhook disabled.
+                self.lanes().forget(webhook);
+            }
         };
-        carry_out.instrument(span).await
+        carry_out.instrument(span).await;
+        if grant != Grant::Plain {
+            // The breaker may be closed now, and what waited behind it due.
+            self.hint();
+        }
+    }
+
+    /// An attempt could not be sent for want of something on this machine: it does not count, and is made a little later.
+    async fn not_sent(&self, lease: Lease, cause: &std::io::Error) {
+        tracing::warn!(%cause, "an attempt could not be sent; it will be made later");
+        let due_at = self.clock.now().plus(NOT_SENT_PAUSE);
+        if let Err(error) = leases::give_back(&self.db, vec![lease], due_at).await {
+            tracing::warn!(%error, "a lease could not be given back");
+        }
     }
 
     /// What follows from the outcome of an attempt that has just ended. `jitter` is a random number from 0 to 1.
@@ -208,11 +203,11 @@ impl Engine {
         let number = lease.number.saturating_sub(prepared.schedule_start);
         let decision = retry::decide(&self.policy, number, &outcome, ended_at, jitter);
         let is_test = trigger == AttemptTrigger::Test;
-        let sign = match decision {
-            Decision::Delivered => Some(Sign::Success),
-            Decision::FailedAndDisable => Some(Sign::Gone),
+        let signal = match decision {
+            Decision::Delivered => Some(HealthSignal::Success),
+            Decision::FailedAndDisable => Some(HealthSignal::Gone),
             // A test is the customer's own question; its failure says nothing about the service of deliveries.
-            Decision::RetryAt(_) | Decision::Failed => (!is_test).then_some(Sign::Failure),
+            Decision::RetryAt(_) | Decision::Failed => (!is_test).then_some(HealthSignal::Failure),
         };
         // Whoever asked for a test has the answer, so it is not asked again.
         let decision = match decision {
@@ -231,15 +226,14 @@ impl Engine {
             outcome,
             status,
             next_attempt_at,
-            sign,
+            signal,
             exhausted,
         }
     }
 
-    /// Records the attempt, trying again while the database is away: the receiver has the event already, and a
-    /// record that is lost means that it gets it twice.
-    async fn record(&self, finished: Finished) -> Result<(), StoreError> {
-        let mut tries = 0;
+    /// Records an attempt, and tries again as long as its lease holds while the database is away: the receiver has the
+    /// event already, and a record that is lost means that it gets it twice.
+    async fn record(&self, finished: Finished, until: Timestamp) {
         loop {
             match finish::finish(&self.db, finished.clone()).await {
                 Ok(true) => {
@@ -248,39 +242,48 @@ impl Engine {
                         status = %status, response_status = outcome.response_status,
                         error = outcome.error.map(tracing::field::display), "attempt finished"
                     );
-                    return Ok(());
+                    return;
                 }
                 Ok(false) => {
                     tracing::warn!("the lease was lost during the attempt");
-                    return Ok(());
+                    return;
                 }
-                Err(StoreError::Unavailable(cause)) if tries < RECORD_TRIES_MAX => {
-                    tries += 1;
-                    tracing::warn!(%cause, tries, "an attempt could not be recorded yet");
+                Err(StoreError::Unavailable(cause) | StoreError::InDoubt(cause)) if self.clock.now() < until => {
+                    tracing::warn!(%cause, "an attempt could not be recorded yet");
                     tokio::time::sleep(RECORD_PAUSE).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "an attempt could not be recorded");
+                    return;
+                }
             }
         }
     }
 }
 
 /// The headers of a delivery, with both signatures over the bytes that are sent.
-fn headers(work: &Work, lease: &Lease, span: &AttemptSpan, started_at: Timestamp) -> DeliveryHeaders {
+fn headers(
+    message: &Message,
+    target: &Target,
+    lease: &Lease,
+    span: &AttemptSpan,
+    started_at: Timestamp,
+) -> DeliveryHeaders {
     let timestamp_s = started_at.as_unix_seconds();
-    let signed = signature::sign(&work.secret, work.event_id.as_str(), timestamp_s, &work.payload);
+    let signed = signature::sign(&target.secret, message.event_id.as_str(), timestamp_s, &message.payload);
+    let name = HeaderName::from_static;
     let mut headers = vec![
-        ("kallima-signature", signed.kallima_signature),
-        ("webhook-id", work.event_id.to_string()),
-        ("webhook-timestamp", timestamp_s.to_string()),
-        ("webhook-signature", signed.webhook_signature),
-        ("kallima-event", work.event_type.clone()),
-        ("kallima-delivery", lease.delivery_id.to_string()),
-        ("kallima-attempt", lease.number.to_string()),
+        (name("kallima-signature"), signed.kallima_signature),
+        (name("webhook-id"), message.event_id.to_string()),
+        (name("webhook-timestamp"), timestamp_s.to_string()),
+        (name("webhook-signature"), signed.webhook_signature),
+        (name("kallima-event"), message.event_type.clone()),
+        (name("kallima-delivery"), lease.delivery_id.to_string()),
+        (name("kallima-attempt"), lease.number.to_string()),
     ];
     // The attempt is a span of its own in the publisher's trace, whether or not anybody exports it.
-    let unseen = || work.traceparent.map(|parent| parent.child(rand::rng().random()));
+    let unseen = || message.traceparent.map(|parent| parent.child(rand::rng().random()));
     let trace = span.place().or_else(unseen);
-    headers.extend(trace.map(|parent| ("traceparent", parent.to_string())));
+    headers.extend(trace.map(|parent| (name("traceparent"), parent.to_string())));
     headers
 }

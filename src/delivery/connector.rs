@@ -2,24 +2,23 @@
 //! connection to it. Literal addresses and names take the same path, so no spelling goes round the check.
 
 use std::{
+    error::Error,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    task::{Context, Poll},
 };
 
-use hyper::Uri;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tower_service::Service;
-use url::Host;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
 
-use crate::domain::{address::AddressPolicy, outcome::ErrorWord};
-
-/// A future that can be sent between threads.
-pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+use super::dial::{BoxFuture, Dialer, is_ours};
+use crate::{
+    domain::{destination::DestinationPolicy, outcome::ErrorWord},
+    machine,
+};
 
 /// Finds the addresses of a host name.
 #[derive(Clone)]
@@ -56,98 +55,199 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
+/// Who a connection is to: requests to the same peer can share one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Peer {
+    https: bool,
+    host: Host<String>,
+    port: u16,
+}
+
+impl Peer {
+    /// The peer of an `http` or `https` URL; `None` if it is neither, or has no host.
+    #[must_use]
+    pub fn of(url: &Url) -> Option<Self> {
+        let https = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        Some(Self {
+            https,
+            host: url.host()?.to_owned(),
+            port: url.port_or_known_default()?,
+        })
+    }
+
+    const fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-#[error("{word}: {detail}")]
-pub struct ConnectError {
-    /// The word that the attempt's outcome carries.
-    pub word: ErrorWord,
-    detail: String,
+pub enum ConnectError {
+    /// The receiver cannot be reached, or must not be.
+    #[error("{word}: {detail}")]
+    Failed {
+        /// The word that the attempt's outcome carries.
+        word: ErrorWord,
+        /// What happened, for the log.
+        detail: String,
+    },
+    /// This machine has run out of something that a connection needs: it says nothing about the receiver.
+    #[error("this machine cannot connect now: {0}")]
+    Ours(#[source] io::Error),
 }
 
 impl ConnectError {
-    fn new(word: ErrorWord, detail: &impl ToString) -> Self {
-        Self {
+    pub(super) fn failed(word: ErrorWord, detail: &impl ToString) -> Self {
+        Self::Failed {
             word,
             detail: detail.to_string(),
         }
     }
 }
 
-/// Connects to allowed addresses alone.
-#[derive(Clone, Debug)]
-pub struct GuardedConnector {
+/// A connection, with TLS or without.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connects to allowed destinations alone.
+#[derive(Clone)]
+pub struct Connector {
     resolver: Resolver,
-    policy: Arc<AddressPolicy>,
+    policy: DestinationPolicy,
+    tls: TlsConnector,
+    dialer: Dialer,
 }
 
-impl GuardedConnector {
+impl Connector {
     /// A connector that asks `resolver`, and keeps of its answers what `policy` allows.
     #[must_use]
-    pub fn new(resolver: Resolver, policy: AddressPolicy) -> Self {
+    pub fn new(resolver: Resolver, policy: DestinationPolicy, tls: ClientConfig, dialer: Dialer) -> Self {
         Self {
             resolver,
-            policy: Arc::new(policy),
+            policy,
+            tls: TlsConnector::from(Arc::new(tls)),
+            dialer,
         }
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
-        let text = uri.to_string();
-        let url = url::Url::parse(&text).map_err(|cause| ConnectError::new(ErrorWord::Network, &cause))?;
-        let port = url.port_or_known_default().unwrap_or(443);
-        let addresses = match url.host() {
-            Some(Host::Ipv4(address)) => vec![IpAddr::V4(address)],
-            Some(Host::Ipv6(address)) => vec![IpAddr::V6(address)],
-            Some(Host::Domain(name)) => self.resolve(name).await?,
-            None => return Err(ConnectError::new(ErrorWord::Network, &"the URL has no host")),
-        };
-        let allowed: Vec<IpAddr> = addresses
+    /// Connects to `peer`, TLS included. The policy is asked again here, whatever was allowed when the URL was registered.
+    ///
+    /// # Errors
+    /// Without a packet sent, if the policy allows the scheme, the port or none of the addresses.
+    pub async fn connect(&self, peer: &Peer) -> Result<Box<dyn Stream>, ConnectError> {
+        if !self.policy.allows_scheme(peer.scheme()) {
+            let detail = format!("deliveries over {} are not allowed", peer.scheme());
+            return Err(ConnectError::failed(ErrorWord::AddressBlocked, &detail));
+        }
+        if !self.policy.allows_port(peer.port) {
+            let detail = format!("deliveries to port {} are not allowed", peer.port);
+            return Err(ConnectError::failed(ErrorWord::AddressBlocked, &detail));
+        }
+        let mut candidates = self.resolve(&peer.host).await?;
+        candidates.retain(|address| self.policy.addresses.allows(*address));
+        if candidates.is_empty() {
+            return Err(ConnectError::failed(ErrorWord::AddressBlocked, &"no allowed address"));
+        }
+        let candidates = candidates
             .into_iter()
-            .filter(|address| self.policy.allows(*address))
+            .map(|address| SocketAddr::new(address, peer.port))
             .collect();
-        let mut last = ConnectError::new(ErrorWord::AddressBlocked, &"no allowed address");
-        for address in allowed {
-            match TcpStream::connect(SocketAddr::new(address, port)).await {
-                Ok(stream) => {
-                    // Requests are small and waited for: nothing is won by holding their last bytes back.
-                    stream
-                        .set_nodelay(true)
-                        .map_err(|cause| ConnectError::new(io_word(&cause), &cause))?;
-                    return Ok(TokioIo::new(stream));
-                }
-                Err(cause) => last = ConnectError::new(io_word(&cause), &cause),
-            }
+        let stream = self.dialer.dial(candidates).await.map_err(unconnected)?;
+        // Requests are small and waited for: nothing is won by holding their last bytes back.
+        stream.set_nodelay(true).map_err(unconnected)?;
+        if !peer.https {
+            return Ok(Box::new(stream));
         }
-        Err(last)
+        let name = server_name(&peer.host).map_err(|cause| ConnectError::failed(ErrorWord::Tls, &cause))?;
+        let secured = self.tls.connect(name, stream).await;
+        let stream = secured.map_err(|cause| ConnectError::failed(word_of(&cause), &cause))?;
+        Ok(Box::new(stream))
     }
 
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, ConnectError> {
-        let failed = |cause: io::Error| ConnectError::new(ErrorWord::Dns, &cause);
-        let addresses = self.resolver.look_up(name).await.map_err(failed)?;
+    async fn resolve(&self, host: &Host<String>) -> Result<Vec<IpAddr>, ConnectError> {
+        let name = match host {
+            Host::Ipv4(address) => return Ok(vec![IpAddr::V4(*address)]),
+            Host::Ipv6(address) => return Ok(vec![IpAddr::V6(*address)]),
+            Host::Domain(name) => name,
+        };
+        let addresses = self.resolver.look_up(name).await.map_err(unresolved)?;
         if addresses.is_empty() {
-            return Err(ConnectError::new(ErrorWord::Dns, &"the name has no address"));
+            return Err(ConnectError::failed(ErrorWord::Dns, &"the name has no address"));
         }
         Ok(addresses)
     }
 }
 
-impl Service<Uri> for GuardedConnector {
-    type Response = TokioIo<TcpStream>;
-    type Error = ConnectError;
-    type Future = BoxFuture<Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(uri))
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Connector")
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }
 
+/// The name that the receiver's certificate must be for.
+fn server_name(host: &Host<String>) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
+    match host {
+        Host::Domain(name) => ServerName::try_from(name.clone()),
+        Host::Ipv4(address) => Ok(ServerName::from(IpAddr::V4(*address))),
+        Host::Ipv6(address) => Ok(ServerName::from(IpAddr::V6(*address))),
+    }
+}
+
+fn unconnected(cause: io::Error) -> ConnectError {
+    if is_ours(&cause) {
+        ConnectError::Ours(cause)
+    } else {
+        ConnectError::failed(io_word(&cause), &cause)
+    }
+}
+
+/// A resolver that gets no socket may report that the name could not be resolved, so this looks whether there are any.
+fn unresolved(cause: io::Error) -> ConnectError {
+    if is_ours(&cause) {
+        return ConnectError::Ours(cause);
+    }
+    match machine::source(Ipv4Addr::LOCALHOST.into()) {
+        Err(ours) if is_ours(&ours) => ConnectError::Ours(ours),
+        _ => ConnectError::failed(ErrorWord::Dns, &cause),
+    }
+}
+
+/// Walks an error's causes to the first that says in our words what happened.
+pub(super) fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
+    let mut cause = Some(error);
+    let mut word = ErrorWord::Network;
+    while let Some(current) = cause {
+        if current.is::<rustls::Error>() {
+            return ErrorWord::Tls;
+        }
+        if let Some(http) = current.downcast_ref::<hyper::Error>() {
+            if http.is_incomplete_message() || http.is_canceled() {
+                word = ErrorWord::ConnectionClosed;
+            } else if http.is_parse() || http.is_parse_too_large() {
+                return ErrorWord::InvalidResponse;
+            }
+        }
+        let socket = current.downcast_ref::<io::Error>();
+        word = socket.map_or(word, io_word);
+        // The `source` of an io::Error skips the error it wraps, and that may be the one that says what happened.
+        cause = match socket.and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => current.source(),
+        };
+    }
+    word
+}
+
 /// The word for an error of a socket.
-#[must_use]
-pub fn io_word(error: &io::Error) -> ErrorWord {
+fn io_word(error: &io::Error) -> ErrorWord {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ErrorWord::ConnectionRefused,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ErrorWord::ConnectionReset,

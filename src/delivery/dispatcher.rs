@@ -1,49 +1,44 @@
-//! The loop that claims due deliveries and starts an attempt for each.
+//! The loop that claims due deliveries and fills the lanes: retries, backlog, what a dead node has left, what has a rate
+//! or an open breaker. What is published goes to its lane by itself.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use rand::RngExt as _;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
-    time::Instant,
-};
-use uuid::Uuid;
+use tokio::{sync::watch, time::Instant};
 
 use super::Engine;
 use crate::{
-    config::CLAIM_BATCH_MAX,
-    domain::delivery::AttemptTrigger,
+    domain::id::WebhookId,
     store::{
         StoreError,
-        claim::{self, ClaimLimits},
-        queue::Lease,
+        queue::{
+            claim::{self, Ready, Wanted},
+            lease::Grant,
+        },
     },
 };
 
 /// How long the dispatcher waits after the database failed, before it asks again.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The shortest time from one claim to the next. Attempts that end within it are replaced by one claim, not by one
-/// each: a claim is a transaction, and a busy webhook would otherwise cost the others more of them than its deliveries.
-const CLAIM_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// The shortest time from one walk over the queue to the next.
+const WALK_INTERVAL_MIN: Duration = Duration::from_millis(5);
 
-/// Claims and attempts until `stop` says so; then finishes the attempts under way, which takes no longer than the
-/// deadline of one, and returns.
+/// Deliveries in one claim at most.
+const CLAIM_MAX: usize = 1000;
+
+/// Claims until `stop` says so; then finishes the attempts under way and returns.
 pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
-    let attempts_max = usize::try_from(engine.options.attempts_max).unwrap_or(usize::MAX);
-    let places = Arc::new(Semaphore::new(attempts_max));
-    let mut attempts = JoinSet::new();
-    let mut cursor = None;
-    let mut next_claim = Instant::now();
+    let mut dispatcher = Dispatcher {
+        engine: engine.clone(),
+        cursor: None,
+        has_claimed: false,
+        next_walk: Instant::now(),
+        last_walk: Instant::now(),
+    };
     while !*stop.borrow() {
-        // The attempts that have ended are taken off the set, so that it holds only those under way.
-        while attempts.try_join_next().is_some() {}
-        tokio::time::sleep_until(next_claim).await;
-        next_claim = Instant::now() + CLAIM_INTERVAL_MIN;
-        let pause = match dispatch(&engine, &places, &mut attempts, &mut cursor, &stop).await {
-            Ok(true) => continue,
-            Ok(false) => poll_pause(engine.options.poll_interval_ms),
+        let pause = match dispatcher.round().await {
+            Ok(pause) => pause,
             Err(error) => {
                 tracing::error!(%error, "due deliveries could not be claimed");
                 UNAVAILABLE_PAUSE
@@ -55,89 +50,116 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    tracing::info!(
-        attempts = attempts_max - places.available_permits(),
-        "no more deliveries are claimed; finishing the attempts under way"
-    );
-    attempts.join_all().await;
+    engine.finish().await;
 }
 
 /// How long to wait when nothing is due: the interval, a quarter less or more, so that the nodes of one database do not
-/// all ask in the same moment.
+/// all ask at the same time.
 fn poll_pause(interval_ms: u64) -> Duration {
     Duration::from_millis(interval_ms).mul_f64(rand::rng().random_range(0.75..1.25))
 }
 
-/// Claims once and starts the attempts. True where it is worth asking again at once.
-async fn dispatch(
-    engine: &Engine,
-    places: &Arc<Semaphore>,
-    attempts: &mut JoinSet<()>,
-    cursor: &mut Option<Uuid>,
-    stop: &watch::Receiver<bool>,
-) -> Result<bool, StoreError> {
-    let free = places.available_permits() as u64;
-    // Every attempt that ends wakes the loop; a node that others take for dead waits for its next heartbeat.
-    if free == 0 || !engine.pulse.is_alive() {
-        return Ok(false);
-    }
-    let limits = ClaimLimits {
-        batch_max: free.min(CLAIM_BATCH_MAX),
-        per_webhook_max: engine.options.attempts_per_webhook_max,
-        lease: engine.options.lease(),
-    };
-    let claim = claim::claim(&engine.db, *cursor, limits, engine.clock.now()).await?;
-    *cursor = claim.cursor;
-    if *stop.borrow() {
-        // The stop came while these were claimed: another node, or the next start, need not wait for their leases.
-        engine.give_back(&claim.leases).await;
-        return Ok(false);
-    }
-    let count = u32::try_from(claim.leases.len()).unwrap_or(u32::MAX);
-    // Only this loop takes places, and it claims no more than there were.
-    if count > 0
-        && let Ok(taken) = Arc::clone(places).try_acquire_many_owned(count)
-    {
-        attempts.spawn(attempt_all(engine.clone(), claim.leases, taken));
-    }
-    Ok(claim.more)
+/// Where the claims have come to.
+struct Dispatcher {
+    engine: Engine,
+    /// The walk goes on behind this webhook, so that each gets its turn.
+    cursor: Option<WebhookId>,
+    /// Whether something was claimed since the walk last began with the first webhook.
+    has_claimed: bool,
+    /// When to look for webhooks with something due, unless somebody says before that there are some.
+    next_walk: Instant,
+    /// When that was last done. Hints that come close together are one.
+    last_walk: Instant,
 }
 
-/// Makes the attempts of what one claim gave. A lease whose attempt is not made ends by itself, and the delivery is
-/// claimed again: nothing is lost.
-async fn attempt_all(engine: Engine, leases: Vec<Lease>, mut places: OwnedSemaphorePermit) {
-    let begun = leases
-        .iter()
-        .map(|lease| (lease.delivery_id, engine.flights.begin(lease)));
-    let mut under_way: HashMap<_, _> = begun.collect();
-    let prepared = match engine.prepare(leases.clone(), AttemptTrigger::Automatic).await {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            tracing::error!(%error, "claimed deliveries could not be read");
-            return engine.give_back(&leases).await;
+impl Dispatcher {
+    /// Claims once. Returns how long the next round may wait.
+    async fn round(&mut self) -> Result<Duration, StoreError> {
+        let poll = poll_pause(self.engine.options.poll_interval_ms);
+        // A node that others may take for dead waits for its next heartbeat.
+        if !self.engine.pulse.is_alive() {
+            return Ok(poll);
         }
-    };
-    let mut attempts = JoinSet::new();
-    for (lease, prepared) in prepared {
-        let held = (places.split(1), under_way.remove(&lease.delivery_id));
-        let engine = engine.clone();
-        attempts.spawn(async move {
-            let (organization, webhook, delivery) = (lease.organization_id, lease.webhook_id, lease.delivery_id);
-            let attempted = match prepared {
-                Ok(prepared) => engine.carry_out(lease, AttemptTrigger::Automatic, prepared).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = attempted {
-                tracing::error!(%organization, %webhook, %delivery, %error, "an attempt could not be carried through");
-            }
-            drop(held);
-            engine.wake.notify_one();
-        });
+        self.refill().await?;
+        let (now, is_due) = (Instant::now(), self.engine.is_due.load(Ordering::SeqCst));
+        let next_walk = if is_due {
+            self.last_walk + WALK_INTERVAL_MIN
+        } else {
+            self.next_walk
+        };
+        if now < next_walk {
+            return Ok(next_walk - now);
+        }
+        self.engine.is_due.store(false, Ordering::SeqCst);
+        self.last_walk = now;
+        let found = self.walk().await;
+        if found.is_err() {
+            self.engine.is_due.store(true, Ordering::SeqCst);
+        }
+        let pause = if found? { WALK_INTERVAL_MIN } else { poll };
+        self.next_walk = Instant::now() + pause;
+        Ok(pause)
     }
-    drop((places, under_way));
-    while let Some(ended) = attempts.join_next().await {
-        if let Err(cause) = ended {
-            tracing::error!(%cause, "an attempt panicked");
+
+    /// Fills the lanes that run low although more is due, without looking for others.
+    async fn refill(&self) -> Result<(), StoreError> {
+        let low = self.engine.lanes().low();
+        let wanted = low.into_iter().map(|(organization_id, webhook_id)| Ready {
+            organization_id,
+            webhook_id,
+            grant: Grant::Plain,
+        });
+        self.claim(wanted.collect()).await.map(drop)
+    }
+
+    /// Looks for webhooks with something due, and claims of them. True if it is worth looking again at once.
+    async fn walk(&mut self) -> Result<bool, StoreError> {
+        let engine = &self.engine;
+        let walk = claim::ready(&engine.db, self.cursor, engine.clock.now()).await?;
+        self.cursor = walk.cursor;
+        self.has_claimed |= self.claim(walk.ready).await? > 0;
+        // Whoever has gone all the way round and found nothing to claim rests.
+        Ok(self.cursor.is_some() || std::mem::take(&mut self.has_claimed))
+    }
+
+    /// Claims of these webhooks what the lanes have room for. Returns how many deliveries that were.
+    async fn claim(&self, ready: Vec<Ready>) -> Result<usize, StoreError> {
+        let engine = &self.engine;
+        let mut left = CLAIM_MAX;
+        let mut wanted = Vec::new();
+        {
+            let mut lanes = engine.lanes();
+            for ready in ready {
+                let room = match ready.grant {
+                    Grant::Probe => usize::from(lanes.may_probe(ready.webhook_id)),
+                    _ => lanes.room(ready.webhook_id),
+                };
+                let room = room.min(left);
+                left -= room;
+                if room > 0 {
+                    wanted.push(Wanted { ready, room });
+                } else if ready.grant == Grant::Plain {
+                    lanes.set_behind(ready.organization_id, ready.webhook_id, true);
+                }
+            }
         }
+        if wanted.is_empty() {
+            return Ok(0);
+        }
+        let at = engine.clock.monotonic();
+        let claimed = claim::claim(&engine.db, wanted.clone(), engine.options.lease(), engine.clock.now()).await?;
+        let count = claimed.len();
+        {
+            let mut lanes = engine.lanes();
+            for Wanted { ready, room } in wanted.iter().filter(|wanted| wanted.ready.grant == Grant::Plain) {
+                let taken = claimed
+                    .iter()
+                    .filter(|leased| leased.lease.webhook_id == ready.webhook_id)
+                    .count();
+                lanes.set_behind(ready.organization_id, ready.webhook_id, taken >= *room);
+            }
+        }
+        engine.offer(claimed, at);
+        Ok(count)
     }
 }

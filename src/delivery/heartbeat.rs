@@ -1,24 +1,35 @@
-//! The heartbeat of a node: it says that the node is alive, renews the leases of attempts that take long, and takes
-//! over from nodes that have died.
+//! The heartbeat of a node: it says that the node is alive, learns which others are, and takes over from those that have
+//! died. Beside it, leases are renewed and released.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
-use uuid::Uuid;
 
-use super::Engine;
-use crate::store::{
-    StoreError,
-    nodes::{self, SILENCE_MAX},
-    queue::{self, Lease},
+use super::{Engine, seat::Seat};
+use crate::{
+    domain::{id::NodeId, timestamp::Timestamp},
+    store::{
+        Database, StoreError,
+        queue::{
+            leases,
+            nodes::{self, SILENCE_MAX},
+        },
+    },
 };
 
 /// How often the heart beats. With [`SILENCE_MAX`] it says how soon a dead node's work goes on: within five seconds.
-const INTERVAL: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often leases that ended without a record are looked for, and how far that goes back before the last time: a
+/// transaction that was under way then may have committed since.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+const SWEEP_MARGIN: Duration = Duration::from_secs(15);
+
+/// How long before a waiting lease would be too short for an attempt it is renewed.
+const RENEWED_BEFORE: Duration = Duration::from_secs(4);
 
 /// What is known of this node's own life.
 #[derive(Debug, Default)]
@@ -58,54 +69,11 @@ impl Pulse {
     }
 }
 
-/// The token of a lease, and the delivery: of a delivery whose lease was lost there may be two attempts under way.
-type FlightKey = (Uuid, Uuid);
-
-/// The attempts under way on this node, and when their leases were last renewed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Flights(Arc<Mutex<HashMap<FlightKey, (Lease, Instant)>>>);
-
-/// An attempt under way, until this is dropped.
-pub(super) struct Flight {
-    flights: Flights,
-    key: FlightKey,
-}
-
-impl Flights {
-    /// Notes that the attempt of `lease` begins.
-    pub(super) fn begin(&self, lease: &Lease) -> Flight {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (lease.token, lease.delivery_id);
-        flights.insert(key, (lease.clone(), Instant::now()));
-        Flight {
-            flights: self.clone(),
-            key,
-        }
-    }
-
-    /// Those whose leases were last renewed this long ago; they count as renewed now.
-    fn renewable(&self, after: Duration) -> Vec<Lease> {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = flights.values_mut().filter(|(_, renewed)| renewed.elapsed() >= after);
-        due.map(|(lease, renewed)| {
-            *renewed = Instant::now();
-            lease.clone()
-        })
-        .collect()
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let mut flights = self.flights.0.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.remove(&self.key);
-    }
-}
-
 /// Beats until `stop` says so.
 pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
+    let heart = engine.db.for_heartbeat();
     loop {
-        if let Err(error) = beat(&engine).await {
+        if let Err(error) = beat_by(&engine, &heart).await {
             tracing::warn!(%error, "the node could not say that it is alive");
         }
         tokio::select! {
@@ -117,20 +85,75 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
 
 /// One beat.
 pub async fn beat(engine: &Engine) -> Result<(), StoreError> {
-    nodes::beat(&engine.db).await?;
+    beat_by(engine, &engine.db.for_heartbeat()).await
+}
+
+async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
+    let pulse = nodes::beat(heart, engine.pulse.may_judge(), engine.clock.now()).await?;
     engine.pulse.beat();
-    let (now, lease) = (engine.clock.now(), engine.options.lease());
-    for flight in engine.flights.renewable(lease / 2) {
-        queue::renew(&engine.db, &flight, now.plus(lease)).await?;
+    let seat = seat(&pulse.nodes, heart.node(), engine.pulse.may_judge());
+    engine.lanes().sit(seat);
+    if pulse.released > 0 {
+        tracing::warn!(
+            deliveries = pulse.released,
+            "a node has died; what it held is due again"
+        );
+        engine.hint();
     }
-    if engine.pulse.may_judge() {
-        let deliveries = nodes::take_over(&engine.db, now).await?;
-        if deliveries > 0 {
-            tracing::warn!(deliveries, "a node has died; what it held is due again");
-            engine.wake.notify_one();
+    engine.pump();
+    Ok(())
+}
+
+/// This node's place among those that are alive. One that has just come sends nothing until every other one knows of it
+/// or has fallen silent: till then they divide the caps without it.
+fn seat(nodes: &[NodeId], own: NodeId, is_known: bool) -> Seat {
+    let index = nodes.iter().position(|node| *node == own);
+    match index {
+        Some(index) if is_known || nodes.len() == 1 => Seat {
+            index,
+            nodes: nodes.len(),
+        },
+        _ => Seat { index: 0, nodes: 0 },
+    }
+}
+
+/// Renews the leases of what waits in the lanes, and releases those of this node that ended without a record, until
+/// `stop` says so. Apart from the heartbeat: however much that is, the node is alive.
+pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
+    let mut swept = Timestamp::from_millis(0);
+    loop {
+        if let Err(error) = renew(&engine).await {
+            tracing::warn!(%error, "leases could not be renewed");
+        }
+        let now = engine.clock.now();
+        if now.since(swept) >= SWEEP_INTERVAL {
+            match leases::release_ended(&engine.db, swept.minus(SWEEP_MARGIN), now).await {
+                Ok(released) => {
+                    swept = now;
+                    if released > 0 {
+                        tracing::warn!(
+                            deliveries = released,
+                            "leases ended without a record; they are due again"
+                        );
+                        engine.hint();
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "ended leases could not be released"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    Ok(())
+}
+
+/// Renews what waits and would end too soon for an attempt.
+pub async fn renew(engine: &Engine) -> Result<(), StoreError> {
+    let (now, lease) = (engine.clock.now(), engine.options.lease());
+    let ends_before = now.plus(engine.options.lease_needed() + RENEWED_BEFORE);
+    let leases = engine.lanes().renewable(ends_before, now.plus(lease));
+    leases::renew(&engine.db, leases, now.plus(lease)).await
 }
 
 #[cfg(test)]
@@ -155,22 +178,5 @@ mod tests {
         assert!(!pulse.is_alive() && !pulse.may_judge());
         pulse.beat();
         assert!(pulse.is_alive() && !pulse.may_judge(), "it begins anew");
-    }
-
-    #[test]
-    fn only_attempts_that_take_long_are_renewed_and_no_more_once_they_end() {
-        let flights = Flights::default();
-        let lease = Lease {
-            organization_id: Uuid::nil(),
-            delivery_id: Uuid::max(),
-            webhook_id: Uuid::nil(),
-            token: Uuid::nil(),
-            number: 1,
-        };
-        let flight = flights.begin(&lease);
-        assert!(flights.renewable(Duration::from_mins(1)).is_empty());
-        assert_eq!(flights.renewable(Duration::ZERO).len(), 1);
-        drop(flight);
-        assert!(flights.renewable(Duration::ZERO).is_empty());
     }
 }

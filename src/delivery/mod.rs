@@ -1,21 +1,35 @@
 //! HTTP out: the delivery engine.
 //!
 //! ```text
-//! dispatcher    claims due deliveries, starts an attempt for each, never more than the limits say
-//!    │ lease
-//! attempt       reads what the attempt needs as it stands now, signs, sends, decides, records
-//!    │ request                                       ▲ outcome
+//! publication ──leased at once──┐
+//! dispatcher    claims the rest ─┤      of retries, backlog, dead nodes, rates and breakers
+//!                                ▼
+//! lanes         what waits in memory, a lane for each webhook; whose turn it is
+//!    │ start                     ▲ the webhook is read again, if that was too long ago
+//! attempt       signs, sends, decides, records     │ the permit is free when the request has ended
+//!    │ request                                     ▲ outcome
 //! sender        one HTTP request to a checked address, within the deadline, reading no more than the cap
 //!    │ host
-//! connector     resolves, checks every address, connects to the address that was checked
+//! pool          connections that wait for the next request │ connection   one that is in use
+//!    │ host
+//! connector     resolves, checks scheme, port and every address, connects to an address that was checked
+//!    │ addresses
+//! dial          the first of several addresses that answers
 //! ```
-//! Beside them beats the *heartbeat*: the node is alive, its long attempts keep their leases, dead nodes' work goes on.
-//! No transaction is open while the network is used.
+//! `engine` holds what they share; `seat` is how nodes divide the caps. Beside them beats the *heartbeat*: the node is alive, what waits keeps its leases, dead
+//! nodes' work goes on. No transaction is open while the network is used.
 
 pub mod attempt;
+mod connection;
 pub mod connector;
+pub mod dial;
 pub mod dispatcher;
+pub mod engine;
 pub mod heartbeat;
+mod lane;
+pub mod lanes;
+mod pool;
+pub mod seat;
 pub mod sender;
 
-pub use attempt::Engine;
+pub use engine::Engine;

@@ -1,135 +1,253 @@
 //! One HTTP request to a receiver that may be hostile: within a deadline, reading no more than a cap, following
 //! nothing.
 
-use std::{
-    error::Error,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode, Uri,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
-};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
+    body::{Body as _, Incoming},
+    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
-use tokio::sync::Notify;
-use tower_service::Service as _;
+use tokio::time::timeout;
+use url::{Position, Url};
 
-use super::connector::{ConnectError, GuardedConnector, Resolver, io_word};
+use super::{
+    connection::{Broken, Connection},
+    connector::{ConnectError, Connector, Peer, Resolver, word_of},
+    dial::Dialer,
+    pool::Pool,
+};
 use crate::domain::{
-    address::AddressPolicy,
+    destination::DestinationPolicy,
     outcome::{ErrorWord, Outcome, RetryAfter},
 };
 
 /// How much of an answer's body is read and kept, in bytes; the connection is dropped behind it.
 pub const RESPONSE_BODY_BYTES_MAX: usize = 4096;
 
-/// How large an answer's head may be, in bytes.
-const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a connection waits for the next attempt to the same receiver unless that says how long it keeps one open:
+/// less than the 5 s after which Node.js, Apache and uvicorn close one. Others keep them longer (nginx 75 s, load
+/// balancers 60 s); a receiver that is sent less than one event in 4 s is not worth a connection.
+const IDLE_TIME: Duration = Duration::from_secs(4);
 
-/// How many interim answers (1xx; RFC 9110, section 15.2) may come before the answer: any server has said by then what it
-/// has to say, and a flood of them would keep a core busy until the deadline.
-const INTERIM_ANSWERS_MAX: usize = 64;
+/// How much earlier than the receiver says (`Keep-Alive: timeout=5`) a connection is given up, so that no request is on
+/// its way when it is closed.
+const IDLE_MARGIN: Duration = Duration::from_secs(1);
 
-/// How long a connection may wait for the next attempt to the same host: shorter than common servers keep one open, so
-/// that a request is not sent into a connection that is just being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection waits at most, whatever the receiver says.
+const IDLE_TIME_MAX: Duration = Duration::from_mins(1);
 
-/// Idle connections kept to one host.
-const IDLE_PER_HOST_MAX: usize = 8;
+/// How old a connection may become: a receiver that moves to another address must be found there, however busy the old
+/// connection is kept.
+const CONNECTION_AGE_MAX: Duration = Duration::from_mins(5);
+
+/// What every delivery says it is.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The value of `User-Agent`.
-const AGENT: &str = concat!("Kallima-Webhooks/", env!("CARGO_PKG_VERSION"));
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("Kallima-Webhooks/", env!("CARGO_PKG_VERSION")));
+
+/// How long a receiver keeps a connection open (RFC 2068, section 19.7.1).
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Sends requests to receivers. Clones share connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sender {
-    client: Client<HttpsConnector<GuardedConnector>, Full<Bytes>>,
-    connector: HttpsConnector<GuardedConnector>,
+    connector: Arc<Connector>,
+    pool: Pool<Connection>,
     timeout: Duration,
 }
 
 /// The headers of a delivery beside the ones that every request has.
-pub type DeliveryHeaders = Vec<(&'static str, String)>;
+pub type DeliveryHeaders = Vec<(HeaderName, String)>;
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Exchange {
+    /// The attempt was made, with this outcome.
+    Ended(Outcome),
+    /// Nothing was sent, because this machine has run out of something: file descriptors, ports, memory. It says nothing
+    /// about the receiver, so it must not count as an attempt; try again later.
+    Ours(io::Error),
+}
+
+/// Where requests go: what has to be known of a URL to send one there. Cheap to clone, and worth keeping for the next.
+#[derive(Clone, Debug)]
+pub struct Target {
+    peer: Arc<Peer>,
+    /// Path and query.
+    uri: Uri,
+    host: HeaderValue,
+}
+
+impl Target {
+    /// Requests to this URL. `None` if it is neither `http` nor `https`, or cannot be written in a request.
+    #[must_use]
+    pub fn new(url: &Url) -> Option<Self> {
+        Some(Self {
+            peer: Arc::new(Peer::of(url)?),
+            uri: Uri::try_from(&url[Position::BeforePath..Position::AfterQuery]).ok()?,
+            host: HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]).ok()?,
+        })
+    }
+
+    fn request(&self, headers: &DeliveryHeaders, body: Bytes) -> Option<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let map = request.headers_mut();
+        map.reserve(headers.len() + 3);
+        map.insert(HOST, self.host.clone());
+        map.insert(CONTENT_TYPE, JSON);
+        map.insert(USER_AGENT, AGENT);
+        for (name, value) in headers {
+            map.insert(name, HeaderValue::from_str(value).ok()?);
+        }
+        Some(request)
+    }
+}
 
 impl Sender {
-    /// A sender whose attempts end after `timeout`, trusting the public certificate authorities and `extra` ones.
+    /// A sender to what `policy` allows, whose attempts end after `timeout`. It trusts the public certificate authorities
+    /// and `extra` ones.
     ///
     /// # Errors
-    /// Where an extra certificate cannot be used as an authority.
+    /// If an extra certificate cannot be used as an authority.
     pub fn new(
         resolver: Resolver,
-        policy: AddressPolicy,
+        policy: DestinationPolicy,
         timeout: Duration,
         extra: Vec<CertificateDer<'static>>,
     ) -> Result<Self, rustls::Error> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(extra)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(GuardedConnector::new(resolver, policy));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .http1_max_buf_size(RESPONSE_HEAD_BYTES_MAX)
-            .build(connector.clone());
-        Ok(Self {
-            client,
-            connector,
+        let connector = Connector::new(resolver, policy, tls(extra)?, Dialer::system());
+        Ok(Self::through(connector, timeout))
+    }
+
+    /// A sender that connects through `connector`, and whose attempts end after `timeout`.
+    #[must_use]
+    pub fn through(connector: Connector, timeout: Duration) -> Self {
+        Self {
+            connector: Arc::new(connector),
+            pool: Pool::default(),
             timeout,
-        })
+        }
     }
 
     /// Connects to the host of `url`, TLS included, as an attempt would, and sends nothing.
     ///
     /// # Errors
     /// The word that an attempt would carry.
-    pub async fn connect(&self, url: &str) -> Result<(), ErrorWord> {
-        let uri = Uri::try_from(url).map_err(|_| ErrorWord::Network)?;
-        let mut connector = self.connector.clone();
-        let connecting = tokio::time::timeout(self.timeout, connector.call(uri));
-        match connecting.await {
+    pub async fn connect(&self, url: &Url) -> Result<(), ErrorWord> {
+        let peer = Peer::of(url).ok_or(ErrorWord::Network)?;
+        match timeout(self.timeout, self.connector.connect(&peer)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(word_of(error.as_ref())),
+            Ok(Err(ConnectError::Failed { word, .. })) => Err(word),
+            Ok(Err(ConnectError::Ours(_))) => Err(ErrorWord::Network),
             Err(_) => Err(ErrorWord::Timeout),
         }
     }
 
-    /// Posts `body` to `url`, and says what came of it. Whatever a receiver does, this returns within the deadline.
-    pub async fn post(&self, url: &str, headers: DeliveryHeaders, body: Bytes) -> Outcome {
-        let mut request = match request(url, headers, body) {
-            Ok(request) => request,
-            Err(cause) => {
-                tracing::warn!(%cause, "a delivery could not be made into a request");
-                return failure(ErrorWord::Network);
-            }
-        };
-        let flooded = interim_flood(&mut request);
-        let exchange = async {
-            tokio::select! {
-                answer = self.client.request(request) => match answer {
-                    Ok(response) => read(response).await,
-                    Err(error) => failure(word_of(&error)),
-                },
-                () = flooded.notified() => failure(ErrorWord::InvalidResponse),
-            }
-        };
-        tokio::time::timeout(self.timeout, exchange)
+    /// The same as [`Self::post_to`], for a URL that has yet to be made a [`Target`].
+    pub async fn post(&self, url: &str, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
+        match Url::parse(url).ok().as_ref().and_then(Target::new) {
+            Some(target) => self.post_to(&target, headers, body).await,
+            None => unwritable(),
+        }
+    }
+
+    /// Posts `body` and returns what came of it. Whatever a receiver does, this returns within the deadline.
+    ///
+    /// A connection that has waited since an earlier request may be closed by the receiver in the very moment in which it
+    /// is used again. If it breaks before a byte of the answer, the request is sent once more over a new connection: to
+    /// the receiver both are one attempt, alike to the last byte. If it has taken the first one after all, it sees
+    /// the same event id (`webhook-id`) again, as it does after an attempt whose answer was lost.
+    pub async fn post_to(&self, target: &Target, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
+        timeout(self.timeout, self.exchange(target, headers, body))
             .await
             .unwrap_or_else(|_| failure(ErrorWord::Timeout))
+    }
+
+    async fn exchange(&self, target: &Target, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
+        let Some(request) = target.request(headers, body.clone()) else {
+            return unwritable();
+        };
+        let mut request = Some(request);
+        if let Some(connection) = self.reused(&target.peer)
+            && let Some(request) = request.take()
+        {
+            match self.over(connection, target, request).await {
+                Ok(outcome) => return Exchange::Ended(outcome),
+                Err(broken) if broken.unanswered => {
+                    tracing::debug!(error = %broken.word, "a used connection broke unanswered; sending over a new one");
+                }
+                Err(broken) => return failure(broken.word),
+            }
+        }
+        let connection = match self.connected(&target.peer).await {
+            Ok(connection) => connection,
+            Err(ConnectError::Failed { word, .. }) => return failure(word),
+            Err(ConnectError::Ours(cause)) => return Exchange::Ours(cause),
+        };
+        let Some(request) = request.or_else(|| target.request(headers, body)) else {
+            return unwritable();
+        };
+        match self.over(connection, target, request).await {
+            Ok(outcome) => Exchange::Ended(outcome),
+            Err(broken) => failure(broken.word),
+        }
+    }
+
+    /// A connection that an earlier request has left, if there is one that the receiver has not closed.
+    fn reused(&self, peer: &Peer) -> Option<Connection> {
+        while let Some(mut connection) = self.pool.take(peer) {
+            if connection.is_ready() {
+                tracing::trace!("a connection is used again");
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A new connection.
+    async fn connected(&self, peer: &Peer) -> Result<Connection, ConnectError> {
+        let stream = match self.connector.connect(peer).await {
+            // What only waits makes room for what is needed now.
+            Err(ConnectError::Ours(_)) if self.pool.clear() > 0 => self.connector.connect(peer).await,
+            connected => connected,
+        };
+        let stream = stream.inspect_err(|error| tracing::debug!(%error, "no connection to a receiver"))?;
+        tracing::trace!("a new connection is used");
+        let opened = Connection::open(stream).await;
+        opened.map_err(|error| ConnectError::failed(word_of(&error), &error))
+    }
+
+    /// Sends a request, reads the answer, and keeps the connection if it can be used again.
+    async fn over(
+        &self,
+        mut connection: Connection,
+        target: &Target,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Outcome, Broken> {
+        let response = connection.send(request).await?;
+        let keep = idle_time(response.headers());
+        let (outcome, is_whole) = read(&mut connection, response).await;
+        let keep = keep.min(CONNECTION_AGE_MAX.saturating_sub(connection.opened_at().elapsed()));
+        if is_whole && !keep.is_zero() && connection.is_ready() {
+            self.pool.put(&target.peer, connection, keep);
+        }
+        Ok(outcome)
+    }
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Sender")
+            .field("connector", &self.connector)
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,43 +267,46 @@ pub fn tls(extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::
         .with_no_client_auth())
 }
 
-fn request(url: &str, headers: DeliveryHeaders, body: Bytes) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let mut builder = Request::builder()
-        .method(Method::POST)
-        .uri(Uri::try_from(url)?)
-        .header(CONTENT_TYPE, "application/json")
-        .header(USER_AGENT, AGENT);
-    for (name, value) in headers {
-        builder = builder.header(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
-    }
-    builder.body(Full::new(body))
+fn failure(word: ErrorWord) -> Exchange {
+    Exchange::Ended(failed(word))
 }
 
-/// Notified when more interim answers come to the request than [`INTERIM_ANSWERS_MAX`].
-fn interim_flood<B>(request: &mut Request<B>) -> Arc<Notify> {
-    let (flooded, count) = (Arc::new(Notify::new()), AtomicUsize::new(0));
-    let notify = Arc::clone(&flooded);
-    hyper::ext::on_informational(request, move |_| {
-        if count.fetch_add(1, Ordering::Relaxed) == INTERIM_ANSWERS_MAX {
-            notify.notify_one();
-        }
-    });
-    flooded
-}
-
-fn failure(word: ErrorWord) -> Outcome {
+fn failed(word: ErrorWord) -> Outcome {
     Outcome {
         error: Some(word),
         ..Outcome::default()
     }
 }
 
-/// Reads the answer up to the cap. A body that breaks off below the cap is a failure whatever the status said.
-async fn read(response: Response<Incoming>) -> Outcome {
+fn unwritable() -> Exchange {
+    tracing::warn!("a delivery could not be made into a request");
+    failure(ErrorWord::Network)
+}
+
+/// How long the connection of an answer with these headers may wait for the next request.
+fn idle_time(headers: &HeaderMap) -> Duration {
+    let Some(value) = headers.get(KEEP_ALIVE) else {
+        return IDLE_TIME;
+    };
+    let parameters = value.to_str().unwrap_or_default().split(',');
+    let seconds = parameters
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))
+        .and_then(|(_, seconds)| seconds.trim().parse().ok());
+    seconds.map_or(IDLE_TIME, |seconds| {
+        Duration::from_secs(seconds)
+            .saturating_sub(IDLE_MARGIN)
+            .min(IDLE_TIME_MAX)
+    })
+}
+
+/// Reads the answer up to the cap, and says whether it was read to its end. A body that breaks off below the cap is a
+/// failure whatever the status said.
+async fn read(connection: &mut Connection, response: Response<Incoming>) -> (Outcome, bool) {
     let status = response.status();
     // HTTP's statuses end at 599 (RFC 9110, section 15); hyper reads up to 999.
     if status.as_u16() > 599 {
-        return failure(ErrorWord::InvalidResponse);
+        return (failed(ErrorWord::InvalidResponse), false);
     }
     let header = response
         .headers()
@@ -193,35 +314,52 @@ async fn read(response: Response<Incoming>) -> Outcome {
         .and_then(|value| value.to_str().ok());
     let retry_after = header.and_then(RetryAfter::parse);
     let mut body = response.into_body();
-    let mut kept = Vec::new();
-    let mut broken = None;
-    while kept.len() < RESPONSE_BODY_BYTES_MAX {
-        match body.frame().await {
-            Some(Ok(frame)) => kept.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default()),
+    let (mut kept, mut broken, mut is_whole) = (Vec::new(), None, body.is_end_stream());
+    while !is_whole {
+        match connection.frame(&mut body).await {
+            Some(Ok(frame)) => {
+                let data = frame.into_data().unwrap_or_default();
+                let room = RESPONSE_BODY_BYTES_MAX - kept.len();
+                kept.extend_from_slice(data.get(..room).unwrap_or(&data));
+                if data.len() > room {
+                    break;
+                }
+                if kept.len() == RESPONSE_BODY_BYTES_MAX {
+                    // Nothing more is waited for, but it may have come already that this was all.
+                    is_whole = body.is_end_stream() || connection.has_ended(&mut body);
+                    break;
+                }
+                is_whole = body.is_end_stream();
+            }
             Some(Err(error)) => {
                 broken = Some(word_of(&error));
                 break;
             }
-            None => break,
+            None => is_whole = true,
         }
     }
-    Outcome {
+    let outcome = Outcome {
         response_status: Some(status.as_u16()),
-        response_body: Some(text(&kept)),
+        response_body: Some(text(kept)),
         error: broken.or_else(|| status_word(status)),
         retry_after,
-    }
+    };
+    (outcome, is_whole)
 }
 
 /// The first bytes as text: what is not UTF-8 is replaced, and so is NUL, which PostgreSQL cannot keep in a text.
 /// A character that the cap cuts in two is left out, and the text never has more characters than the cap has bytes.
-fn text(kept: &[u8]) -> String {
-    let kept = kept.get(..RESPONSE_BODY_BYTES_MAX).unwrap_or(kept);
-    let whole = match std::str::from_utf8(kept) {
-        Err(error) if error.error_len().is_none() => kept.get(..error.valid_up_to()).unwrap_or(kept),
-        _ => kept,
-    };
-    String::from_utf8_lossy(whole).replace('\0', "\u{fffd}")
+fn text(mut kept: Vec<u8>) -> String {
+    if let Err(error) = std::str::from_utf8(&kept)
+        && error.error_len().is_none()
+    {
+        kept.truncate(error.valid_up_to());
+    }
+    match String::from_utf8(kept) {
+        Ok(text) if !text.contains('\0') => text,
+        Ok(text) => text.replace('\0', "\u{fffd}"),
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).replace('\0', "\u{fffd}"),
+    }
 }
 
 fn status_word(status: StatusCode) -> Option<ErrorWord> {
@@ -234,46 +372,50 @@ fn status_word(status: StatusCode) -> Option<ErrorWord> {
     }
 }
 
-/// Walks an error's causes to the first that says in our words what happened.
-fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
-    let mut cause = Some(error);
-    let mut word = ErrorWord::Network;
-    while let Some(current) = cause {
-        if let Some(connect) = current.downcast_ref::<ConnectError>() {
-            return connect.word;
-        }
-        if current.is::<rustls::Error>() {
-            return ErrorWord::Tls;
-        }
-        if let Some(http) = current.downcast_ref::<hyper::Error>() {
-            if http.is_incomplete_message() {
-                word = ErrorWord::ConnectionClosed;
-            } else if http.is_parse() || http.is_parse_too_large() {
-                return ErrorWord::InvalidResponse;
-            }
-        }
-        let socket = current.downcast_ref::<io::Error>();
-        word = socket.map_or(word, io_word);
-        // The `source` of an io::Error skips the error it wraps, and that may be the one that says what happened.
-        cause = match socket.and_then(io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => current.source(),
-        };
-    }
-    word
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_body_is_kept_as_text_whatever_it_is() {
-        assert_eq!(text(b"ok"), "ok");
-        assert_eq!(text(b"a\0b\xffc"), "a\u{fffd}b\u{fffd}c");
-        let long = "é".repeat(RESPONSE_BODY_BYTES_MAX);
-        assert_eq!(text(long.as_bytes()), "é".repeat(RESPONSE_BODY_BYTES_MAX / 2));
-        let odd = format!("x{long}");
-        assert_eq!(text(odd.as_bytes()).len(), RESPONSE_BODY_BYTES_MAX - 1);
+        let kept = |bytes: &[u8]| text(bytes.to_vec());
+        assert_eq!(kept(b"ok"), "ok");
+        assert_eq!(kept(b"a\0b"), "a\u{fffd}b");
+        assert_eq!(kept(b"a\0b\xffc"), "a\u{fffd}b\u{fffd}c");
+        assert_eq!(kept("é".as_bytes().get(..1).unwrap()), "");
+        assert_eq!(kept("xé".as_bytes().get(..2).unwrap()), "x");
+    }
+
+    #[test]
+    fn a_request_has_the_url_in_its_parts() {
+        for (url, path, host) in [
+            ("https://Example.com", "/", "example.com"),
+            ("https://example.com:443/a?b=c", "/a?b=c", "example.com"),
+            (
+                "http://example.com:8080/a%20b?'x'|`^",
+                "/a%20b?%27x%27|`^",
+                "example.com:8080",
+            ),
+            ("https://[2606::1]:8443/?", "/?", "[2606::1]:8443"),
+            ("https://bücher.example/ß", "/%C3%9F", "xn--bcher-kva.example"),
+        ] {
+            let target = Target::new(&Url::parse(url).unwrap()).unwrap();
+            let headers = vec![(RETRY_AFTER, "7".to_owned())];
+            let request = target.request(&headers, Bytes::from_static(b"{}")).unwrap();
+            assert_eq!(request.uri().to_string(), path, "{url}");
+            assert_eq!(request.headers()[HOST], host, "{url}");
+            assert_eq!(request.headers()[RETRY_AFTER], "7");
+            assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
+        }
+        for url in ["ftp://example.com/", "data:text/plain,x"] {
+            assert!(Target::new(&Url::parse(url).unwrap()).is_none(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_sent_makes_no_request() {
+        let target = Target::new(&Url::parse("https://example.com/").unwrap()).unwrap();
+        let headers = vec![(RETRY_AFTER, "a\r\nX-Other: b".to_owned())];
+        assert!(target.request(&headers, Bytes::new()).is_none());
     }
 }

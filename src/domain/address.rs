@@ -12,10 +12,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 /// The operator's word on which addresses deliveries may go to, beyond the public ones.
 ///
 /// The default allows public addresses and nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct AddressPolicy {
     allowed_networks: Vec<IpNet>,
+    denied_networks: Vec<IpNet>,
     own_addresses: Vec<IpAddr>,
+    is_own: Option<fn(IpAddr) -> bool>,
 }
 
 impl AddressPolicy {
@@ -31,22 +33,48 @@ impl AddressPolicy {
                 .into_iter()
                 .map(|address| address.to_canonical())
                 .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The same policy, but `denied_networks` are refused although they are public, or part of an allowed network.
+    #[must_use]
+    pub fn denying(self, denied_networks: Vec<IpNet>) -> Self {
+        Self {
+            denied_networks: denied_networks.into_iter().map(canonical_network).collect(),
+            ..self
+        }
+    }
+
+    /// The same policy, but addresses that `is_own` recognizes as this node's are refused, too, unless an allowed network
+    /// contains them. It is a function because a machine's addresses change while it runs.
+    #[must_use]
+    pub fn refusing_own(self, is_own: fn(IpAddr) -> bool) -> Self {
+        Self {
+            is_own: Some(is_own),
+            ..self
         }
     }
 
     /// Whether a delivery may go to `address`.
     ///
-    /// An operator's network allows what it contains. The exception is an address that carries an
-    /// IPv4 address to a translator (NAT64's well-known prefix, 6to4): there the IPv4 inside has to be
-    /// allowed as well, since allowing the way there says nothing about what lies behind it
+    /// A denied network refuses what it contains, and an operator's network allows what it contains. The exception is an
+    /// address that carries an IPv4 address to a translator (NAT64's well-known prefix, 6to4): there the IPv4 inside has
+    /// to be allowed as well, since allowing the way there says nothing about what lies behind it
     /// (RFC 6052, section 3.1, forbids non-global IPv4 in the well-known prefix anyway).
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        if self.allowed_networks.iter().any(|network| network.contains(&address)) {
+        let contained = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+        if contained(&self.denied_networks) {
+            return false;
+        }
+        if contained(&self.allowed_networks) {
             return translated_ipv4(address).is_none_or(|inside| self.allows(IpAddr::V4(inside)));
         }
-        !self.own_addresses.contains(&address) && is_public(address)
+        is_public(address)
+            && !self.own_addresses.contains(&address)
+            && self.is_own.is_none_or(|is_own| !is_own(address))
     }
 }
 
@@ -349,5 +377,43 @@ mod tests {
         assert_judged(&overruled, "1.1.1.1", false);
         let translated = AddressPolicy::new(vec!["64:ff9b::/96".parse().unwrap()], own());
         assert_judged(&translated, "64:ff9b::808:404", false);
+    }
+
+    #[test]
+    fn addresses_that_are_found_to_be_own_are_refused_unless_an_allowed_network_contains_them() {
+        let is_own = |address: IpAddr| address == IpAddr::from([8, 8, 4, 4]);
+        let policy = AddressPolicy::default().refusing_own(is_own);
+        for (text, allowed) in [("8.8.4.4", false), ("::ffff:8.8.4.4", false), ("8.8.4.5", true)] {
+            assert_judged(&policy, text, allowed);
+        }
+        assert_judged(&networks(&["8.8.4.0/24"]).refusing_own(is_own), "8.8.4.4", true);
+    }
+
+    #[test]
+    fn a_denied_network_is_refused_whatever_else_is_allowed() {
+        let denied = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
+        let policy = AddressPolicy::default().denying(denied(&["8.8.0.0/16", "2606:4700::/32", "::ffff:9.9.9.0/120"]));
+        for (text, allowed) in [
+            ("8.7.255.255", true),
+            ("8.8.0.0", false),
+            ("::ffff:8.8.255.255", false),
+            ("8.9.0.0", true),
+            ("2606:4700::1", false),
+            ("2606:4701::1", true),
+            ("9.9.9.9", false),
+            ("127.0.0.1", false),
+        ] {
+            assert_judged(&policy, text, allowed);
+        }
+        let inside = networks(&["10.0.0.0/8", "64:ff9b::/96"]).denying(denied(&["10.1.0.0/16", "8.8.0.0/16"]));
+        for (text, allowed) in [
+            ("10.0.0.1", true),
+            ("10.1.0.1", false),
+            ("64:ff9b::a00:1", true),
+            ("64:ff9b::a01:1", false),
+            ("64:ff9b::808:808", false),
+        ] {
+            assert_judged(&inside, text, allowed);
+        }
     }
 }

@@ -1,9 +1,27 @@
 //! What is remembered of a write to a webhook.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::delivery::DisabledReason;
+use crate::domain::{
+    delivery::DisabledReason,
+    id::{AuditEntryId, TokenId},
+};
+
+/// The request that a write comes from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The id of the entry to write: ids that are made one after the other sort so.
+    pub entry_id: AuditEntryId,
+    /// The token that the request was made with.
+    pub token_id: TokenId,
+    /// The IP address that it came from.
+    pub address: Option<IpAddr>,
+    /// The request's id.
+    pub request_id: Option<String>,
+}
 
 /// What was done to the webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -17,6 +35,9 @@ pub enum AuditAction {
     Deleted,
     /// The service switched it off.
     Disabled,
+    /// Something that a newer version does. Read alone, never written.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
 
 impl AuditAction {
@@ -30,6 +51,7 @@ impl AuditAction {
             Self::Updated => "updated",
             Self::Deleted => "deleted",
             Self::Disabled => "disabled",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -48,6 +70,9 @@ pub enum AuditActor {
     Token,
     /// The service itself.
     Service,
+    /// Somebody whom a newer version knows. Read alone, never written.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
 
 impl AuditActor {
@@ -59,6 +84,7 @@ impl AuditActor {
         match self {
             Self::Token => "token",
             Self::Service => "service",
+            Self::Unknown => "unknown",
         }
     }
 

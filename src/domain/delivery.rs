@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::{retry::Decision, timestamp::Timestamp};
@@ -27,10 +27,13 @@ pub enum DeliveryStatus {
     Failed,
     /// The webhook was deleted before the delivery succeeded.
     Canceled,
+    /// As a newer version says. Read alone, never written.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
 
 impl DeliveryStatus {
-    /// Every status.
+    /// Every status that is written.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Failed, Self::Canceled];
 
     /// The word on the wire and in the database.
@@ -41,6 +44,7 @@ impl DeliveryStatus {
             Self::Delivered => "delivered",
             Self::Failed => "failed",
             Self::Canceled => "canceled",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -80,10 +84,13 @@ pub enum AttemptTrigger {
     Manual,
     /// Somebody asked for a test of the webhook.
     Test,
+    /// For a reason that a newer version knows. Read alone, never written.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
 
 impl AttemptTrigger {
-    /// Every trigger.
+    /// Every trigger that is written.
     pub const ALL: [Self; 3] = [Self::Automatic, Self::Manual, Self::Test];
 
     /// The word on the wire and in the database.
@@ -93,6 +100,7 @@ impl AttemptTrigger {
             Self::Automatic => "automatic",
             Self::Manual => "manual",
             Self::Test => "test",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -104,17 +112,20 @@ impl AttemptTrigger {
 }
 
 /// Why the service switched a webhook off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DisabledReason {
     /// The receiver answered 410 Gone.
     Gone,
     /// Attempts failed for days without a success between.
     Failing,
+    /// For a reason that a newer version knows. Read alone, never written.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
 
 impl DisabledReason {
-    /// Every reason.
+    /// Every reason that is written.
     pub const ALL: [Self; 2] = [Self::Gone, Self::Failing];
 
     /// The word on the wire and in the database.
@@ -123,6 +134,7 @@ impl DisabledReason {
         match self {
             Self::Gone => "gone",
             Self::Failing => "failing",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -130,6 +142,14 @@ impl DisabledReason {
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+/// From what the audit keeps, in which a newer version may have written a word of its own.
+impl<'de> Deserialize<'de> for DisabledReason {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        Ok(Self::parse(&word).unwrap_or(Self::Unknown))
     }
 }
 
@@ -151,6 +171,12 @@ mod tests {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
             assert_eq!(DisabledReason::parse(reason.as_str()), Some(reason));
         }
+        assert_eq!(DeliveryStatus::parse("unknown"), None);
+        assert!(serde_json::from_str::<DeliveryStatus>("\"unknown\"").is_err());
+        assert_eq!(
+            serde_json::from_str::<DisabledReason>("\"unpaid\"").unwrap(),
+            DisabledReason::Unknown
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::domain::timestamp::Timestamp;
 const PREFIX: &str = "evt_";
 
 /// An event id: `evt_` and 26 characters of Crockford's base 32 in upper case (a ULID).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct EventId(String);
 
 impl EventId {
@@ -38,6 +38,12 @@ impl EventId {
         (canonical == text).then_some(Self(canonical))
     }
 
+    /// An id as the database keeps it: it was judged when it came in.
+    #[must_use]
+    pub const fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
     /// The time that the id holds: when it was made.
     #[must_use]
     pub fn made_at(&self) -> Timestamp {
@@ -57,6 +63,12 @@ impl EventId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<EventId> for String {
+    fn from(id: EventId) -> Self {
+        id.0
     }
 }
 

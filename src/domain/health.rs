@@ -55,7 +55,7 @@ pub struct Health {
 
 /// What an attempt says about the health of its webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum HealthSignal {
     /// The receiver took the event.
     Success,
     /// It did not.
@@ -105,11 +105,11 @@ impl Health {
     }
 
     /// Takes in what an attempt that ended at `now` says; answers what the organization is to be told.
-    pub fn take_in(&mut self, sign: Sign, now: Timestamp) -> Option<Notice> {
-        match sign {
-            Sign::Success => self.succeed(),
-            Sign::Failure => self.fail(now),
-            Sign::Gone => self.disable(DisabledReason::Gone),
+    pub fn take_in(&mut self, signal: HealthSignal, now: Timestamp) -> Option<Notice> {
+        match signal {
+            HealthSignal::Success => self.succeed(),
+            HealthSignal::Failure => self.fail(now),
+            HealthSignal::Gone => self.disable(DisabledReason::Gone),
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
     fn failed(times: u32) -> Health {
         let mut health = Health::new(true);
         for _ in 0..times {
-            health.take_in(Sign::Failure, at(Duration::ZERO));
+            health.take_in(HealthSignal::Failure, at(Duration::ZERO));
         }
         health
     }
@@ -194,18 +194,18 @@ mod tests {
         let mut health = failed(BREAKER_FAILURES - 1);
         assert!(!health.breaker_open());
         assert_eq!(health.resume_at, Timestamp::from_millis(0));
-        health.take_in(Sign::Failure, at(Duration::from_secs(1)));
+        health.take_in(HealthSignal::Failure, at(Duration::from_secs(1)));
         assert!(health.breaker_open());
         assert_eq!(health.resume_at, at(Duration::from_secs(1) + PROBE_PAUSE_MIN));
-        health.take_in(Sign::Success, at(Duration::from_secs(6)));
+        health.take_in(HealthSignal::Success, at(Duration::from_secs(6)));
         assert_eq!(health, Health::new(true));
     }
 
     #[test]
     fn a_success_between_begins_the_run_anew() {
         let mut health = failed(BREAKER_FAILURES - 1);
-        health.take_in(Sign::Success, at(Duration::ZERO));
-        health.take_in(Sign::Failure, at(DAY));
+        health.take_in(HealthSignal::Success, at(Duration::ZERO));
+        health.take_in(HealthSignal::Failure, at(DAY));
         assert!(!health.breaker_open());
         assert_eq!(health.failing_since, Some(at(DAY)));
     }
@@ -215,7 +215,7 @@ mod tests {
         for (outage_s, pause_s) in [(0, 5), (49, 5), (60, 6), (600, 60), (3_000, 300), (90_000, 300)] {
             let mut health = failed(BREAKER_FAILURES);
             let now = at(Duration::from_secs(outage_s));
-            health.take_in(Sign::Failure, now);
+            health.take_in(HealthSignal::Failure, now);
             assert_eq!(health.resume_at, now.plus(Duration::from_secs(pause_s)), "{outage_s} s");
         }
     }
@@ -240,30 +240,33 @@ mod tests {
             (5 * DAY, disabled),
             (6 * DAY, None),
         ] {
-            assert_eq!(health.take_in(Sign::Failure, at(after)), notice, "{after:?}");
+            assert_eq!(health.take_in(HealthSignal::Failure, at(after)), notice, "{after:?}");
         }
         assert_eq!(health.disabled_reason, Some(DisabledReason::Failing));
         health.enable();
         assert_eq!(
-            health.take_in(Sign::Failure, at(7 * DAY)),
+            health.take_in(HealthSignal::Failure, at(7 * DAY)),
             None,
             "the days are counted anew"
         );
-        assert_eq!(health.take_in(Sign::Success, at(7 * DAY)), Some(Notice::Recovered));
-        assert_eq!(health.take_in(Sign::Success, at(7 * DAY)), None);
+        assert_eq!(
+            health.take_in(HealthSignal::Success, at(7 * DAY)),
+            Some(Notice::Recovered)
+        );
+        assert_eq!(health.take_in(HealthSignal::Success, at(7 * DAY)), None);
     }
 
     #[test]
     fn one_notice_stands_for_those_that_nobody_was_there_to_send() {
         let mut health = failed(1);
-        assert!(health.take_in(Sign::Failure, at(4 * DAY)).is_some());
-        assert_eq!(health.take_in(Sign::Failure, at(4 * DAY)), None);
+        assert!(health.take_in(HealthSignal::Failure, at(4 * DAY)).is_some());
+        assert_eq!(health.take_in(HealthSignal::Failure, at(4 * DAY)), None);
     }
 
     #[test]
     fn gone_is_final_at_once_and_said_once() {
         let mut health = Health::new(true);
-        let notice = health.take_in(Sign::Gone, at(Duration::ZERO));
+        let notice = health.take_in(HealthSignal::Gone, at(Duration::ZERO));
         assert_eq!(
             notice,
             Some(Notice::Disabled {
@@ -271,7 +274,7 @@ mod tests {
                 failing_since: None
             })
         );
-        assert_eq!(health.take_in(Sign::Gone, at(Duration::ZERO)), None);
+        assert_eq!(health.take_in(HealthSignal::Gone, at(Duration::ZERO)), None);
         assert!(!health.enabled);
     }
 }

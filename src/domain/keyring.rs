@@ -8,9 +8,11 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 use rand::{CryptoRng, RngExt as _};
-use uuid::Uuid;
 
-use crate::domain::secret::Secret;
+use crate::domain::{
+    id::{OrganizationId, WebhookId},
+    secret::Secret,
+};
 
 /// The first byte of a sealed secret: how the rest is laid out.
 const VERSION: u8 = 1;
@@ -47,17 +49,17 @@ pub enum KeyRingError {
 #[derive(Clone, Copy, Debug)]
 pub struct SecretOwner {
     /// The organization.
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     /// The webhook.
-    pub webhook_id: Uuid,
+    pub webhook_id: WebhookId,
 }
 
 impl SecretOwner {
     fn associated_data(self) -> Vec<u8> {
         [
             b"webhooks".as_slice(),
-            self.organization_id.as_bytes(),
-            self.webhook_id.as_bytes(),
+            self.organization_id.as_uuid().as_bytes(),
+            self.webhook_id.as_uuid().as_bytes(),
         ]
         .concat()
     }
@@ -189,12 +191,14 @@ impl fmt::Debug for KeyRing {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn owner(webhook: u128) -> SecretOwner {
         SecretOwner {
-            organization_id: Uuid::from_u128(1),
-            webhook_id: Uuid::from_u128(webhook),
+            organization_id: Uuid::from_u128(1).into(),
+            webhook_id: Uuid::from_u128(webhook).into(),
         }
     }
 

@@ -2,8 +2,11 @@
 //!
 //! | file | what it decides |
 //! |---|---|
+//! | [`id`] | what organizations, webhooks and deliveries are called |
 //! | [`timestamp`] | the one representation of time |
 //! | [`event_id`] | what an event is called on the wire |
+//! | [`event`] | what happened to an organization |
+//! | [`webhook`] | a registered endpoint, and what may change of it |
 //! | [`event_filter`] | which event types a webhook wants |
 //! | [`destination`], [`address`] | which URLs and which addresses deliveries may go to |
 //! | [`secret`], [`signature`] | signing secrets, and the two signatures every delivery carries |
@@ -15,6 +18,7 @@
 //! | [`token`] | API tokens and their scopes |
 //! | [`outcome`], [`retry`] | what an attempt came to, and what follows from it |
 //! | [`delivery`] | the states of a delivery |
+//! | [`framing`] | where one request on a connection ends and the next begins |
 //! | [`audit`], [`client_address`] | what is remembered of a write to a webhook, and where a request came from |
 //! | [`health`], [`rate`] | when a webhook is left alone, and when it is switched off |
 //! | [`operational`] | the events that the service itself makes |
@@ -24,9 +28,12 @@ pub mod audit;
 pub mod client_address;
 pub mod delivery;
 pub mod destination;
+pub mod event;
 pub mod event_filter;
 pub mod event_id;
+pub mod framing;
 pub mod health;
+pub mod id;
 pub mod idempotency_key;
 pub mod keyring;
 pub mod limits;
@@ -41,3 +48,4 @@ pub mod signature;
 pub mod timestamp;
 pub mod token;
 pub mod trace;
+pub mod webhook;

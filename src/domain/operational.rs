@@ -3,10 +3,14 @@
 //! They go to the organization's *other* webhooks whose filters want them: one that fails is no way to say so.
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::domain::{
-    delivery::DisabledReason, event_id::EventId, health::FAILING_MAX, outcome::ErrorWord, timestamp::Timestamp,
+    delivery::DisabledReason,
+    event_id::EventId,
+    health::FAILING_MAX,
+    id::{DeliveryId, WebhookId},
+    outcome::ErrorWord,
+    timestamp::Timestamp,
 };
 
 /// An event that the service makes. Its types and their payloads stand in the `webhooks` section of openapi.yaml.
@@ -15,14 +19,14 @@ pub enum OperationalEvent {
     /// A webhook has been failing for a day, and again for three.
     WebhookFailing {
         /// The webhook.
-        webhook_id: Uuid,
+        webhook_id: WebhookId,
         /// The first failure since the last success.
         failing_since: Timestamp,
     },
     /// The service switched a webhook off.
     WebhookDisabled {
         /// The webhook.
-        webhook_id: Uuid,
+        webhook_id: WebhookId,
         /// Why.
         reason: DisabledReason,
         /// The first failure since the last success, where there was one before.
@@ -31,14 +35,14 @@ pub enum OperationalEvent {
     /// A webhook that was failing or switched off works again.
     WebhookRecovered {
         /// The webhook.
-        webhook_id: Uuid,
+        webhook_id: WebhookId,
     },
     /// The last attempt that a delivery's schedule has was made, and failed.
     DeliveryExhausted {
         /// The delivery.
-        delivery_id: Uuid,
+        delivery_id: DeliveryId,
         /// The webhook it was owed to.
-        webhook_id: Uuid,
+        webhook_id: WebhookId,
         /// The event it carries.
         event_id: EventId,
         /// That event's type.
@@ -81,7 +85,7 @@ impl OperationalEvent {
 
     /// The webhook that it is about, and that does not get it.
     #[must_use]
-    pub const fn about(&self) -> Uuid {
+    pub const fn about(&self) -> WebhookId {
         match self {
             Self::WebhookFailing { webhook_id, .. }
             | Self::WebhookDisabled { webhook_id, .. }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 #[serde(rename_all = "snake_case")]
 #[schema(as = DeliveryError)]
 pub enum ErrorWord {
-    /// No address of the host may be delivered to; nothing was sent.
+    /// No address of the host may be delivered to, or its scheme or port may not be used; nothing was sent.
     AddressBlocked,
     /// The receiver closed the connection before its answer was whole.
     ConnectionClosed,
@@ -32,10 +32,13 @@ pub enum ErrorWord {
     Timeout,
     /// The TLS handshake failed, the certificate included.
     Tls,
+    /// As a newer version says. Read alone, never written.
+    #[serde(skip_deserializing)]
+    Unknown,
 }
 
 impl ErrorWord {
-    /// Every word.
+    /// Every word that is written.
     pub const ALL: [Self; 11] = [
         Self::AddressBlocked,
         Self::ConnectionClosed,
@@ -65,6 +68,7 @@ impl ErrorWord {
             Self::ResponseStatus => "response_status",
             Self::Timeout => "timeout",
             Self::Tls => "tls",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -15,6 +15,33 @@ pub fn first_token(pointer: &str) -> String {
     token.replace("~1", "/").replace("~0", "~")
 }
 
+/// The longest beginning of a pointer that has at most `bytes_max` bytes and is a pointer itself: it leads to a place that
+/// holds the one that is meant.
+#[must_use]
+pub fn shorten(pointer: &str, bytes_max: usize) -> &str {
+    if pointer.len() <= bytes_max {
+        return pointer;
+    }
+    let mut before = pointer.as_bytes().iter().take(bytes_max + 1);
+    let end = before.rposition(|byte| *byte == b'/').unwrap_or(0);
+    pointer.get(..end).unwrap_or_default()
+}
+
+#[test]
+fn a_pointer_is_cut_between_its_tokens() {
+    for (bytes_max, cut) in [
+        (9, "/ab/~1c/d"),
+        (8, "/ab/~1c"),
+        (7, "/ab/~1c"),
+        (6, "/ab"),
+        (3, "/ab"),
+        (2, ""),
+        (0, ""),
+    ] {
+        assert_eq!(shorten("/ab/~1c/d", bytes_max), cut);
+    }
+}
+
 #[test]
 fn a_name_is_read_back_from_its_pointer() {
     for (name, token) in [

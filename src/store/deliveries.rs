@@ -1,7 +1,7 @@
 //! Deliveries and their attempts, as the API shows them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -10,17 +10,17 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _},
 };
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::{
     Database, StoreError,
+    engine::among::{among_ids, among_texts},
     entity::{attempt, delivery, event, queued},
-    error::readable,
     events,
 };
 use crate::domain::{
     delivery::{AttemptTrigger, DeliveryStatus},
     event_id::EventId,
+    id::{DeliveryId, OrganizationId, WebhookId},
     outcome::ErrorWord,
     timestamp::Timestamp,
 };
@@ -29,9 +29,9 @@ use crate::domain::{
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Its id.
-    pub id: Uuid,
+    pub id: DeliveryId,
     /// The webhook it is owed to; it may have been deleted since.
-    pub webhook_id: Uuid,
+    pub webhook_id: WebhookId,
     /// The event.
     pub event_id: EventId,
     /// The event's type.
@@ -79,7 +79,7 @@ pub struct Attempt {
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryQuery {
     /// Of this webhook.
-    pub webhook_id: Option<Uuid>,
+    pub webhook_id: Option<WebhookId>,
     /// Of this event.
     pub event_id: Option<EventId>,
     /// Of events of this type.
@@ -91,19 +91,19 @@ pub struct DeliveryQuery {
     /// Made before this instant.
     pub created_before: Option<Timestamp>,
     /// Older than this delivery.
-    pub after: Option<Uuid>,
+    pub after: Option<DeliveryId>,
 }
 
 /// The delivery of that id.
-pub async fn find(db: &Database, org: Uuid, id: Uuid) -> Result<Option<Delivery>, StoreError> {
-    let row = delivery::Entity::find_by_id((org, id)).one(&db.read).await?;
+pub async fn find(db: &Database, org: OrganizationId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    let row = delivery::Entity::find_by_id((org, id)).one(&db.read()).await?;
     Ok(with_events(db, org, row.into_iter().collect()).await?.pop())
 }
 
 /// The organization's deliveries that answer to `query`, newest first, at most `limit` where there is one.
 pub async fn list(
     db: &Database,
-    org: Uuid,
+    org: OrganizationId,
     query: &DeliveryQuery,
     limit: Option<u64>,
 ) -> Result<Vec<Delivery>, StoreError> {
@@ -118,7 +118,7 @@ pub async fn list(
     } = query;
     let conditions = [
         webhook_id.map(|id| delivery::Column::WebhookId.eq(id)),
-        event_id.as_ref().map(|id| delivery::Column::EventId.eq(id.as_str())),
+        event_id.clone().map(|id| delivery::Column::EventId.eq(id)),
         event_type
             .as_ref()
             .map(|event_type| delivery::Column::EventType.eq(event_type.as_str())),
@@ -137,7 +137,7 @@ pub async fn list(
         queued_rows(db, org, query, select, limit).await?
     } else {
         let select = select.order_by_desc(delivery::Column::Id).limit(limit);
-        select.all(&db.read).await?
+        select.all(&db.read_long()).await?
     };
     with_events(db, org, rows).await
 }
@@ -149,7 +149,7 @@ const PLACES_AT_A_TIME: u64 = 200;
 /// not depend on the history: a planner that leads with the latter walks past all of it to find that nothing waits.
 async fn queued_rows(
     db: &Database,
-    org: Uuid,
+    org: OrganizationId,
     query: &DeliveryQuery,
     select: Select<delivery::Entity>,
     limit: Option<u64>,
@@ -170,15 +170,15 @@ async fn queued_rows(
             ))
             .order_by_desc(queued::Column::DeliveryId)
             .limit(PLACES_AT_A_TIME);
-        let ids: Vec<Uuid> = places.into_tuple().all(&db.read).await?;
+        let ids: Vec<DeliveryId> = places.into_tuple().all(&db.read_long()).await?;
         if ids.is_empty() {
             return Ok(rows);
         }
         after = ids.last().copied();
-        let chosen = select.clone().filter(delivery::Column::Id.is_in(ids));
+        let chosen = select.clone().filter(among_ids(db.backend(), "id", ids));
         let left = limit.map(|limit| limit - rows.len() as u64);
         let chosen = chosen.order_by_desc(delivery::Column::Id).limit(left);
-        rows.extend(chosen.all(&db.read).await?);
+        rows.extend(chosen.all(&db.read_long()).await?);
         if limit.is_some_and(|limit| rows.len() as u64 >= limit) {
             return Ok(rows);
         }
@@ -188,18 +188,18 @@ async fn queued_rows(
 /// That a delivery stands so. The few that ended without success are found by what only those have, not by walking past
 /// all the others.
 pub(super) fn stands_so(status: DeliveryStatus) -> Expr {
-    let is = delivery::Column::Status.eq(status.as_str());
+    let is = delivery::Column::Status.eq(status);
     match status {
         DeliveryStatus::Failed | DeliveryStatus::Canceled => is.and(delivery::Column::UndeliveredAt.is_not_null()),
-        DeliveryStatus::Pending | DeliveryStatus::Delivered => is,
+        DeliveryStatus::Pending | DeliveryStatus::Delivered | DeliveryStatus::Unknown => is,
     }
 }
 
 /// The attempts of a delivery, oldest first, from the one after number `after`, at most `limit`.
 pub async fn attempts(
     db: &Database,
-    org: Uuid,
-    delivery_id: Uuid,
+    org: OrganizationId,
+    delivery_id: DeliveryId,
     after: i32,
     limit: u64,
 ) -> Result<Vec<Attempt>, StoreError> {
@@ -209,9 +209,9 @@ pub async fn attempts(
         .filter(attempt::Column::Number.gt(after))
         .order_by_asc(attempt::Column::Number)
         .limit(limit)
-        .all(&db.read)
+        .all(&db.read_long())
         .await?;
-    rows.into_iter().map(attempt_view).collect()
+    Ok(rows.into_iter().map(attempt_view).collect())
 }
 
 /// How far the time in a delivery's id may be from that of its event: ids are made when the event is recorded, and
@@ -222,8 +222,8 @@ const ID_SLACK: Duration = Duration::from_hours(1);
 /// the index; the events' times decide.
 pub(super) fn made_between(since: Option<Timestamp>, until: Option<Timestamp>) -> Condition {
     id_between(delivery::Column::Id, since, until)
-        .add_option(since.map(|instant| delivery::Column::CreatedAt.gte(instant.as_millis())))
-        .add_option(until.map(|instant| delivery::Column::CreatedAt.lt(instant.as_millis())))
+        .add_option(since.map(|instant| delivery::Column::CreatedAt.gte(instant)))
+        .add_option(until.map(|instant| delivery::Column::CreatedAt.lt(instant)))
 }
 
 /// Bounds on a column of delivery ids, outside of which none was made in the span.
@@ -237,17 +237,22 @@ fn id_between<C: ColumnTrait>(id: C, since: Option<Timestamp>, until: Option<Tim
 ///
 /// A join would do in one statement; but where PostgreSQL's planner has not heard of an organization yet, it joins by
 /// reading all of the organization's events for each delivery.
-async fn with_events(db: &Database, org: Uuid, rows: Vec<delivery::Model>) -> Result<Vec<Delivery>, StoreError> {
+async fn with_events(
+    db: &Database,
+    org: OrganizationId,
+    rows: Vec<delivery::Model>,
+) -> Result<Vec<Delivery>, StoreError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: HashSet<&str> = rows.iter().map(|row| row.event_id.as_str()).collect();
+    let ids: BTreeSet<&str> = rows.iter().map(|row| row.event_id.as_str()).collect();
+    let ids = ids.into_iter().map(str::to_owned).collect();
     let events = event::Entity::find()
         .filter(event::Column::OrganizationId.eq(org))
-        .filter(event::Column::Id.is_in(ids))
-        .all(&db.read)
+        .filter(among_texts(db.backend(), "id", ids))
+        .all(&db.read_long())
         .await?;
-    let events: HashMap<String, event::Model> = events.into_iter().map(|event| (event.id.clone(), event)).collect();
+    let events: HashMap<EventId, event::Model> = events.into_iter().map(|event| (event.id.clone(), event)).collect();
     let places = places(db, org, &rows).await?;
     let found = rows.into_iter().filter_map(|row| {
         let event = events.get(&row.event_id)?;
@@ -260,55 +265,50 @@ async fn with_events(db: &Database, org: Uuid, rows: Vec<delivery::Model>) -> Re
 /// The places in the queue of those that are pending.
 async fn places(
     db: &Database,
-    org: Uuid,
+    org: OrganizationId,
     rows: &[delivery::Model],
-) -> Result<HashMap<Uuid, queued::Model>, StoreError> {
-    let pending = rows.iter().filter(|row| row.status == DeliveryStatus::Pending.as_str());
-    let pending: Vec<Uuid> = pending.map(|row| row.id).collect();
+) -> Result<HashMap<DeliveryId, queued::Model>, StoreError> {
+    let pending = rows.iter().filter(|row| row.status == DeliveryStatus::Pending);
+    let pending: Vec<DeliveryId> = pending.map(|row| row.id).collect();
     if pending.is_empty() {
         return Ok(HashMap::new());
     }
     let places = queued::Entity::find()
         .filter(queued::Column::OrganizationId.eq(org))
-        .filter(queued::Column::DeliveryId.is_in(pending))
-        .all(&db.read)
+        .filter(among_ids(db.backend(), "delivery_id", pending))
+        .all(&db.read_long())
         .await?;
     Ok(places.into_iter().map(|place| (place.delivery_id, place)).collect())
 }
 
 fn view(row: delivery::Model, event: &event::Model, place: Option<&queued::Model>) -> Result<Delivery, StoreError> {
-    let status = readable(DeliveryStatus::parse(&row.status), "deliveries.status", &row.status)?;
     // While an attempt is under way `due_at` is the end of its lease, which is nobody's business.
     let planned = place.filter(|place| place.lease_token.is_none());
     Ok(Delivery {
         id: row.id,
         webhook_id: row.webhook_id,
-        event_id: readable(EventId::parse(&row.event_id), "deliveries.event_id", &row.event_id)?,
+        event_id: row.event_id,
         event_type: row.event_type,
         payload: events::payload_json(&event.payload)?,
-        status,
+        status: row.status,
         attempt_count: place.map_or(row.attempt_count, |place| place.attempt_count),
-        next_attempt_at: planned.map(|place| Timestamp::from_millis(place.due_at)),
+        next_attempt_at: planned.map(|place| place.due_at),
         response_status: row.response_status,
         response_body: row.response_body,
-        error: error_word(row.error.as_deref(), "deliveries.error")?,
-        created_at: Timestamp::from_millis(row.created_at),
-        delivered_at: row.delivered_at.map(Timestamp::from_millis),
+        error: row.error,
+        created_at: row.created_at,
+        delivered_at: row.delivered_at,
     })
 }
 
-fn attempt_view(row: attempt::Model) -> Result<Attempt, StoreError> {
-    Ok(Attempt {
+fn attempt_view(row: attempt::Model) -> Attempt {
+    Attempt {
         number: row.number,
-        trigger: readable(AttemptTrigger::parse(&row.trigger), "attempts.trigger", &row.trigger)?,
-        started_at: Timestamp::from_millis(row.started_at),
+        trigger: row.trigger,
+        started_at: row.started_at,
         duration_ms: row.duration_ms,
         response_status: row.response_status,
         response_body: row.response_body,
-        error: error_word(row.error.as_deref(), "attempts.error")?,
-    })
-}
-
-fn error_word(stored: Option<&str>, column: &str) -> Result<Option<ErrorWord>, StoreError> {
-    stored.map(|word| readable(word.parse().ok(), column, word)).transpose()
+        error: row.error,
+    }
 }

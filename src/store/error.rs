@@ -2,13 +2,16 @@
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
-/// A failure of the store. A row that does not exist is no failure: look-ups answer `None`.
+/// A failure of the store. A row that does not exist is no failure: look-ups return `None`.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is locked, full or shutting down: nothing was written, and the
-    /// same call may succeed later.
+    /// The database cannot be reached, is locked, full, read-only or shutting down: nothing was written, and the same
+    /// call may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(DbErr),
+    /// The connection broke while a write was being committed: it may be durable, or not.
+    #[error("the connection broke while a write was committed: {0}")]
+    InDoubt(DbErr),
     /// The database refused a statement, which means that code and schema disagree.
     #[error("the database refused a statement: {0}")]
     Refused(DbErr),
@@ -32,27 +35,33 @@ impl From<DbErr> for StoreError {
     }
 }
 
-/// SQLite's primary result codes for a lock, a full or failing disk and a file that went away
-/// (<https://www.sqlite.org/rescode.html>): busy, locked, no memory, read-only, I/O error, full, cannot open.
-const SQLITE_PASSING: [i32; 7] = [5, 6, 7, 8, 10, 13, 14];
+impl StoreError {
+    /// A failure of a commit, or of a statement that is a whole transaction. Where the connection broke, nobody knows
+    /// whether the server had committed by then.
+    pub(super) fn of_commit(error: DbErr) -> Self {
+        let is_broken = match &error {
+            DbErr::Conn(RuntimeErr::SqlxError(cause))
+            | DbErr::Exec(RuntimeErr::SqlxError(cause))
+            | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
+                matches!(**cause, SqlxError::Io(_) | SqlxError::Protocol(_))
+            }
+            _ => false,
+        };
+        if is_broken { Self::InDoubt(error) } else { error.into() }
+    }
+}
 
 /// PostgreSQL's error classes for a lost connection, a rolled-back transaction, missing resources and an operator's
 /// intervention, a statement timeout among them, and the codes of the other timeouts: of a lock, and of a transaction
-/// that idled (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-const POSTGRES_PASSING: [&str; 6] = ["08", "40", "53", "57", "55P03", "25P03"];
+/// that idled; and that of a server that only follows another one, which a failover leaves behind
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+const POSTGRES_PASSING: [&str; 7] = ["08", "40", "53", "57", "55P03", "25P03", "25006"];
 
 fn is_passing(error: &SqlxError) -> bool {
     match error {
         SqlxError::Database(cause) => {
             let code = cause.code().unwrap_or_default();
-            // SQLite's codes are decimal numbers of fewer than five digits whose low byte is the primary
-            // code; PostgreSQL's are five characters.
-            if code.len() == 5 {
-                POSTGRES_PASSING.iter().any(|class| code.starts_with(class))
-            } else {
-                code.parse::<i32>()
-                    .is_ok_and(|code| SQLITE_PASSING.contains(&(code & 0xff)))
-            }
+            POSTGRES_PASSING.iter().any(|class| code.starts_with(class))
         }
         SqlxError::Io(_)
         | SqlxError::Tls(_)

@@ -1,4 +1,7 @@
-//! Requests that are done once, however often they are sent: one row a key.
+//! Requests that are done once, however often they are sent: one row per key.
+//!
+//! What is done by one write keeps its response in that write's transaction (`enter`, then `keep`): there is no state in
+//! between. What takes an attempt or many transactions holds the key by a lease meanwhile:
 //!
 //! ```text
 //!            begin                finish
@@ -10,35 +13,132 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, Condition, ConnectionTrait as _, DatabaseTransaction, DbBackend,
-    EntityTrait as _, QueryFilter as _, QuerySelect as _, Statement, sea_query::Expr,
+    ColumnTrait as _, Condition, ConnectionTrait as _, DbBackend, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    Set, Statement, Unchanged, Value, sea_query::Expr,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Database, StoreError, entity::idempotency_key};
+use super::{
+    Database, StoreError,
+    engine::Connection,
+    entity::idempotency_key,
+    once::{Keyed, Once, Request},
+};
 use crate::{
     clock::Clock,
-    domain::{idempotency_key::IdempotencyKey, timestamp::Timestamp},
+    domain::{id::LeaseToken, timestamp::Timestamp},
 };
 
 /// How long a key is remembered.
-const REMEMBERED: Duration = Duration::from_hours(24);
+pub const REMEMBERED: Duration = Duration::from_hours(24);
 
 /// Rows in one batch of [`prune`] at most; the pause after a batch that was full; the time from one pass to the next.
 const BATCH_MAX: u64 = 500;
 const BATCH_PAUSE: Duration = Duration::from_millis(50);
 const PASS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// A request as its key knows it.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Whose key it is.
-    pub organization_id: Uuid,
-    /// The key.
-    pub key: IdempotencyKey,
-    /// SHA-256 of the request.
-    pub fingerprint: [u8; 32],
+/// What a write finds under its key.
+#[derive(Debug)]
+pub(super) enum Entered<T> {
+    /// Nothing: it may go on, and keeps its response there.
+    Free,
+    /// The same request or another one has it.
+    Taken(Once<T>),
+}
+
+/// Enters a key in the transaction of its write. Who uses the same key at once waits here until this transaction ends.
+pub(super) async fn enter<T>(
+    db: &Database,
+    tx: &Connection<'_>,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Entered<T>, StoreError> {
+    // Until the response is kept the row says that the request runs; nobody else ever sees that.
+    const ENTER: &str = "
+        INSERT INTO idempotency_keys (organization_id, key, fingerprint, seed, lease_token, leased_until, expires_at)
+        VALUES ($1, $2, $3, $4, $4, $5, $6)
+        ON CONFLICT (organization_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, seed = excluded.seed,
+            lease_token = excluded.lease_token, leased_until = excluded.leased_until, response = NULL,
+            expires_at = excluded.expires_at
+        WHERE idempotency_keys.expires_at <= $5
+            OR idempotency_keys.leased_until <= $5 AND idempotency_keys.fingerprint = excluded.fingerprint";
+    let values: [Value; 6] = [
+        request.organization_id.into(),
+        request.key.as_str().into(),
+        request.fingerprint.to_vec().into(),
+        Uuid::new_v4().into(),
+        now.into(),
+        now.plus(REMEMBERED).into(),
+    ];
+    let enter = Statement::from_sql_and_values(tx.get_database_backend(), ENTER, values);
+    if tx.execute_raw(enter).await?.rows_affected() == 1 {
+        return Ok(Entered::Free);
+    }
+    look_up(db, tx, request, now).await
+}
+
+/// What is kept under a key that is taken.
+pub(super) async fn look_up<T>(
+    db: &Database,
+    connection: &Connection<'_>,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Entered<T>, StoreError> {
+    let row = of_key(request).one(connection).await?;
+    let Some(row) = row.filter(|row| row.expires_at > now) else {
+        return Ok(Entered::Free);
+    };
+    if row.fingerprint != request.fingerprint {
+        return Ok(Entered::Taken(Once::Mismatch));
+    }
+    let opened = row.response.and_then(|sealed| open(db, request, &sealed));
+    Ok(Entered::Taken(opened.map_or(Once::Running, Once::Before)))
+}
+
+/// The response that is kept under a key, if the same request was done before.
+pub async fn kept(db: &Database, request: &Request, now: Timestamp) -> Result<Option<Vec<u8>>, StoreError> {
+    match look_up::<()>(db, &db.read(), request, now).await? {
+        Entered::Taken(Once::Before(response)) => Ok(Some(response)),
+        _ => Ok(None),
+    }
+}
+
+/// Keeps the response to what came of a write, in the write's transaction. A refusal leaves the key free.
+pub(super) async fn keep<T>(
+    db: &Database,
+    tx: &Connection<'_>,
+    key: &Keyed<T>,
+    done: &T,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let request = &key.request;
+    let Some(response) = (key.respond)(done) else {
+        return forget(tx, request).await;
+    };
+    let row = idempotency_key::ActiveModel {
+        organization_id: Unchanged(request.organization_id),
+        key: Unchanged(request.key.as_str().to_owned()),
+        response: Set(Some(seal(db, request, &response)?)),
+        lease_token: Set(None),
+        leased_until: Set(None),
+        expires_at: Set(now.plus(REMEMBERED)),
+        ..Default::default()
+    };
+    idempotency_key::Entity::update(row).exec_without_returning(tx).await?;
+    Ok(())
+}
+
+async fn forget(tx: &Connection<'_>, request: &Request) -> Result<(), StoreError> {
+    let key = (request.organization_id, request.key.as_str().to_owned());
+    idempotency_key::Entity::delete_by_id(key).exec(tx).await?;
+    Ok(())
+}
+
+/// A response as it is kept: sealed, since it may hold a signing secret.
+pub(super) fn seal(db: &Database, request: &Request, response: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let sealed = db.keys.seal_bytes(&associated_data(request), response);
+    sealed.ok_or_else(|| StoreError::Corrupt("a response could not be sealed".to_owned()))
 }
 
 /// The right to run a request, until the lease ends.
@@ -47,7 +147,7 @@ pub struct Run {
     /// What the ids of what the request makes are derived from: the same for every run of it.
     pub seed: Uuid,
     request: Request,
-    lease_token: Uuid,
+    lease_token: LeaseToken,
 }
 
 /// What a key says of a request.
@@ -71,101 +171,128 @@ pub async fn begin(
     lease: Duration,
     now: Timestamp,
 ) -> Result<Begun, StoreError> {
-    let lease_token = Uuid::new_v4();
-    let fresh = idempotency_key::Model {
-        organization_id: request.organization_id,
-        key: request.key.as_str().to_owned(),
-        fingerprint: request.fingerprint.to_vec(),
-        seed,
-        lease_token: Some(lease_token),
-        leased_until: Some(now.plus(lease).as_millis()),
-        response: None,
-        expires_at: now.plus(REMEMBERED).as_millis(),
-    };
-    let run = |request, seed| {
+    let inner = db.clone();
+    db.write(move |tx| Box::pin(async move { begin_in(&inner, tx, request, seed, lease, now).await }))
+        .await
+}
+
+async fn begin_in(
+    db: &Database,
+    tx: &Connection<'_>,
+    request: Request,
+    seed: Uuid,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Begun, StoreError> {
+    let lease_token = LeaseToken::new(Uuid::new_v4());
+    let run = |seed| {
         Begun::Run(Run {
             seed,
-            request,
+            request: request.clone(),
             lease_token,
         })
     };
-    let tx = db.begin().await?;
-    if insert(&tx, db.engine(), &fresh).await? {
-        tx.commit().await?;
-        return Ok(run(request, seed));
+    let fresh = |seed| idempotency_key::ActiveModel {
+        organization_id: Set(request.organization_id),
+        key: Set(request.key.as_str().to_owned()),
+        fingerprint: Set(request.fingerprint.to_vec()),
+        seed: Set(seed),
+        lease_token: Set(Some(lease_token)),
+        leased_until: Set(Some(now.plus(lease))),
+        response: Set(None),
+        expires_at: Set(now.plus(REMEMBERED)),
+    };
+    let insert = idempotency_key::Entity::insert(fresh(seed)).on_conflict_do_nothing();
+    if matches!(
+        insert.exec_without_returning(tx).await?,
+        sea_orm::TryInsertResult::Inserted(1..)
+    ) {
+        return Ok(run(seed));
     }
-    let mut query = of_key(&request);
-    if db.engine() == DbBackend::Postgres {
-        query = query.lock_exclusive();
-    }
-    let Some(known) = query.one(&tx).await? else {
+    let Some(known) = of_key(&request).lock_exclusive().one(tx).await? else {
         // It was released between the two statements; whoever asks again finds it free.
         return Ok(Begun::Running);
     };
-    let seed = if known.expires_at <= now.as_millis() {
+    let seed = if known.expires_at <= now {
         seed
-    } else if known.fingerprint != fresh.fingerprint {
+    } else if known.fingerprint != request.fingerprint {
         return Ok(Begun::Mismatch);
     } else if let Some(response) = known.response.and_then(|sealed| open(db, &request, &sealed)) {
         return Ok(Begun::Done(response));
-    } else if known.leased_until > Some(now.as_millis()) {
+    } else if known.leased_until > Some(now) {
         return Ok(Begun::Running);
     } else {
         known.seed
     };
-    let taken = idempotency_key::ActiveModel::from(idempotency_key::Model { seed, ..fresh });
-    idempotency_key::Entity::update(taken.reset_all()).exec(&tx).await?;
-    tx.commit().await?;
-    Ok(run(request, seed))
+    idempotency_key::Entity::update(fresh(seed))
+        .exec_without_returning(tx)
+        .await?;
+    Ok(run(seed))
 }
 
-/// Keeps the response of a request that is done. Where another run has taken over meanwhile, its response is kept.
+/// Keeps the response of a request that is done. If another run has taken over meanwhile, its response is kept.
 pub async fn finish(db: &Database, run: &Run, response: &[u8]) -> Result<(), StoreError> {
-    let sealed = db
-        .keys
-        .seal_bytes(&associated_data(&run.request), response)
-        .ok_or_else(|| StoreError::Corrupt("a response could not be sealed".to_owned()))?;
-    idempotency_key::Entity::update_many()
-        .col_expr(idempotency_key::Column::Response, Expr::value(sealed))
-        .col_expr(idempotency_key::Column::LeaseToken, Expr::value(None::<Uuid>))
-        .col_expr(idempotency_key::Column::LeasedUntil, Expr::value(None::<i64>))
-        .filter(held_by(run))
-        .exec(&db.write)
-        .await?;
-    Ok(())
-}
-
-/// Forgets the key of a request that was refused: it can be used for a mended one.
-pub async fn release(db: &Database, run: &Run) -> Result<(), StoreError> {
-    idempotency_key::Entity::delete_many()
-        .filter(held_by(run))
-        .exec(&db.write)
-        .await?;
-    Ok(())
+    let sealed = seal(db, &run.request, response)?;
+    let row = idempotency_key::ActiveModel {
+        response: Set(Some(sealed)),
+        lease_token: Set(None),
+        leased_until: Set(None),
+        ..Default::default()
+    };
+    settle(db, run, row).await
 }
 
 /// Lets a request that has failed run again at once. It keeps its seed: nobody knows how far it came.
 pub async fn pause(db: &Database, run: &Run) -> Result<(), StoreError> {
-    idempotency_key::Entity::update_many()
-        .col_expr(idempotency_key::Column::LeasedUntil, Expr::value(0_i64))
-        .filter(held_by(run))
-        .exec(&db.write)
-        .await?;
-    Ok(())
+    let row = idempotency_key::ActiveModel {
+        leased_until: Set(Some(Timestamp::from_millis(0))),
+        ..Default::default()
+    };
+    settle(db, run, row).await
 }
 
-/// Lets everything that was running run again: right when the only process that could run it has just started.
+async fn settle(db: &Database, run: &Run, row: idempotency_key::ActiveModel) -> Result<(), StoreError> {
+    let held = held_by(run);
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let update = idempotency_key::Entity::update_many().set(row).filter(held);
+            update.exec(tx).await?;
+            Ok::<_, StoreError>(())
+        })
+    });
+    write.await
+}
+
+/// Forgets the key of a request that was refused: it can be used for a corrected one.
+pub async fn release(db: &Database, run: &Run) -> Result<(), StoreError> {
+    let held = held_by(run);
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            idempotency_key::Entity::delete_many().filter(held).exec(tx).await?;
+            Ok::<_, StoreError>(())
+        })
+    });
+    write.await
+}
+
+/// Lets everything that was running run again, when the only process that could run it has just started.
 ///
-/// On PostgreSQL other nodes may be alive, so nothing is taken from them: their leases end by themselves.
+/// Where other nodes may be alive nothing is taken from them: their leases end by themselves.
 pub async fn recover(db: &Database) -> Result<(), StoreError> {
-    if db.engine() != DbBackend::Postgres {
-        idempotency_key::Entity::update_many()
-            .col_expr(idempotency_key::Column::LeasedUntil, Expr::value(0_i64))
-            .filter(idempotency_key::Column::LeaseToken.is_not_null())
-            .exec(&db.write)
-            .await?;
+    if db.has_other_nodes() {
+        return Ok(());
     }
-    Ok(())
+    let write = db.write(|tx| {
+        Box::pin(async move {
+            idempotency_key::Entity::update_many()
+                .col_expr(idempotency_key::Column::LeasedUntil, Expr::value(0_i64))
+                .filter(idempotency_key::Column::LeaseToken.is_not_null())
+                .exec(tx)
+                .await?;
+            Ok::<_, StoreError>(())
+        })
+    });
+    write.await
 }
 
 /// Removes what has expired, again and again, until `stop` says so.
@@ -175,7 +302,7 @@ pub async fn run(db: Database, clock: Clock, mut stop: watch::Receiver<bool>) {
             Ok(removed) if removed == BATCH_MAX => BATCH_PAUSE,
             Ok(_) => PASS_INTERVAL,
             Err(error) => {
-                tracing::warn!(%error, "expired idempotency keys could not be removed; it is tried again later");
+                tracing::warn!(%error, "expired idempotency keys could not be removed; retrying later");
                 PASS_INTERVAL
             }
         };
@@ -186,10 +313,10 @@ pub async fn run(db: Database, clock: Clock, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Removes a batch of what has expired, and says how much that was.
+/// Removes a batch of what has expired; returns how much that was.
 pub async fn prune(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     // Rows that another node is removing are left to it.
-    let skip = if db.engine() == DbBackend::Postgres {
+    let skip = if db.backend() == DbBackend::Postgres {
         "FOR UPDATE SKIP LOCKED"
     } else {
         ""
@@ -199,33 +326,11 @@ pub async fn prune(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
             SELECT organization_id, key FROM idempotency_keys WHERE expires_at <= $1
             ORDER BY expires_at LIMIT {BATCH_MAX} {skip})"
     );
-    let statement = Statement::from_sql_and_values(db.engine(), sql, [now.as_millis().into()]);
-    Ok(db.write.execute_raw(statement).await?.rows_affected())
+    let statement = Statement::from_sql_and_values(db.backend(), sql, [now.into()]);
+    Ok(db.write_one(statement).await?.rows_affected())
 }
 
-/// Inserts the row, unless there is one. Whether it was inserted.
-async fn insert(tx: &DatabaseTransaction, engine: DbBackend, row: &idempotency_key::Model) -> Result<bool, StoreError> {
-    const INSERT: &str = "
-        INSERT INTO idempotency_keys
-            (organization_id, key, fingerprint, seed, lease_token, leased_until, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
-    let row = row.clone();
-    let values = [
-        row.organization_id.into(),
-        row.key.into(),
-        row.fingerprint.into(),
-        row.seed.into(),
-        row.lease_token.into(),
-        row.leased_until.into(),
-        row.expires_at.into(),
-    ];
-    let inserted = tx
-        .execute_raw(Statement::from_sql_and_values(engine, INSERT, values))
-        .await?;
-    Ok(inserted.rows_affected() == 1)
-}
-
-/// A response that was kept. `None` where its master key was taken away since: then it is as if it had not been kept.
+/// A response that was kept. `None` if its master key was taken away since: then it is as if it had not been kept.
 fn open(db: &Database, request: &Request, sealed: &[u8]) -> Option<Vec<u8>> {
     db.keys.open_bytes(&associated_data(request), sealed)
 }
@@ -244,6 +349,6 @@ fn held_by(run: &Run) -> Condition {
 
 /// A sealed response that is moved to another row does not open.
 fn associated_data(request: &Request) -> Vec<u8> {
-    let (org, key) = (request.organization_id.as_bytes(), request.key.as_str().as_bytes());
-    [b"idempotency_keys".as_slice(), org, key].concat()
+    let (org, key) = (request.organization_id.as_uuid(), request.key.as_str().as_bytes());
+    [b"idempotency_keys".as_slice(), org.as_bytes(), key].concat()
 }

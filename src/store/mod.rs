@@ -1,48 +1,40 @@
-//! All SQL. One file a noun; the organization is an argument of every function that touches a tenant's rows.
+//! All SQL. One file per noun; the organization is an argument of every function that touches a tenant's rows.
+//!
+//! Two doors, `Database::read` and `Database::write`; nothing else begins or commits a transaction.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`database`] | opening a database, its pools, how a write begins |
-//! | [`error`] | [`StoreError`] |
-//! | `batch` | group commit: concurrent writes of one kind share one transaction |
-//! | [`idempotency`] | requests that are done once, however often they are sent |
-//! | [`quota`] | how many writes an organization has made in a month |
-//! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`] | what the API reads and writes |
-//! | [`audit`] | who changed a webhook, and how |
-//! | [`claim`], [`queue`], [`finish`] | what the delivery engine claims, and how it records what came of it |
-//! | [`copy`] | from SQLite to PostgreSQL, with every row |
-//! | [`retention`] | deleting what is older than the operator keeps |
-//! | [`backlog`], [`checks`] | what `/metrics` and `doctor` ask |
-//! | [`keys`] | where the master keys of secrets at rest come from |
-//! | [`secrets`] | sealing and opening secrets, and sealing them anew under another master key |
-//! | [`nodes`] | which nodes are alive, and what happens to the leases of a dead one |
-//! | [`replay`] | many deliveries again |
-//! | `health` | the health of webhooks, as their rows keep it |
-//! | `entity` | the tables as sea-orm models |
+//! | [`database`] | the struct and its doors; it knows no table |
+//! | [`open`] | opening, migrating, the lock of an embedded database |
+//! | `engine/` | SQLite in this process, PostgreSQL by pools, group commit on either |
+//! | [`source`], [`error`] | where a database is, and what can go wrong between us and it |
+//! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
+//! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
+//! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
+//! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
+//! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
+//! | [`secrets`] | sealing and opening secrets, and where the master keys come from |
+//! | [`upkeep`] | what runs behind: deletion, retention, copies, checks, what `/metrics` asks |
 
 pub mod audit;
-pub mod backlog;
-mod batch;
-pub mod checks;
-pub mod claim;
-pub mod copy;
 pub mod database;
 pub mod deliveries;
+mod engine;
 mod entity;
 pub mod error;
 pub mod events;
-pub mod finish;
 mod health;
 pub mod idempotency;
-pub mod keys;
-pub mod nodes;
+pub mod once;
+pub mod open;
 pub mod organizations;
 pub mod queue;
 pub mod quota;
-pub mod replay;
-pub mod retention;
 pub mod secrets;
+pub mod source;
 pub mod tokens;
+pub mod upkeep;
+mod webhook_batch;
 pub mod webhooks;
 
 pub use database::Database;

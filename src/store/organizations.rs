@@ -3,18 +3,18 @@
 use std::num::NonZeroU32;
 
 use sea_orm::{
-    ActiveModelTrait as _, EntityTrait as _, IntoActiveModel as _, PaginatorTrait as _, QueryOrder as _, Set,
+    ActiveModelTrait as _, EntityTrait as _, IntoActiveModel as _, PaginatorTrait as _, QueryOrder as _,
+    QueryTrait as _, Set,
 };
-use uuid::Uuid;
 
 use super::{Database, StoreError, entity::organization};
-use crate::domain::{limits::Limits, timestamp::Timestamp};
+use crate::domain::{id::OrganizationId, limits::Limits, timestamp::Timestamp};
 
 /// A customer of the Kallima API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Organization {
     /// Its id.
-    pub id: Uuid,
+    pub id: OrganizationId,
     /// What people call it.
     pub name: String,
     /// When it was made.
@@ -38,11 +38,12 @@ pub async fn create(db: &Database, organization: &Organization) -> Result<(), St
     let row = organization::ActiveModel {
         id: Set(*id),
         name: Set(name.clone()),
-        created_at: Set(created_at.as_millis()),
+        created_at: Set(*created_at),
         requests_per_minute_max: Set(limit_column(*requests_per_minute_max)),
         writes_per_month_max: Set(limit_column(*writes_per_month_max)),
     };
-    row.insert(&db.write).await?;
+    db.write_one(organization::Entity::insert(row).build(db.backend()))
+        .await?;
     Ok(())
 }
 
@@ -50,20 +51,20 @@ pub async fn create(db: &Database, organization: &Organization) -> Result<(), St
 pub async fn list(db: &Database) -> Result<Vec<Organization>, StoreError> {
     let rows = organization::Entity::find()
         .order_by_asc(organization::Column::Id)
-        .all(&db.read)
+        .all(&db.read())
         .await?;
     let view = |row: organization::Model| Organization {
         limits: limits_of(&row),
         id: row.id,
         name: row.name,
-        created_at: Timestamp::from_millis(row.created_at),
+        created_at: row.created_at,
     };
     Ok(rows.into_iter().map(view).collect())
 }
 
 /// How much the organization of that id may ask of the API; none where there is no such organization.
-pub async fn limits(db: &Database, id: Uuid) -> Result<Option<Limits>, StoreError> {
-    let row = organization::Entity::find_by_id(id).one(&db.read).await?;
+pub async fn limits(db: &Database, id: OrganizationId) -> Result<Option<Limits>, StoreError> {
+    let row = organization::Entity::find_by_id(id).one(&db.read()).await?;
     Ok(row.as_ref().map(limits_of))
 }
 
@@ -71,27 +72,30 @@ pub async fn limits(db: &Database, id: Uuid) -> Result<Option<Limits>, StoreErro
 /// with none where there is no such organization.
 pub async fn change_limits(
     db: &Database,
-    id: Uuid,
+    id: OrganizationId,
     requests_per_minute_max: Option<Option<NonZeroU32>>,
     writes_per_month_max: Option<Option<NonZeroU32>>,
 ) -> Result<Option<Limits>, StoreError> {
-    let tx = db.begin().await?;
-    let Some(before) = organization::Entity::find_by_id(id).one(&tx).await? else {
-        return Ok(None);
-    };
-    let mut row = before.clone();
-    if let Some(limit) = requests_per_minute_max {
-        row.requests_per_minute_max = limit_column(limit);
-    }
-    if let Some(limit) = writes_per_month_max {
-        row.writes_per_month_max = limit_column(limit);
-    }
-    if row != before {
-        let every_column = row.clone().into_active_model().reset_all();
-        organization::Entity::update(every_column).exec(&tx).await?;
-        tx.commit().await?;
-    }
-    Ok(Some(limits_of(&row)))
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let Some(before) = organization::Entity::find_by_id(id).one(tx).await? else {
+                return Ok(None);
+            };
+            let mut row = before.clone();
+            if let Some(limit) = requests_per_minute_max {
+                row.requests_per_minute_max = limit_column(limit);
+            }
+            if let Some(limit) = writes_per_month_max {
+                row.writes_per_month_max = limit_column(limit);
+            }
+            if row != before {
+                let every_column = row.clone().into_active_model().reset_all();
+                organization::Entity::update(every_column).exec(tx).await?;
+            }
+            Ok::<_, StoreError>(Some(limits_of(&row)))
+        })
+    });
+    write.await
 }
 
 fn limits_of(row: &organization::Model) -> Limits {
@@ -112,10 +116,10 @@ fn limit_column(limit: Option<NonZeroU32>) -> Option<i32> {
 
 /// Whether there is none yet: a database that was just made.
 pub async fn is_empty(db: &Database) -> Result<bool, StoreError> {
-    Ok(organization::Entity::find().count(&db.read).await? == 0)
+    Ok(organization::Entity::find().count(&db.read()).await? == 0)
 }
 
 /// Whether there is one of that id.
-pub async fn exists(db: &Database, id: Uuid) -> Result<bool, StoreError> {
-    Ok(organization::Entity::find_by_id(id).one(&db.read).await?.is_some())
+pub async fn exists(db: &Database, id: OrganizationId) -> Result<bool, StoreError> {
+    Ok(organization::Entity::find_by_id(id).one(&db.read()).await?.is_some())
 }

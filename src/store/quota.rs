@@ -1,23 +1,22 @@
 //! How many writes an organization has made in a calendar month (UTC). Kept for organizations that have a quota alone.
 
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, QueryResult, Statement, Value};
-use uuid::Uuid;
+use sea_orm::{ConnectionTrait as _, QueryResult, Statement, Value};
 
-use super::{Database, StoreError};
-use crate::domain::timestamp::Timestamp;
+use super::{Database, StoreError, engine::Connection};
+use crate::domain::{id::OrganizationId, timestamp::Timestamp};
 
 /// The writes of the month that began at that time.
-pub async fn used(db: &Database, org: Uuid, month_start: Timestamp) -> Result<u32, StoreError> {
+pub async fn used(db: &Database, org: OrganizationId, month_start: Timestamp) -> Result<u32, StoreError> {
     const USED: &str = "SELECT writes FROM quota_usage WHERE organization_id = $1 AND month_started_at = $2";
-    let values = [org.into(), month_start.as_millis().into()];
-    Ok(count(db, &db.read, USED, values).await?.unwrap_or(0))
+    let values = [org.into(), month_start.into()];
+    Ok(count(&db.read(), USED, values).await?.unwrap_or(0))
 }
 
 /// Counts one more write, where there are fewer than `writes_max`. Answers with their new number, or with none where the
 /// quota is used up: the one statement counts and judges, so that writes at once never overshoot.
 pub async fn reserve(
     db: &Database,
-    org: Uuid,
+    org: OrganizationId,
     month_start: Timestamp,
     writes_max: u32,
 ) -> Result<Option<u32>, StoreError> {
@@ -26,29 +25,26 @@ pub async fn reserve(
         ON CONFLICT (organization_id, month_started_at)
         DO UPDATE SET writes = quota_usage.writes + 1 WHERE quota_usage.writes < $3
         RETURNING writes";
-    let values = [org.into(), month_start.as_millis().into(), i64::from(writes_max).into()];
-    count(db, &db.write, RESERVE, values).await
+    let values = [org.into(), month_start.into(), i64::from(writes_max).into()];
+    db.write(move |tx| Box::pin(async move { count(tx, RESERVE, values).await }))
+        .await
 }
 
 /// Takes back the count of a write that was refused. Answers with what is left of them.
-pub async fn give_back(db: &Database, org: Uuid, month_start: Timestamp) -> Result<u32, StoreError> {
+pub async fn give_back(db: &Database, org: OrganizationId, month_start: Timestamp) -> Result<u32, StoreError> {
     const GIVE_BACK: &str = "
         UPDATE quota_usage SET writes = writes - 1
         WHERE organization_id = $1 AND month_started_at = $2 AND writes > 0
         RETURNING writes";
-    let values = [org.into(), month_start.as_millis().into()];
-    Ok(count(db, &db.write, GIVE_BACK, values).await?.unwrap_or(0))
+    let values = [org.into(), month_start.into()];
+    let left = db.write(move |tx| Box::pin(async move { count(tx, GIVE_BACK, values).await }));
+    Ok(left.await?.unwrap_or(0))
 }
 
-async fn count<const N: usize>(
-    db: &Database,
-    connection: &DatabaseConnection,
-    sql: &str,
-    values: [Value; N],
-) -> Result<Option<u32>, StoreError> {
-    let statement = Statement::from_sql_and_values(db.engine(), sql, values);
-    let rows = connection.query_all_raw(statement).await?;
-    let number = |row: &QueryResult| row.try_get_by_index::<i64>(0);
+async fn count<const N: usize>(tx: &Connection<'_>, sql: &str, values: [Value; N]) -> Result<Option<u32>, StoreError> {
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
+    let rows = tx.query_all_raw(statement).await?;
+    let number = |row: &QueryResult| row.try_get::<i64>("", "writes");
     let count = rows.first().map(number).transpose()?;
     Ok(count.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
 }

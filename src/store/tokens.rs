@@ -1,27 +1,30 @@
 //! API tokens, known by their digest alone.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, Set,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QueryTrait as _, Set,
     sea_query::{Expr, ExprTrait as _},
 };
-use uuid::Uuid;
 
-use super::{Database, StoreError, entity::token, error::readable};
-use crate::domain::{timestamp::Timestamp, token::Scopes};
+use super::{Database, StoreError, entity::token};
+use crate::domain::{
+    id::{OrganizationId, TokenId},
+    timestamp::Timestamp,
+    token::Scopes,
+};
 
 /// What is known of a token, but for the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
     /// Its id, by which it is revoked.
-    pub id: Uuid,
+    pub id: TokenId,
     /// The organization it acts for; none for a platform token.
-    pub organization_id: Option<Uuid>,
+    pub organization_id: Option<OrganizationId>,
     /// What people call it.
     pub name: String,
     /// What it may do.
@@ -37,18 +40,50 @@ pub struct TokenRecord {
 /// How exactly the last use of a token is known: a use is noted at most this often.
 const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
 
-/// The tokens whose use is being noted just now, so that many requests at once note it once.
-#[derive(Clone, Debug, Default)]
-pub(super) struct UsesUnderWay(Arc<Mutex<HashSet<Uuid>>>);
+/// How long a token that was looked up is believed, where a look-up is a round trip: a revocation counts on every node
+/// within this time.
+const BELIEVED: Duration = Duration::from_secs(2);
 
-impl UsesUnderWay {
-    /// False where somebody notes the use of this token already.
-    fn begin(&self, id: Uuid) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+/// Tokens that are remembered at most.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// What is known of the tokens that were used lately.
+#[derive(Debug, Default)]
+pub(super) struct Holders(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By digest, with the time of the look-up by the monotonic clock. Only valid tokens: whoever guesses fills nothing.
+    holders: HashMap<[u8; 32], (TokenHolder, Duration)>,
+    /// The tokens whose use is being noted, so that many requests at once note it once.
+    being_noted: HashSet<TokenId>,
+}
+
+impl Holders {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self, id: Uuid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    fn get(&self, digest: &[u8; 32], now: Duration) -> Option<TokenHolder> {
+        let known = self.lock();
+        let (holder, read_at) = known.holders.get(digest)?;
+        (now.saturating_sub(*read_at) < BELIEVED).then(|| holder.clone())
+    }
+
+    fn remember(&self, digest: [u8; 32], holder: TokenHolder, read_at: Duration) {
+        let mut known = self.lock();
+        if known.holders.len() >= REMEMBERED_MAX {
+            known
+                .holders
+                .retain(|_, (_, at)| read_at.saturating_sub(*at) < BELIEVED);
+        }
+        if known.holders.len() < REMEMBERED_MAX {
+            known.holders.insert(digest, (holder, read_at));
+        }
+    }
+
+    fn forget(&self, id: TokenId) {
+        self.lock().holders.retain(|_, (holder, _)| holder.token_id != id);
     }
 }
 
@@ -56,9 +91,9 @@ impl UsesUnderWay {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenHolder {
     /// The token's id.
-    pub token_id: Uuid,
+    pub token_id: TokenId,
     /// The organization it acts for; none for a platform token.
-    pub organization_id: Option<Uuid>,
+    pub organization_id: Option<OrganizationId>,
     /// What it may do.
     pub scopes: Scopes,
 }
@@ -79,47 +114,58 @@ pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Re
         organization_id: Set(*organization_id),
         name: Set(name.clone()),
         digest: Set(digest.to_vec()),
-        scopes: Set(scopes.to_string()),
-        created_at: Set(created_at.as_millis()),
-        revoked_at: Set(revoked_at.map(Timestamp::as_millis)),
-        last_used_at: Set(last_used_at.map(Timestamp::as_millis)),
+        scopes: Set(scopes.clone()),
+        created_at: Set(*created_at),
+        revoked_at: Set(*revoked_at),
+        last_used_at: Set(*last_used_at),
     };
-    row.insert(&db.write).await?;
+    db.write_one(token::Entity::insert(row).build(db.backend())).await?;
     Ok(())
 }
 
-/// Who holds the token of that digest; none where it is unknown or revoked. That it was used is noted beside.
+/// Who holds the token of that digest; `None` if it is unknown or revoked. That it was used is noted beside.
 ///
-/// Asked anew for every request, so that a revocation counts at once on every node.
+/// On SQLite it is looked up for each request, so that a revocation counts at once. On PostgreSQL, where that is a round
+/// trip, a look-up is believed for two seconds.
 pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Result<Option<TokenHolder>, StoreError> {
+    let read_at = db.clock.monotonic();
+    if db.has_other_nodes()
+        && let Some(known) = db.holders.get(&digest, read_at)
+    {
+        return Ok(Some(known));
+    }
     let row = token::Entity::find()
         .filter(token::Column::Digest.eq(digest.to_vec()))
         .filter(token::Column::RevokedAt.is_null())
-        .one(&db.read)
+        .one(&db.read())
         .await?;
-    row.map(|row| {
+    let holder = |row| {
         let TokenRecord {
             id,
             organization_id,
             scopes,
             last_used_at,
             ..
-        } = record(row)?;
+        } = record(row);
         if last_used_at.is_none_or(|last| last <= now.minus(USE_NOTED_EVERY)) {
             note_use(db, id, now);
         }
-        Ok(TokenHolder {
+        TokenHolder {
             token_id: id,
             organization_id,
             scopes,
-        })
-    })
-    .transpose()
+        }
+    };
+    let holder = row.map(holder);
+    if let Some(holder) = holder.clone().filter(|_| db.has_other_nodes()) {
+        db.holders.remember(digest, holder, read_at);
+    }
+    Ok(holder)
 }
 
 /// Notes a use off the request's path: nobody waits for it, and nothing is refused for its sake.
-fn note_use(db: &Database, id: Uuid, now: Timestamp) {
-    if !db.token_uses.begin(id) {
+fn note_use(db: &Database, id: TokenId, now: Timestamp) {
+    if !db.holders.lock().being_noted.insert(id) {
         return;
     }
     let db = db.clone();
@@ -127,17 +173,15 @@ fn note_use(db: &Database, id: Uuid, now: Timestamp) {
         // Another node may have noted one meanwhile.
         let stale = token::Column::LastUsedAt
             .is_null()
-            .or(token::Column::LastUsedAt.lte(now.minus(USE_NOTED_EVERY).as_millis()));
-        let noted = token::Entity::update_many()
-            .col_expr(token::Column::LastUsedAt, Expr::value(now.as_millis()))
+            .or(token::Column::LastUsedAt.lte(now.minus(USE_NOTED_EVERY)));
+        let note = token::Entity::update_many()
+            .col_expr(token::Column::LastUsedAt, Expr::value(now))
             .filter(token::Column::Id.eq(id))
-            .filter(stale)
-            .exec(&db.write)
-            .await;
-        if let Err(cause) = noted {
+            .filter(stale);
+        if let Err(cause) = db.write_one(note.build(db.backend())).await {
             tracing::debug!(%cause, token_id = %id, "the use of a token was not noted");
         }
-        db.token_uses.end(id);
+        db.holders.lock().being_noted.remove(&id);
     });
 }
 
@@ -145,23 +189,23 @@ fn note_use(db: &Database, id: Uuid, now: Timestamp) {
 pub async fn list(db: &Database) -> Result<Vec<TokenRecord>, StoreError> {
     let rows = token::Entity::find()
         .order_by_asc(token::Column::Id)
-        .all(&db.read)
+        .all(&db.read())
         .await?;
-    rows.into_iter().map(record).collect()
+    Ok(rows.into_iter().map(record).collect())
 }
 
-/// Revokes a token. False where there is no such token, or it was revoked before.
-pub async fn revoke(db: &Database, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
-    let result = token::Entity::update_many()
-        .col_expr(token::Column::RevokedAt, Expr::value(now.as_millis()))
+/// Revokes a token. False if there is no such token, or it was revoked before.
+pub async fn revoke(db: &Database, id: TokenId, now: Timestamp) -> Result<bool, StoreError> {
+    let revoke = token::Entity::update_many()
+        .col_expr(token::Column::RevokedAt, Expr::value(now))
         .filter(token::Column::Id.eq(id))
-        .filter(token::Column::RevokedAt.is_null())
-        .exec(&db.write)
-        .await?;
-    Ok(result.rows_affected == 1)
+        .filter(token::Column::RevokedAt.is_null());
+    let revoked = db.write_one(revoke.build(db.backend())).await?;
+    db.holders.forget(id);
+    Ok(revoked.rows_affected() == 1)
 }
 
-fn record(row: token::Model) -> Result<TokenRecord, StoreError> {
+fn record(row: token::Model) -> TokenRecord {
     let token::Model {
         id,
         organization_id,
@@ -172,13 +216,13 @@ fn record(row: token::Model) -> Result<TokenRecord, StoreError> {
         revoked_at,
         last_used_at,
     } = row;
-    Ok(TokenRecord {
+    TokenRecord {
         id,
         organization_id,
         name,
-        scopes: readable(scopes.parse().ok(), "tokens.scopes", &scopes)?,
-        created_at: Timestamp::from_millis(created_at),
-        revoked_at: revoked_at.map(Timestamp::from_millis),
-        last_used_at: last_used_at.map(Timestamp::from_millis),
-    })
+        scopes,
+        created_at,
+        revoked_at,
+        last_used_at,
+    }
 }

@@ -1,131 +1,84 @@
 //! Webhooks: registered endpoints.
 
+use std::time::Duration;
+
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, IntoActiveModel as _,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Set, Statement, Value,
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, Set, Unchanged, sea_query::LockType,
 };
-use uuid::Uuid;
 
 use super::{
     Database, StoreError,
-    audit::{self, Origin},
+    audit::{self, Entry},
+    engine::Connection,
     entity::{organization, webhook},
     error::readable,
-    health,
-    secrets::{open_secret, seal},
+    health, idempotency,
+    idempotency::Entered,
+    once::{Keyed, Once},
+    secrets::seal,
+    upkeep::deletion,
 };
 use crate::domain::{
-    delivery::DisabledReason,
+    audit::Origin,
     destination::Destination,
     event_filter::EventFilter,
     health::Health,
+    id::{OrganizationId, WebhookId},
     precondition::{EntityTag, IfMatch},
-    rate::RateLimit,
     secret::Secret,
     timestamp::Timestamp,
+    webhook::{Changed, NewWebhook, WEBHOOKS_MAX, Webhook, WebhookChange, WebhookChanges},
 };
 
-/// How many webhooks one organization may have.
-pub const WEBHOOKS_MAX: u64 = 100;
+/// The least time between two versions of a webhook: two changes within one millisecond are two changes.
+const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A registered endpoint, without its secret.
-#[derive(Clone, Debug)]
-pub struct Webhook {
-    /// Its id.
-    pub id: Uuid,
-    /// Where deliveries go.
-    pub url: Destination,
-    /// Whether deliveries are attempted.
-    pub enabled: bool,
-    /// Which events it wants.
-    pub events: EventFilter,
-    /// What the customer wrote about it.
-    pub description: Option<String>,
-    /// How many deliveries may start each second, if there is a limit.
-    pub rate_limit: Option<RateLimit>,
-    /// Why the service switched it off, if it did.
-    pub disabled_reason: Option<DisabledReason>,
-    /// When it was registered.
-    pub created_at: Timestamp,
-    /// When something about it last changed.
-    pub updated_at: Timestamp,
-}
+/// What came of registering a webhook: it and its secret, or `None` if the organization has [`WEBHOOKS_MAX`] already.
+pub type Created = Option<(Webhook, Secret)>;
 
-impl Webhook {
-    /// The tag of this version of it.
-    #[must_use]
-    pub fn tag(&self) -> EntityTag {
-        EntityTag::of_version(self.updated_at)
-    }
-}
-
-/// What came of changing a webhook that the client may have known in another version.
-#[derive(Debug)]
-pub enum Changed<T> {
-    /// It is done.
-    Done(T),
-    /// There is no such webhook.
-    NotFound,
-    /// It is not what the client has seen; nothing was changed.
-    Stale,
-}
-
-/// A webhook to register.
-#[derive(Debug)]
-pub struct NewWebhook {
-    /// Its id.
-    pub id: Uuid,
-    /// Where deliveries go.
-    pub url: Destination,
-    /// Whether deliveries are attempted.
-    pub enabled: bool,
-    /// Which events it wants.
-    pub events: EventFilter,
-    /// What the customer wrote about it.
-    pub description: Option<String>,
-    /// How many deliveries may start each second, if there is to be a limit.
-    pub rate_limit: Option<RateLimit>,
-    /// What its deliveries are signed with.
-    pub secret: Secret,
-}
-
-/// What a PATCH changes; `None` leaves a thing as it is.
-#[derive(Debug, Default)]
-pub struct WebhookChanges {
-    /// Where deliveries go from now on.
-    pub url: Option<Destination>,
-    /// Which events it wants from now on.
-    pub events: Option<EventFilter>,
-    /// Whether deliveries are attempted from now on.
-    pub enabled: Option<bool>,
-    /// What the customer writes about it; the inner `None` clears it.
-    pub description: Option<Option<String>>,
-    /// How many deliveries may start each second from now on; the inner `None` takes the limit away.
-    pub rate_limit: Option<Option<RateLimit>>,
-    /// The secret that replaces the one before, which is invalid at once.
-    pub secret: Option<Secret>,
-}
-
-/// Registers a webhook and answers with it and its secret, or with `None` where the organization has [`WEBHOOKS_MAX`] already.
+/// Registers a webhook.
 pub async fn create(
     db: &Database,
-    org: Uuid,
+    org: OrganizationId,
     new: NewWebhook,
     origin: Origin,
     now: Timestamp,
-) -> Result<Option<(Webhook, Secret)>, StoreError> {
-    let tx = db.begin().await?;
-    // Two creations at once must not both take the last place: the organization's row makes them take turns.
-    lock_organization(&tx, db.engine(), org).await?;
-    // A creation that is done a second time, since nobody knew how the first one had ended.
-    if let Some(before) = webhook::Entity::find_by_id((org, new.id)).one(&tx).await? {
-        let secret = open_secret(db, &before)?;
-        return Ok(Some((view(before)?, secret)));
-    }
-    let count = webhook::Entity::find()
-        .filter(webhook::Column::OrganizationId.eq(org))
-        .count(&tx)
+    key: Option<Keyed<Created>>,
+) -> Result<Once<Created>, StoreError> {
+    let inner = db.clone();
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            if let Some(key) = &key
+                && let Entered::Taken(before) = idempotency::enter(&inner, tx, &key.request, now).await?
+            {
+                return Ok(before);
+            }
+            let created = create_in(&inner, tx, org, new, origin, now).await?;
+            if let Some(key) = &key {
+                idempotency::keep(&inner, tx, key, &created, now).await?;
+            }
+            Ok::<_, StoreError>(Once::Now(created))
+        })
+    });
+    write.await
+}
+
+async fn create_in(
+    db: &Database,
+    tx: &Connection<'_>,
+    org: OrganizationId,
+    new: NewWebhook,
+    origin: Origin,
+    now: Timestamp,
+) -> Result<Created, StoreError> {
+    // Two creations at once must not both take the last place: the organization's row makes them take turns. Not against
+    // those who only refer to it, who would keep a creation waiting as long as others come.
+    organization::Entity::find_by_id(org)
+        .lock(LockType::NoKeyUpdate)
+        .one(tx)
         .await?;
+    let count = of(org).count(tx).await?;
     if count >= WEBHOOKS_MAX {
         return Ok(None);
     }
@@ -145,58 +98,134 @@ pub async fn create(
         events: Set(events_column(&events)),
         description: Set(description),
         secret: Set(seal(db, org, id, &secret)?),
-        rate_limit: Set(rate_limit.map(rate_column)),
+        rate_limit: Set(rate_limit),
         rate_state: Set(None),
-        created_at: Set(now.as_millis()),
-        updated_at: Set(now.as_millis()),
+        created_at: Set(now),
+        updated_at: Set(now),
+        deleted_at: Set(None),
         ..Default::default()
     };
     health::set(&mut row, Health::new(enabled));
-    let row = row.insert(&tx).await?;
-    audit::record(&tx, origin, None, Some(&row), now).await?;
-    tx.commit().await?;
+    let row = row.insert(tx).await?;
+    audit::insert(tx, Entry::of_request(origin, None, Some(&row), now)?).await?;
     Ok(Some((view(row)?, secret)))
 }
 
 /// The webhook of that id.
-pub async fn find(db: &Database, org: Uuid, id: Uuid) -> Result<Option<Webhook>, StoreError> {
-    webhook::Entity::find_by_id((org, id))
-        .one(&db.read)
-        .await?
-        .map(view)
-        .transpose()
+pub async fn find(db: &Database, org: OrganizationId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
+    let row = webhook::Entity::find_by_id((org, id)).one(&db.read()).await?;
+    row.filter(|row| row.deleted_at.is_none()).map(view).transpose()
 }
 
 /// The organization's webhooks, newest first, from the one after `after`, at most `limit`.
-pub async fn list(db: &Database, org: Uuid, after: Option<Uuid>, limit: u64) -> Result<Vec<Webhook>, StoreError> {
-    let mut query = webhook::Entity::find().filter(webhook::Column::OrganizationId.eq(org));
+pub async fn list(
+    db: &Database,
+    org: OrganizationId,
+    after: Option<WebhookId>,
+    limit: u64,
+) -> Result<Vec<Webhook>, StoreError> {
+    let mut query = of(org);
     if let Some(after) = after {
         query = query.filter(webhook::Column::Id.lt(after));
     }
     let rows = query
         .order_by_desc(webhook::Column::Id)
         .limit(limit)
-        .all(&db.read)
+        .all(&db.read())
         .await?;
     rows.into_iter().map(view).collect()
 }
 
-/// Changes a webhook, where it is a version that `if_match` allows. `updated_at` moves only when something changes.
+/// Those of the organization that were not deleted.
+fn of(org: OrganizationId) -> sea_orm::Select<webhook::Entity> {
+    webhook::Entity::find()
+        .filter(webhook::Column::OrganizationId.eq(org))
+        .filter(webhook::Column::DeletedAt.is_null())
+}
+
+/// Changes a webhook, if its version is one that `if_match` allows. `updated_at` moves only when something changes.
 pub async fn update(
     db: &Database,
-    org: Uuid,
-    id: Uuid,
-    changes: WebhookChanges,
-    if_match: Option<&IfMatch>,
-    origin: Origin,
-    now: Timestamp,
-) -> Result<Changed<Webhook>, StoreError> {
-    let tx = db.begin().await?;
-    let before = match lock(&tx, db.engine(), org, id, if_match).await? {
+    change: WebhookChange,
+    key: Option<Keyed<Changed<Webhook>>>,
+) -> Result<Once<Changed<Webhook>>, StoreError> {
+    let id = change.id;
+    let updated = match (&db.shared, key) {
+        (Some(shared), None) => shared.changes.submit(change).await.map(Once::Now),
+        (_, key) => update_alone(db, change, key).await,
+    };
+    // The next attempt of this node reads it again, before anybody hears that it was changed.
+    if let Some(lanes) = db.hand_over.get() {
+        lanes.changed(id);
+    }
+    updated
+}
+
+async fn update_alone(
+    db: &Database,
+    change: WebhookChange,
+    key: Option<Keyed<Changed<Webhook>>>,
+) -> Result<Once<Changed<Webhook>>, StoreError> {
+    let inner = db.clone();
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            if let Some(key) = &key
+                && let Entered::Taken(before) = idempotency::enter(&inner, tx, &key.request, change.now).await?
+            {
+                return Ok(before);
+            }
+            let changed = update_in(&inner, tx, &change).await?;
+            if let Some(key) = &key {
+                idempotency::keep(&inner, tx, key, &changed, change.now).await?;
+            }
+            Ok::<_, StoreError>(Once::Now(changed))
+        })
+    });
+    write.await
+}
+
+async fn update_in(db: &Database, tx: &Connection<'_>, change: &WebhookChange) -> Result<Changed<Webhook>, StoreError> {
+    let before = match lock(tx, change.organization_id, change.id, change.if_match.as_ref()).await? {
         Changed::Done(row) => row,
         Changed::NotFound => return Ok(Changed::NotFound),
         Changed::Stale => return Ok(Changed::Stale),
     };
+    let Some(after) = applied(db, &before, change)? else {
+        return view(before).map(Changed::Done);
+    };
+    let entry = Entry::of_request(change.origin.clone(), Some(&before), Some(&after), change.now)?;
+    let update = webhook::ActiveModel {
+        organization_id: Unchanged(after.organization_id),
+        id: Unchanged(after.id),
+        url: Set(after.url.clone()),
+        events: Set(after.events.clone()),
+        enabled: Set(after.enabled),
+        description: Set(after.description.clone()),
+        rate_limit: Set(after.rate_limit),
+        secret: Set(after.secret.clone()),
+        updated_at: Set(after.updated_at),
+        ..Default::default()
+    };
+    let mut update = update;
+    if is_switched_on(&before, &after) {
+        health::set(&mut update, health::read(&after));
+    }
+    webhook::Entity::update(update).exec_without_returning(tx).await?;
+    audit::insert(tx, entry).await?;
+    view(after).map(Changed::Done)
+}
+
+/// Whether the customer switched a webhook on, so that its health is counted again from the start.
+pub(super) fn is_switched_on(before: &webhook::Model, after: &webhook::Model) -> bool {
+    after.enabled && !before.enabled
+}
+
+/// A webhook's row as a change leaves it; `None` if it changes nothing.
+pub(super) fn applied(
+    db: &Database,
+    before: &webhook::Model,
+    change: &WebhookChange,
+) -> Result<Option<webhook::Model>, StoreError> {
     let mut row = before.clone();
     let WebhookChanges {
         url,
@@ -205,120 +234,108 @@ pub async fn update(
         description,
         rate_limit,
         secret,
-    } = changes;
+    } = &change.changes;
     if let Some(url) = url {
         url.as_str().clone_into(&mut row.url);
     }
     if let Some(events) = events {
-        row.events = events_column(&events);
+        row.events = events_column(events);
     }
     if let Some(enabled) = enabled {
-        row.enabled = enabled;
+        row.enabled = *enabled;
     }
     if let Some(description) = description {
-        row.description = description;
+        row.description.clone_from(description);
     }
     if let Some(rate_limit) = rate_limit {
-        row.rate_limit = rate_limit.map(rate_column);
+        row.rate_limit = *rate_limit;
     }
     if let Some(secret) = secret {
-        row.secret = seal(db, org, id, &secret)?;
+        row.secret = seal(db, row.organization_id, row.id, secret)?;
     }
-    if row == before {
-        return view(row).map(Changed::Done);
+    if row == *before {
+        return Ok(None);
     }
-    // Two changes within one millisecond are two changes.
-    row.updated_at = now.as_millis().max(before.updated_at + 1);
-    let mut every_column = row.into_active_model().reset_all();
-    if enabled == Some(true) && !before.enabled {
-        let mut health = health::read(&before)?;
+    if is_switched_on(before, &row) {
+        let mut health = health::read(before);
         health.enable();
-        health::set(&mut every_column, health);
+        health::put(&mut row, health);
     }
-    let row = webhook::Entity::update(every_column).exec(&tx).await?;
-    audit::record(&tx, origin, Some(&before), Some(&row), now).await?;
-    tx.commit().await?;
-    view(row).map(Changed::Done)
+    row.updated_at = change.now.max(before.updated_at.plus(MILLISECOND));
+    Ok(Some(row))
 }
 
-/// The row of a webhook, as nobody else can change it until the transaction ends, where `if_match` allows its version.
+/// The row of a webhook, as nobody else can change it until the transaction ends, if `if_match` allows its version.
 async fn lock(
-    tx: &impl ConnectionTrait,
-    engine: DbBackend,
-    org: Uuid,
-    id: Uuid,
+    tx: &Connection<'_>,
+    org: OrganizationId,
+    id: WebhookId,
     if_match: Option<&IfMatch>,
 ) -> Result<Changed<webhook::Model>, StoreError> {
-    let mut query = webhook::Entity::find_by_id((org, id));
-    if engine == DbBackend::Postgres {
-        query = query.lock_exclusive();
-    }
-    let Some(row) = query.one(tx).await? else {
-        return Ok(Changed::NotFound);
-    };
-    let current = EntityTag::of_version(Timestamp::from_millis(row.updated_at));
-    let allowed = if_match.is_none_or(|condition| condition.allows(&current));
-    Ok(if allowed { Changed::Done(row) } else { Changed::Stale })
+    let row = webhook::Entity::find_by_id((org, id))
+        .lock(LockType::NoKeyUpdate)
+        .one(tx)
+        .await?;
+    let row = row.filter(|row| row.deleted_at.is_none());
+    Ok(row.map_or(Changed::NotFound, |row| {
+        if allows(if_match, &row) {
+            Changed::Done(row)
+        } else {
+            Changed::Stale
+        }
+    }))
 }
 
-/// Deletes a webhook, where it is a version that `if_match` allows, and cancels its pending deliveries.
+/// Whether the version of a row is one that the client names, or it names none.
+pub(super) fn allows(if_match: Option<&IfMatch>, row: &webhook::Model) -> bool {
+    let current = EntityTag::of_version(row.updated_at);
+    if_match.is_none_or(|condition| condition.allows(&current))
+}
+
+/// Deletes a webhook, if its version is one that `if_match` allows: it is gone for every reader and for every claim. What
+/// it is owed is canceled behind it, in batches; the first of them before this returns.
 pub async fn delete(
     db: &Database,
-    org: Uuid,
-    id: Uuid,
-    if_match: Option<&IfMatch>,
+    org: OrganizationId,
+    id: WebhookId,
+    if_match: Option<IfMatch>,
     origin: Origin,
     now: Timestamp,
 ) -> Result<Changed<()>, StoreError> {
-    let tx = db.begin().await?;
-    // The webhook goes first: a publication that still holds its row commits before this lock is given, so
-    // the next statement sees the delivery it made.
-    let before = match lock(&tx, db.engine(), org, id, if_match).await? {
-        Changed::Done(row) => row,
-        Changed::NotFound => return Ok(Changed::NotFound),
-        Changed::Stale => return Ok(Changed::Stale),
-    };
-    webhook::Entity::delete_by_id((org, id)).exec(&tx).await?;
-    audit::record(&tx, origin, Some(&before), None, now).await?;
-    cancel(&tx, org, id, now).await?;
-    tx.commit().await?;
-    Ok(Changed::Done(()))
-}
-
-/// Cancels what is owed to a webhook that nobody can publish to any more.
-async fn cancel(tx: &impl ConnectionTrait, org: Uuid, webhook_id: Uuid, now: Timestamp) -> Result<(), StoreError> {
-    // In the order in which the records of attempts lock them, so that neither waits for the other in a ring.
-    const LOCK: &str = "SELECT count(*) FROM (
-        SELECT 1 FROM queue WHERE organization_id = $1 AND webhook_id = $2 AND owed
-        ORDER BY delivery_id FOR UPDATE) AS locked";
-    const CANCEL: &str = "
-        UPDATE deliveries SET status = 'canceled', undelivered_at = $3, attempt_count = queue.attempt_count
-        FROM queue
-        WHERE queue.organization_id = $1 AND queue.webhook_id = $2 AND owed
-            AND deliveries.organization_id = queue.organization_id AND deliveries.id = queue.delivery_id";
-    const REMOVE: &str = "DELETE FROM queue WHERE organization_id = $1 AND webhook_id = $2 AND owed";
-    let engine = tx.get_database_backend();
-    let webhook: [Value; 2] = [org.into(), webhook_id.into()];
-    if engine == DbBackend::Postgres {
-        tx.execute_raw(Statement::from_sql_and_values(engine, LOCK, webhook.clone()))
-            .await?;
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let before = match lock(tx, org, id, if_match.as_ref()).await? {
+                Changed::Done(row) => row,
+                Changed::NotFound => return Ok(Changed::NotFound),
+                Changed::Stale => return Ok(Changed::Stale),
+            };
+            let mark = webhook::ActiveModel {
+                organization_id: Unchanged(org),
+                id: Unchanged(id),
+                enabled: Set(false),
+                deleted_at: Set(Some(now)),
+                ..Default::default()
+            };
+            webhook::Entity::update(mark).exec_without_returning(tx).await?;
+            audit::insert(tx, Entry::of_request(origin, Some(&before), None, now)?).await?;
+            Ok::<_, StoreError>(Changed::Done(()))
+        })
+    });
+    let deleted = write.await?;
+    if matches!(deleted, Changed::Done(())) {
+        if let Some(lanes) = db.hand_over.get() {
+            lanes.changed(id);
+        }
+        db.deleted.notify_one();
+        // It is deleted, whatever comes of this: the rest is done behind it, and again after a crash.
+        if let Err(error) = deletion::cancel_batch(db, org, id, now).await {
+            tracing::warn!(%error, webhook = %id, "canceling what a deleted webhook is owed; retrying later");
+        }
     }
-    let canceled = webhook.clone().into_iter().chain([now.as_millis().into()]);
-    tx.execute_raw(Statement::from_sql_and_values(engine, CANCEL, canceled))
-        .await?;
-    tx.execute_raw(Statement::from_sql_and_values(engine, REMOVE, webhook))
-        .await?;
-    Ok(())
+    Ok(deleted)
 }
 
-async fn lock_organization(tx: &impl ConnectionTrait, engine: DbBackend, org: Uuid) -> Result<(), StoreError> {
-    if engine == DbBackend::Postgres {
-        organization::Entity::find_by_id(org).lock_exclusive().one(tx).await?;
-    }
-    Ok(())
-}
-
-fn events_column(filter: &EventFilter) -> Option<String> {
+pub(super) fn events_column(filter: &EventFilter) -> Option<String> {
     filter
         .entries()
         .map(|entries| serde_json::Value::from(entries).to_string())
@@ -333,32 +350,17 @@ pub(super) fn read_filter(column: Option<&str>) -> Result<EventFilter, StoreErro
     Ok(EventFilter::from_stored(Some(entries)))
 }
 
-/// Why the service switched a webhook off, as the column keeps it.
-pub(super) fn read_reason(column: Option<&str>) -> Result<Option<DisabledReason>, StoreError> {
-    column
-        .map(|word| readable(DisabledReason::parse(word), "webhooks.disabled_reason", word))
-        .transpose()
-}
-
-fn rate_column(rate: RateLimit) -> i32 {
-    i32::try_from(rate.per_second()).unwrap_or(i32::MAX)
-}
-
-/// A rate as the column keeps it.
-pub(super) fn read_rate(column: Option<i32>) -> Option<RateLimit> {
-    column.and_then(|per_second| RateLimit::new(u32::try_from(per_second).ok()?))
-}
-
-fn view(row: webhook::Model) -> Result<Webhook, StoreError> {
+/// A webhook as its row says.
+pub(super) fn view(row: webhook::Model) -> Result<Webhook, StoreError> {
     Ok(Webhook {
         id: row.id,
         url: readable(Destination::from_stored(&row.url).ok(), "webhooks.url", &row.url)?,
         enabled: row.enabled,
         events: read_filter(row.events.as_deref())?,
         description: row.description,
-        rate_limit: read_rate(row.rate_limit),
-        disabled_reason: read_reason(row.disabled_reason.as_deref())?,
-        created_at: Timestamp::from_millis(row.created_at),
-        updated_at: Timestamp::from_millis(row.updated_at),
+        rate_limit: row.rate_limit,
+        disabled_reason: row.disabled_reason,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
     })
 }

@@ -11,11 +11,11 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _},
 };
 use opentelemetry_sdk::trace::SdkTracer;
-use uuid::Uuid;
 
 use crate::domain::{
     delivery::AttemptTrigger,
     event_id::EventId,
+    id::{DeliveryId, OrganizationId, WebhookId},
     outcome::{ErrorWord, Outcome},
     trace::TraceParent,
 };
@@ -41,11 +41,11 @@ pub struct NewRequest<'a> {
 #[derive(Debug)]
 pub struct NewAttempt<'a> {
     /// The organization's id.
-    pub organization: Uuid,
+    pub organization: OrganizationId,
     /// The webhook's id.
-    pub webhook: Uuid,
+    pub webhook: WebhookId,
     /// The delivery's id.
-    pub delivery: Uuid,
+    pub delivery: DeliveryId,
     /// The event's id.
     pub event: &'a EventId,
     /// The attempt's number, from 1.
@@ -125,7 +125,7 @@ const STATUS: &str = "http.response.status_code";
 
 impl RequestSpan {
     /// Says whom the request is about.
-    pub fn organization(&self, id: Uuid) {
+    pub fn organization(&self, id: OrganizationId) {
         if let Some(context) = &self.0 {
             context
                 .span()

@@ -118,6 +118,11 @@ async fn destinations_that_are_not_public_are_refused() {
         "ftp://example.com/",
         "https://①②⑦.⓪.⓪.①/",
         "https://metadata.google.internal/",
+        "https://localhost.localdomain/",
+        "https://ｌｏｃａｌｈｏｓｔ/",
+        "https://-/",
+        "https://-.example.com/",
+        "https://a-.example.com/",
         "https://example.com:0/",
         "https://exa mple.com/",
         "https://",
@@ -130,6 +135,25 @@ async fn destinations_that_are_not_public_are_refused() {
             "{url}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_internationalized_url_is_stored_in_its_ascii_form() {
+    let app = App::builder().start().await;
+    let ascii = "https://xn--bcher-kva.example/stra%C3%9Fe";
+    let created = app.webhook("https://bücher.example/straße").await;
+    assert_eq!(created["url"], ascii);
+    let path = format!("/v1/webhooks/{}", created["id"].as_str().unwrap());
+    assert_eq!(app.get(&path).await.expect(200)["url"], ascii);
+    let changed = app
+        .patch(&path, &json!({ "url": "https://例え.テスト" }))
+        .await
+        .expect(200);
+    assert_eq!(changed["url"], "https://xn--r8jz45g.xn--zckzah/");
+    // The stored form is what the limit is about.
+    let long = format!("https://bücher.example/{}", "ß".repeat(400));
+    let refused = app.post("/v1/webhooks", &json!({ "url": long })).await;
+    assert_eq!(refused.expect_faults(), ["/url"]);
 }
 
 #[tokio::test]

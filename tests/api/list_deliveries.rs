@@ -1,5 +1,10 @@
 //! `GET /v1/webhook_deliveries` and `GET /v1/webhook_deliveries/{delivery_id}`.
 
+use kallima_webhooks::{
+    domain::outcome::ErrorWord,
+    store::deliveries::{self, DeliveryQuery},
+};
+use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 
 use super::list_webhooks::next;
@@ -109,4 +114,27 @@ async fn what_waits_is_listed_page_by_page_however_much_it_is() {
         );
     }
     gate.open();
+}
+
+#[tokio::test]
+async fn a_word_of_a_newer_version_is_read_as_unknown() {
+    let app = App::dev().await;
+    let receiver = Receiver::start([Reply::status(410)]).await;
+    app.webhook(&receiver.url).await;
+    let event = app.publish().await;
+    let failed = app
+        .delivery_when(&event, |delivery| delivery["status"] == "failed")
+        .await;
+    let beside = app.database.connect().await;
+    for table in ["deliveries", "attempts"] {
+        let newer = format!("UPDATE {table} SET error = 'sunspots'");
+        beside.execute_unprepared(&newer).await.unwrap();
+    }
+    // Asked of the store: the words that openapi.yaml lists are those of this version.
+    let (db, org) = (&app.db, app.organization);
+    let found = deliveries::list(db, org, &DeliveryQuery::default(), None).await;
+    assert_eq!(found.unwrap()[0].error, Some(ErrorWord::Unknown));
+    let id = failed["id"].as_str().unwrap().parse().unwrap();
+    let attempts = deliveries::attempts(db, org, id, 0, 10).await.unwrap();
+    assert_eq!(attempts[0].error, Some(ErrorWord::Unknown));
 }

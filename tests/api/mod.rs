@@ -2,6 +2,8 @@
 
 mod audit;
 mod authentication;
+mod bodies;
+mod connections;
 mod create_webhook;
 mod delete_webhook;
 mod event_types;

@@ -277,7 +277,9 @@ fn schema(at: &str, old: &Value, new: &Value, writer: Writer, found: &mut Vec<Br
         add("only some words are taken now", "enum");
     }
     for keyword in ["format", "pattern", "const"] {
-        let loosened = writer == Writer::Client && new[keyword].is_null();
+        // Every URI is an IRI (RFC 3987, section 1.3).
+        let widened = (&old[keyword], &new[keyword]) == (&json!("uri"), &json!("iri"));
+        let loosened = writer == Writer::Client && (new[keyword].is_null() || widened);
         let tightened = writer == Writer::Server && old[keyword].is_null();
         if old[keyword] != new[keyword] && !loosened && !tightened {
             add("another form is used", keyword);
@@ -430,6 +432,10 @@ fn breaking() -> Vec<(Change, &'static str)> {
             set(format!("{WEBHOOK}/properties/enabled/type"), nullable),
             "a client may now be told another type",
         ),
+        (
+            set(format!("{WEBHOOK}/properties/url/format"), json!("iri")),
+            "another form is used",
+        ),
         (remove(format!("{WEBHOOK}/properties/enabled")), "a field was removed"),
         (remove(format!("{WEBHOOK}/required/0")), "a field is no longer certain"),
         (
@@ -446,6 +452,7 @@ fn additions() -> Vec<Change> {
     vec![
         (format!("{LIST}/parameters/-"), Some(optional)),
         (format!("{CREATE}/properties/description/maxLength"), Some(json!(257))),
+        (format!("{CREATE}/properties/url/format"), Some(json!("iri"))),
         (format!("{CREATE}/properties/color"), Some(json!({ "type": "string" }))),
         (format!("{WEBHOOK}/properties/color"), Some(json!({ "type": "string" }))),
         ("/components/schemas/ProblemCode/enum/-".into(), Some(json!("teapot"))),

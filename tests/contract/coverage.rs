@@ -387,6 +387,8 @@ impl Trial {
     /// Every status that comes from our own side: a table that is not there, a database that is gone.
     async fn failures(&mut self) {
         let beside = self.app.database.connect().await;
+        // A token that no node has looked up yet.
+        self.app.token = self.app.new_token(Some(self.app.organization), &Scope::ALL).await.0;
         beside
             .execute_unprepared("ALTER TABLE tokens RENAME TO mislaid")
             .await

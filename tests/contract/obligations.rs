@@ -181,7 +181,7 @@ fn wrong_type(types: &Value) -> Value {
 /// A text of so many characters that breaks nothing else where that can be.
 fn long(schema: &Value, length: i64) -> Value {
     let length = usize::try_from(length).unwrap();
-    let text = if schema["format"] == "uri" {
+    let text = if schema["format"] == "uri" || schema["format"] == "iri" {
         format!(
             "https://example.com/{}",
             "x".repeat(length - "https://example.com/".len())

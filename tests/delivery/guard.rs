@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser as _;
+use kallima_webhooks::config::ServeOptions;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -146,4 +148,84 @@ async fn an_address_that_was_registered_when_it_was_allowed_is_judged_again_when
         assert_eq!(delivery["error"], "address_blocked", "{path}");
     }
     assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_scheme_or_port_that_is_no_longer_allowed_is_not_used() {
+    let (port, connections) = counting().await;
+    let url = format!("http://127.0.0.1:{port}/");
+    let other_port = port.wrapping_add(1).max(1).to_string();
+    let lenient = App::dev().await;
+    let webhook = lenient.webhook(&url).await;
+    let test = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
+    let organization = lenient.organization;
+    let mut database = lenient.stop().await;
+    for arguments in [
+        &["--allow-network", "127.0.0.0/8"][..],
+        &["--dev", "--allow-port", &other_port],
+        &["--dev", "--deny-network", "127.0.0.1/32"],
+    ] {
+        let strict = App::builder().arguments(arguments).start_on(database).await;
+        let (token, _) = strict
+            .new_token(Some(organization), &kallima_webhooks::domain::token::Scope::ALL)
+            .await;
+        let delivery = strict.ask("POST", &test).token(&token).send().await.expect(200);
+        assert_eq!(delivery["error"], "address_blocked", "{arguments:?}");
+        database = strict.stop().await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+    // What is refused is the destination, not the test.
+    let lenient = App::builder()
+        .arguments(&["--dev", "--allow-port", &port.to_string()])
+        .start_on(database)
+        .await;
+    let (token, _) = lenient
+        .new_token(Some(organization), &kallima_webhooks::domain::token::Scope::ALL)
+        .await;
+    lenient.ask("POST", &test).token(&token).send().await.expect(200);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_denied_network_is_refused_at_registration_and_when_sending() {
+    let (port, connections) = counting().await;
+    let app = App::builder()
+        .arguments(&["--dev", "--deny-network", "127.0.0.1/32,203.0.113.0/24"])
+        .name("denied.test", &["127.0.0.1"])
+        .start()
+        .await;
+    for url in [format!("http://127.0.0.1:{port}/"), "https://203.0.113.9/".to_owned()] {
+        let refused = app.post("/v1/webhooks", &json!({ "url": url })).await;
+        assert_eq!(refused.expect_faults(), ["/url"], "{url}");
+    }
+    let webhook = app.webhook(&format!("http://denied.test:{port}/")).await;
+    let test = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
+    let delivery = app.ask("POST", &test).send().await.expect(200);
+    assert_eq!(delivery["error"], "address_blocked");
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+/// The options of `serve`, as a command line.
+#[derive(clap::Parser)]
+struct Arguments {
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+#[test]
+fn a_node_that_listens_on_every_address_refuses_all_of_its_own() {
+    for (arguments, expected) in [
+        (&["--listen", "0.0.0.0:8080"][..], true),
+        (&["--listen", "[::]:8080"], true),
+        (&["--metrics-listen", "0.0.0.0:9464"], true),
+        (&["--listen", "8.8.4.4:8080", "--metrics-listen", "off"], false),
+        (&[], false),
+    ] {
+        let Arguments { serve } = Arguments::parse_from(["test"].iter().chain(arguments));
+        let policy = serve.destinations().addresses;
+        // What its own addresses are depends on the machine, and a test's are not public: they are refused anyway.
+        let looks = format!("{policy:?}").contains("is_own: Some");
+        assert_eq!(looks, expected, "{arguments:?}");
+        assert_eq!(policy.allows([8, 8, 4, 4].into()), !arguments.contains(&"8.8.4.4:8080"));
+    }
 }

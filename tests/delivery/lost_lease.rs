@@ -6,12 +6,14 @@ use kallima_webhooks::{
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         event_id::EventId,
-        health::Sign,
+        health::HealthSignal,
+        id::{DeliveryId, LeaseToken},
         outcome::{ErrorWord, Outcome},
     },
-    store::{
-        finish::{self, Finished},
-        queue::{self, Lease, Taken},
+    store::queue::{
+        finish,
+        lease::{Finished, Lease},
+        manual::{self, Taken},
     },
 };
 use serde_json::{Value, json};
@@ -22,8 +24,8 @@ use crate::support::{App, Receiver, Reply};
 const LEASE: Duration = Duration::from_mins(1);
 
 /// Leases a delivery for so long.
-async fn take(app: &App, id: Uuid, lease: Duration) -> Lease {
-    let taken = queue::take(&app.db, app.organization, id, lease, app.clock.now()).await;
+async fn take(app: &App, id: DeliveryId, lease: Duration) -> Lease {
+    let taken = manual::take(&app.db, app.organization, id, lease, app.clock.now()).await;
     let Taken::Leased(lease) = taken.unwrap() else {
         panic!("nobody else has it")
     };
@@ -55,7 +57,7 @@ fn finished(app: &App, delivery: &Value, lease: Lease, delivered: bool) -> Finis
         outcome,
         status,
         next_attempt_at: (!delivered).then(|| now.plus(LEASE)),
-        sign: None,
+        signal: None,
         exhausted: false,
     }
 }
@@ -117,15 +119,18 @@ async fn a_record_that_does_not_count_keeps_no_news_back() {
     let held = take(&app, id, 2 * day).await;
     app.clock.advance(day);
     let lost = Lease {
-        token: Uuid::new_v4(),
+        token: LeaseToken::new(Uuid::new_v4()),
         ..held.clone()
     };
     // By the first, which does not count, the webhook would be well again, and there would be nothing to tell.
     let signed = |lease, sign, delivered| Finished {
-        sign: Some(sign),
+        signal: Some(sign),
         ..finished(&app, &delivery, lease, delivered)
     };
-    let (lost, held) = (signed(lost, Sign::Success, true), signed(held, Sign::Failure, false));
+    let (lost, held) = (
+        signed(lost, HealthSignal::Success, true),
+        signed(held, HealthSignal::Failure, false),
+    );
     let (lost, held) = tokio::join!(finish::finish(&app.db, lost), finish::finish(&app.db, held));
     assert_eq!((lost.unwrap(), held.unwrap()), (false, true));
     let arrivals = news.wait_for(1).await;

@@ -2,6 +2,7 @@
 
 mod breaker;
 mod changes;
+mod connections;
 mod fairness;
 mod guard;
 mod hold;

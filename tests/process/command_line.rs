@@ -79,7 +79,11 @@ async fn tokens_are_made_listed_and_revoked_while_the_server_runs() {
     .await;
     let id = line.split_whitespace().next().unwrap();
     assert!(run(&database, &["token", "revoke", id]).await.0);
-    assert_eq!(list_webhooks(&server.base, token).await, 401);
+    // At once on SQLite; within two seconds on a node of PostgreSQL, which believes what it has looked up for so long.
+    if !database.is_postgres() {
+        assert_eq!(list_webhooks(&server.base, token).await, 401);
+    }
+    eventually(|| async { (list_webhooks(&server.base, token).await == 401).then_some(()) }).await;
     let (done, _, complaint) = run(&database, &["token", "revoke", id]).await;
     assert!(!done && complaint.contains("no valid token"), "{complaint}");
     assert!(run(&database, &["organization", "list"]).await.1.contains("Lab"));

@@ -118,3 +118,72 @@ async fn a_value_that_cannot_be_read_is_one_line_that_names_its_flag() {
     );
     assert!(!complaint.contains(MASTER_KEY), "{complaint}");
 }
+
+#[tokio::test]
+async fn all_faults_are_told_at_once_before_anything_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("none.pem");
+    std::fs::write(&empty, "no certificate\n").unwrap();
+    let output = command("sqlite://new.db", folder.path())
+        .envs([
+            ("KALLIMA_ATTEMPS_MAX", "7"),
+            ("KALLIMA_POLL_INTERVAL_MS", "soon"),
+            ("KALLIMA_LOG_FORMAT", "xml"),
+        ])
+        .args(["--listen", "nowhere", "--log=garbage", "--allow-port", "0"])
+        .args(["--otlp-endpoint", "http://user:s3cret@collector/", "--tls-ca-file"])
+        .arg(&empty)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{complaint}");
+    assert_eq!(complaint.lines().count(), 8, "{complaint}");
+    for parts in [
+        ["KALLIMA_ATTEMPS_MAX", "KALLIMA_ATTEMPTS_MAX"],
+        ["--poll-interval-ms (KALLIMA_POLL_INTERVAL_MS)", "soon"],
+        ["--log-format (KALLIMA_LOG_FORMAT)", "must be one of human, json"],
+        ["--listen (KALLIMA_LISTEN)", "nowhere"],
+        ["--log (KALLIMA_LOG)", "`garbage` is no level"],
+        [
+            "--otlp-endpoint (KALLIMA_OTLP_ENDPOINT)",
+            "http://user:redacted@collector/",
+        ],
+        ["--allow-port (KALLIMA_ALLOW_PORT)", "0 is no port"],
+        ["--tls-ca-file (KALLIMA_TLS_CA_FILE)", "there is no certificate in it"],
+    ] {
+        let is_told = |line: &str| line.starts_with("error: ") && parts.iter().all(|part| line.contains(part));
+        assert!(complaint.lines().any(is_told), "{parts:?} in {complaint}");
+    }
+    assert!(!complaint.contains("s3cret"), "{complaint}");
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(files.len(), 1, "nothing was opened: {files:?}");
+}
+
+#[tokio::test]
+async fn an_unknown_variable_is_refused_by_every_command() {
+    for arguments in [&["--print-config"][..], &["token", "list"], &["migrate"]] {
+        let (code, printed, complaint) = run_with(&[("KALLIMA_DATABSE_URL", "sqlite://x.db")], arguments).await;
+        assert_eq!(code, Some(1), "{complaint}");
+        assert!(complaint.contains("KALLIMA_DATABSE_URL is set") && complaint.contains("KALLIMA_DATABASE_URL"));
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        assert!(printed.is_empty() || arguments == ["--print-config"], "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn a_url_where_none_belongs_is_not_printed() {
+    for arguments in [
+        &["postgres://user:s3cret@host/db"][..],
+        &["--databse-url=postgres://user:s3cret@host/db"],
+        &["serve", "postgres://user:s3cret@host/db"],
+    ] {
+        let (code, printed, complaint) = run_with(&[], arguments).await;
+        assert_eq!(code, Some(2), "{complaint}");
+        assert!(
+            !printed.contains("s3cret") && !complaint.contains("s3cret"),
+            "{complaint}"
+        );
+    }
+}

@@ -1,15 +1,17 @@
-//! What hostile receivers cost in memory: a bounded amount, however much they send.
+//! What hostile receivers and clients cost in memory: a bounded amount, however much the ones send, however little the
+//! others read.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
+use uuid::Uuid;
 
 use super::Process;
-use crate::support::{client::Ask, database::TestDatabase};
+use crate::support::{app::eventually, client::Ask, database::TestDatabase};
 
 /// Attempts under way at once, each with a receiver that sends as much as it is let.
 const RECEIVERS: usize = 16;
@@ -105,4 +107,97 @@ async fn hostile_receivers_cost_a_bounded_memory() {
     }
     let peak = peak_kib(server.id());
     assert!(peak < PEAK_KIB_MAX, "{peak} KiB at the peak");
+}
+
+/// Connections whose clients do not read, for each of two paths.
+const UNREAD: u64 = 150;
+
+/// Requests of the API that the node takes at once.
+const REQUESTS_MAX: u64 = 4;
+
+/// README's formula of what clients can cost at most, in KiB: a part for each connection, for each request of the API with
+/// bodies and answers of so many bytes, for requests without a token, and for each CPU.
+fn cost_kib_max(connections: u64, requests: u64, body_and_answer_bytes: u64) -> u64 {
+    let cpus = std::thread::available_parallelism().unwrap().get() as u64;
+    connections * 128 + requests * 3 * body_and_answer_bytes / 1024 + 32 * 1024 + cpus * 64 * 1024
+}
+
+/// Sends a request again and again on a connection of its own, and reads nothing.
+async fn ask_without_reading(base: &str, request: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = base.trim_start_matches("http://").parse().unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(request.repeat(8).as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_cost_a_bounded_memory() {
+    let database = TestDatabase::create().await;
+    let requests_max = REQUESTS_MAX.to_string();
+    let limits = ["--requests-max", &requests_max, "--connections-per-peer-max", "0"];
+    let patient = ["--write-timeout-ms", "600000"];
+    let mut server = Process::start(&database.options.url, &[&limits[..], &patient].concat()).await;
+    let token = server.printed_token().await;
+    let ask = |method: &str, path: &str| Ask::new(method, &server.base, path).token(&token);
+    for _ in 0..4 {
+        let data = json!({ "job_id": Uuid::new_v4(), "text": "x".repeat(250_000) });
+        let event = json!({ "type": "humanization.completed", "data": data });
+        ask("POST", "/v1/events").json(&event).send().await.expect(202);
+    }
+    let page = || ask("GET", "/v1/events?limit=4").send();
+    let answer = page().await;
+    let answer_bytes = answer.body.len() as u64;
+    assert!(answer_bytes > 500_000, "worth not to be read: {answer_bytes}");
+    answer.expect(200);
+    let before = peak_kib(server.id());
+    let authorized = format!("GET /v1/events?limit=4 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    let anonymous = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut unread = Vec::new();
+    for _ in 0..UNREAD {
+        unread.push(ask_without_reading(&server.base, &authorized).await);
+        unread.push(ask_without_reading(&server.base, anonymous).await);
+        // One after another, so that none is refused only because others are being answered.
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let cost = peak_kib(server.id()) - before;
+    // No request has a body here, so the CPUs' part is left out.
+    let cost_max = cost_kib_max(2 * UNREAD, REQUESTS_MAX, answer_bytes) - cost_kib_max(0, 0, 0) + 32 * 1024;
+    assert!(cost < cost_max, "{cost} KiB beyond {before}, not {cost_max}");
+    page().await.expect_problem(503, "service_unavailable");
+    drop(unread);
+    eventually(|| async { (page().await.status == 200).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn bodies_cost_a_bounded_memory() {
+    const REQUESTS: u64 = 32;
+    let database = TestDatabase::create().await;
+    let mut server = Process::start(&database.options.url, &[]).await;
+    let token = server.printed_token().await;
+    // Each number is two bytes here, and far more in a tree.
+    let numbers = "0,".repeat(127_000);
+    let body = format!(
+        r#"{{"type": "job.completed", "data": {{"job_id": "{}", "numbers": [{numbers}0]}}}}"#,
+        Uuid::new_v4()
+    );
+    let publish = |body: &str| {
+        Ask::new("POST", &server.base, "/v1/events")
+            .token(&token)
+            .text(body)
+            .send()
+    };
+    publish(&body.replace(&numbers, "")).await.expect(202);
+    let before = peak_kib(server.id());
+    for _ in 0..3 {
+        let publishing: Vec<_> = (0..REQUESTS).map(|_| tokio::spawn(publish(&body))).collect();
+        for published in publishing {
+            published.await.unwrap().expect(202);
+        }
+    }
+    let cost = peak_kib(server.id()) - before;
+    let cost_max = cost_kib_max(REQUESTS, REQUESTS, body.len() as u64);
+    assert!(cost < cost_max, "{cost} KiB beyond {before}, not {cost_max}");
 }

@@ -1,13 +1,16 @@
 //! The binary itself: started, asked, killed, started again.
 
 mod at_rest;
+mod blocked_log;
 mod command_line;
 mod configuration;
+mod descriptors;
 mod doctor;
 mod keys;
 mod memory;
 mod migrate_data;
 mod stop;
+mod supervision;
 mod upgrade;
 
 use std::{path::Path, process::Stdio, time::Duration};
@@ -29,6 +32,10 @@ pub(crate) struct Process {
 /// A command of the binary, on that database.
 pub(crate) fn command(database_url: &str, folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kallima-webhooks"));
+    // What the suite is told by variables is not for the binary, which refuses those that it does not know.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KALLIMA_")) {
+        command.env_remove(name);
+    }
     command
         .current_dir(folder)
         .env("KALLIMA_DATABASE_URL", database_url)
@@ -82,6 +89,16 @@ impl Process {
             }
         }
         panic!("no token was printed");
+    }
+
+    /// Where its metrics are, and then the token that a new database is given.
+    async fn printed_metrics_and_token(&mut self) -> (String, String) {
+        while let Some(line) = self.output.next_line().await.unwrap() {
+            if let Some(metrics) = line.strip_prefix("Metrics: ") {
+                return (metrics.to_owned(), self.printed_token().await);
+            }
+        }
+        panic!("no metrics were announced");
     }
 
     /// Ends it as a power cut would: at once, without a word.

@@ -57,6 +57,17 @@ async fn a_server_that_is_told_to_stop_is_not_ready_but_answers_until_a_second_s
 }
 
 #[tokio::test]
+async fn a_hangup_is_no_reason_to_stop() {
+    let database = TestDatabase::create().await;
+    let server = Process::start(&database.options.url, &["--log", "info"]).await;
+    for _ in 0..3 {
+        server.signal("HUP").await;
+        Ask::new("GET", &server.base, "/readyz").send().await.expect(200);
+    }
+    assert!(server.terminate().await.success());
+}
+
+#[tokio::test]
 async fn after_the_delay_it_stops_by_itself() {
     let database = TestDatabase::create().await;
     let server = Process::start(&database.options.url, &["--shutdown-delay-ms", "300"]).await;

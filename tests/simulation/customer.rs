@@ -3,20 +3,26 @@
 use std::time::Duration;
 
 use kallima_webhooks::{
+    delivery::lanes::{JUDGEMENT_AGE_MAX, Start},
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         secret::Secret,
         timestamp::Timestamp,
+        webhook::{Changed, WebhookChange, WebhookChanges},
     },
     store::{
-        queue::{self, Taken},
-        replay,
-        webhooks::{self, Changed, WebhookChanges},
+        queue::{
+            lease::{Judgement, Lease},
+            manual::{self, Taken, Tested},
+            replay, work,
+        },
+        upkeep::deletion,
+        webhooks,
     },
 };
 use rand::RngExt as _;
 
-use super::{model::Owed, world::World};
+use super::{model::Owed, steps::done, world::World};
 
 impl World {
     pub(super) async fn change_webhook(&mut self) {
@@ -46,9 +52,15 @@ impl World {
     pub(super) async fn update(&mut self, index: usize, changes: WebhookChanges) {
         let id = self.model.webhooks[index].id;
         let (secret, url, enabled) = (changes.secret.clone(), changes.url.clone(), changes.enabled);
-        let outcome = webhooks::update(&self.db, self.org, id, changes, None, self.origin(), self.now())
-            .await
-            .unwrap();
+        let change = WebhookChange {
+            organization_id: self.org,
+            id,
+            changes,
+            if_match: None,
+            origin: self.origin(),
+            now: self.now(),
+        };
+        let outcome = done(webhooks::update(&self.db, change, None).await.unwrap());
         let webhook = &mut self.model.webhooks[index];
         let found = matches!(outcome, Changed::Done(_));
         let expected = !webhook.deleted;
@@ -63,6 +75,12 @@ impl World {
         }
         self.tell(&format!("webhook {index} is changed; enabled: {enabled:?}"));
         self.must(found == expected, "a webhook can be changed until it is deleted");
+        self.respond();
+    }
+
+    /// The response to a change takes a moment: what other nodes have read of the webhook before is too old by then.
+    pub(super) fn respond(&self) {
+        self.clock.advance(JUDGEMENT_AGE_MAX + Duration::from_millis(1));
     }
 
     async fn delete(&mut self, index: usize) {
@@ -78,13 +96,18 @@ impl World {
             .values_mut()
             .filter(|owed| owed.status == DeliveryStatus::Pending);
         for owed in pending.filter(|owed| owed.webhook == index) {
-            (owed.status, owed.lease) = (DeliveryStatus::Canceled, None);
+            // An attempt that is under way may still end, and is recorded.
+            owed.status = DeliveryStatus::Canceled;
         }
         self.tell(&format!("webhook {index} is deleted"));
         self.must(
             matches!(deleted, Changed::Done(())) == expected,
             "a webhook is deleted once",
         );
+        self.respond();
+        if self.rng.random() {
+            deletion::round(&self.db).await.unwrap();
+        }
     }
 
     pub(super) async fn retry(&mut self) {
@@ -93,14 +116,13 @@ impl World {
         };
         let (now, lease) = (self.now(), self.lease);
         let id = *self.model.deliveries.keys().nth(chosen).unwrap();
-        let taken = queue::take(&self.db, self.org, id, lease, now).await.unwrap();
+        let taken = manual::take(&self.db, self.org, id, lease, now).await.unwrap();
         let owed = self.model.deliveries.get_mut(&id).unwrap();
         let (deleted, under_way) = (self.model.webhooks[owed.webhook].deleted, owed.is_leased(now));
         match taken {
             Taken::Leased(lease) => {
                 owed.give(&lease, now.plus(self.lease));
-                let node = self.rng.random_range(0..self.cursors.len());
-                self.fly(node, lease, AttemptTrigger::Manual);
+                self.fly(lease, AttemptTrigger::Manual).await;
                 self.must(!deleted && !under_way, "a retry is made where nothing is under way");
             }
             Taken::UnderWay => self.must(under_way, "a retry waits for nothing"),
@@ -112,11 +134,16 @@ impl World {
 
     pub(super) async fn test(&mut self) {
         let index = self.rng.random_range(0..self.model.webhooks.len());
-        let (test, id, now) = (self.publication(), self.clock.new_uuid(), self.now());
+        let (test, id, now) = (self.publication(), self.clock.new_id(), self.now());
         let webhook = &self.model.webhooks[index];
-        let lease = queue::record_test(&self.db, webhook.id, &test, id, self.lease)
+        let tested = manual::record_test(&self.db, webhook.id, test.clone(), id, self.lease)
             .await
             .unwrap();
+        let lease = match tested {
+            Tested::Leased(lease) => Some(lease),
+            Tested::NotFound => None,
+            Tested::Before => panic!("a test is made once"),
+        };
         self.must(
             lease.is_none() == webhook.deleted,
             "a webhook can be tested until it is deleted",
@@ -126,9 +153,28 @@ impl World {
             .await;
         let owed: &mut Owed = self.model.deliveries.get_mut(&id).unwrap();
         owed.give(&lease, now.plus(self.lease));
-        let node = self.rng.random_range(0..self.cursors.len());
-        self.fly(node, lease, AttemptTrigger::Test);
+        self.fly(lease, AttemptTrigger::Test).await;
         self.tell(&format!("somebody tests webhook {index}"));
+    }
+
+    /// A node makes an attempt that somebody has asked for, in time or later.
+    async fn fly(&mut self, lease: Lease, trigger: AttemptTrigger) {
+        let node = self.rng.random_range(0..self.nodes.len());
+        let until = self.now().plus(self.lease);
+        let leased = work::for_manual(&self.db, lease, until).await.unwrap().unwrap();
+        let webhook = (leased.lease.organization_id, leased.lease.webhook_id);
+        let judged_at = self.clock.monotonic();
+        let judgement = work::judge(&self.db, &[webhook]).await.unwrap().pop();
+        let Some((_, Judgement::Known(target))) = judgement else {
+            self.must(false, "a webhook that was there a moment ago is gone");
+            return;
+        };
+        let start = Start {
+            leased,
+            target,
+            judged_at,
+        };
+        self.send(node, &start, trigger);
     }
 
     pub(super) async fn replay(&mut self) {

@@ -7,6 +7,7 @@
 
 mod customer;
 mod model;
+mod nodes;
 mod steps;
 mod world;
 
@@ -22,7 +23,7 @@ use std::{
 };
 
 use kallima_webhooks::{clock::Clock, domain::timestamp::Timestamp, store::Database};
-use world::World;
+use world::{Collector, World};
 
 use crate::support::database::TestDatabase;
 
@@ -34,7 +35,7 @@ const SEEDS_POSTGRES: u64 = 60;
 const STEPS: usize = 40;
 
 /// What so many seeds must have come across: a simulation that never sees a thing proves nothing about it.
-const SIGHTS: [&str; 11] = [
+const SIGHTS: [&str; 16] = [
     "a probe goes out",
     "a lease that ended is taken over",
     "recorded: false",
@@ -44,6 +45,11 @@ const SIGHTS: [&str; 11] = [
     "told of webhook.recovered",
     "told of webhook_delivery.exhausted",
     "is deleted",
+    "are leased at once",
+    "dies before it hands them over",
+    "has no room",
+    "gives a lease back",
+    "renews",
     "crashes",
     "replays",
 ];
@@ -120,8 +126,17 @@ async fn run(seeds: Range<u64>, tell: bool, tally: &Mutex<Tally>) {
     let database = TestDatabase::fleeting().await;
     let clock = Clock::manual(Timestamp::from_millis(1_776_938_400_000));
     let db = Database::open(&database.options, &clock).await.unwrap();
+    let collector = Arc::new(Collector::default());
+    db.hand_over_to(collector.clone());
     for seed in seeds {
-        let mut world = World::new(seed, db.clone(), clock.clone(), !database.is_postgres()).await;
+        let mut world = World::new(
+            seed,
+            db.clone(),
+            clock.clone(),
+            Arc::clone(&collector),
+            !database.is_postgres(),
+        )
+        .await;
         for _ in 0..STEPS {
             world.step().await;
             world.check().await;

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 use kallima_webhooks::{
     domain::{
         delivery::DeliveryStatus,
-        health::{Health, Notice, Sign},
+        health::{Health, HealthSignal, Notice},
+        id::{DeliveryId, LeaseToken, WebhookId},
         outcome::{ErrorWord, Outcome, RetryAfter},
         secret::Secret,
         timestamp::Timestamp,
     },
-    store::queue::Lease,
+    store::queue::lease::Lease,
 };
-use uuid::Uuid;
 
 /// The cap on attempts under way for one webhook in the simulation.
 pub(super) const CAP: usize = 3;
@@ -54,7 +54,7 @@ impl Mode {
 
 /// A webhook as it must be.
 pub(super) struct Webhook {
-    pub(super) id: Uuid,
+    pub(super) id: WebhookId,
     pub(super) url: String,
     pub(super) secret: Secret,
     pub(super) deleted: bool,
@@ -74,7 +74,7 @@ impl Webhook {
 /// A lease that a node was given.
 #[derive(Clone, Copy)]
 pub(super) struct Held {
-    pub(super) token: Uuid,
+    pub(super) token: LeaseToken,
     pub(super) until: Timestamp,
 }
 
@@ -125,8 +125,7 @@ impl Owed {
 
     /// Whether a node may claim it.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        let free = self.lease.map_or(self.due, |held| held.until) <= now;
-        self.status == DeliveryStatus::Pending && free
+        self.status == DeliveryStatus::Pending && self.lease.is_none() && self.due <= now
     }
 
     pub(super) fn give(&mut self, lease: &Lease, until: Timestamp) {
@@ -138,12 +137,24 @@ impl Owed {
         });
     }
 
+    /// Its lease is given back, or ended without a record. The attempt does not count if it was not made.
+    pub(super) fn release(&mut self, is_made: bool, now: Timestamp) {
+        self.lease = None;
+        if self.status == DeliveryStatus::Pending {
+            self.due = now;
+            self.attempts -= u32::from(!is_made);
+        }
+    }
+
     /// The state after an attempt with this outcome; true where that was the last of the schedule.
     ///
     /// `planned` is when the engine says that the next one is due: it must be no earlier than the schedule and what
     /// the receiver asked for, and no more than a tenth later.
     pub(super) fn end(&mut self, outcome: &Outcome, is_test: bool, planned: Option<Timestamp>, now: Timestamp) -> bool {
         self.lease = None;
+        if self.status == DeliveryStatus::Canceled {
+            return false;
+        }
         if outcome.error.is_none() {
             self.status = DeliveryStatus::Delivered;
             return false;
@@ -178,37 +189,30 @@ impl Owed {
 }
 
 /// What the organization must be told: the type, the webhook it is about, who gets it.
-pub(super) type News = (&'static str, Uuid, Vec<Uuid>);
+pub(super) type News = (&'static str, WebhookId, Vec<WebhookId>);
 
 /// Everything that must be.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) webhooks: Vec<Webhook>,
-    pub(super) deliveries: BTreeMap<Uuid, Owed>,
+    pub(super) deliveries: BTreeMap<DeliveryId, Owed>,
 }
 
 impl Model {
-    pub(super) fn owed_to(&self, event_type: &str, but: Option<Uuid>) -> Vec<Uuid> {
+    pub(super) fn owed_to(&self, event_type: &str, but: Option<WebhookId>) -> Vec<WebhookId> {
         let owed = self
             .webhooks
             .iter()
             .filter(|webhook| webhook.is_owed(event_type) && Some(webhook.id) != but);
-        let mut ids: Vec<Uuid> = owed.map(|webhook| webhook.id).collect();
+        let mut ids: Vec<WebhookId> = owed.map(|webhook| webhook.id).collect();
         ids.sort_unstable();
         ids
-    }
-
-    pub(super) fn leased(&self, webhook: usize, now: Timestamp) -> usize {
-        self.deliveries
-            .values()
-            .filter(|owed| owed.webhook == webhook && owed.is_leased(now))
-            .count()
     }
 
     /// Takes in how an attempt ended; answers what the organization must be told.
     pub(super) fn end(
         &mut self,
-        id: Uuid,
+        id: DeliveryId,
         outcome: &Outcome,
         is_test: bool,
         planned: Option<Timestamp>,
@@ -216,16 +220,16 @@ impl Model {
     ) -> Vec<News> {
         let owed = self.deliveries.get_mut(&id).unwrap();
         let exhausted = owed.end(outcome, is_test, planned, now) && !owed.event_type.starts_with("webhook");
-        let sign = match (outcome.error, outcome.response_status) {
-            (None, _) => Some(Sign::Success),
-            (_, Some(410)) => Some(Sign::Gone),
-            _ => (!is_test).then_some(Sign::Failure),
+        let signal = match (outcome.error, outcome.response_status) {
+            (None, _) => Some(HealthSignal::Success),
+            (_, Some(410)) => Some(HealthSignal::Gone),
+            _ => (!is_test).then_some(HealthSignal::Failure),
         };
         let webhook = &mut self.webhooks[owed.webhook];
         let about = webhook.id;
-        let notice = sign
+        let notice = signal
             .filter(|_| !webhook.deleted)
-            .and_then(|sign| webhook.health.take_in(sign, now));
+            .and_then(|signal| webhook.health.take_in(signal, now));
         let kinds = notice.map(|notice| match notice {
             Notice::Failing { .. } => "webhook.failing",
             Notice::Disabled { .. } => "webhook.disabled",

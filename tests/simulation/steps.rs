@@ -3,28 +3,44 @@
 use std::time::Duration;
 
 use kallima_webhooks::{
+    delivery::lanes::{Now, Start, Step},
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         destination::{Destination, DestinationPolicy},
+        event::{Publication, Recorded},
         event_filter::EventFilter,
         health::Health,
+        id::DeliveryId,
         secret::Secret,
         signature,
+        webhook::{NewWebhook, WebhookChanges},
     },
     store::{
-        claim::{self, ClaimLimits},
-        events::{self, Publication, Recorded},
-        finish, queue,
-        webhooks::{self, NewWebhook, WebhookChanges},
+        events,
+        once::Once,
+        queue::{
+            claim::{self, Wanted},
+            finish,
+            lease::{Grant, Leased},
+            leases, work,
+        },
+        webhooks,
     },
 };
 use rand::RngExt as _;
-use uuid::Uuid;
 
 use super::{
     model::{CAP, Mode, Webhook},
-    world::{Flight, World},
+    world::{Flight, Handed, World},
 };
+
+/// What came of a write without a key.
+pub(super) fn done<T>(once: Once<T>) -> T {
+    match once {
+        Once::Now(done) => done,
+        _ => panic!("a write without a key is done now"),
+    }
+}
 
 const TYPES: [&str; 3] = ["humanization.completed", "job.failed", "job.completed"];
 
@@ -35,10 +51,12 @@ impl World {
             0..16 => self.publish().await,
             16..36 => self.claim().await,
             36..56 => self.start().await,
-            56..74 => self.finish().await,
+            56..72 => self.finish().await,
+            72 => self.renew().await,
             74..82 => self.advance(),
             82..84 => self.crash().await,
-            84..86 => self.rush().await,
+            84 => self.rush().await,
+            73 | 85 => self.sweep().await,
             86 => self.outage().await,
             87..89 => self.change_mode(),
             89..93 => self.change_webhook().await,
@@ -63,7 +81,7 @@ impl World {
             "job." => vec!["job.*".to_owned()],
             _ => vec!["webhook.*".to_owned(), "webhook_delivery.*".to_owned()],
         });
-        let (id, url, secret) = (self.clock.new_uuid(), self.url(), Secret::generate(&mut rand::rng()));
+        let (id, url, secret) = (self.clock.new_id(), self.url(), Secret::generate(&mut rand::rng()));
         let new = NewWebhook {
             id,
             url: url.clone(),
@@ -73,10 +91,8 @@ impl World {
             rate_limit: None,
             secret: secret.clone(),
         };
-        webhooks::create(&self.db, self.org, new, self.origin(), self.now())
-            .await
-            .unwrap()
-            .unwrap();
+        let created = webhooks::create(&self.db, self.org, new, self.origin(), self.now(), None).await;
+        done(created.unwrap()).unwrap();
         self.model.webhooks.push(Webhook {
             id,
             url: url.url().to_string(),
@@ -95,51 +111,110 @@ impl World {
             organization_id: self.org,
             event_id: self.clock.new_event_id(),
             event_type: event_type.to_owned(),
-            payload: format!("{{\"data\":{{\"number\":{number}}}}}").into_bytes(),
+            payload: format!("{{\"data\":{{\"number\":{number}}}}}").into_bytes().into(),
             created_at: self.now(),
             traceparent: None,
         }
     }
 
     async fn publish(&mut self) {
+        let node = self.rng.random_range(0..self.nodes.len());
+        // One that others take for dead, or that is stopping, takes nothing; one with full lanes not everything.
+        let full = match self.rng.random_range(0..10) {
+            0 => None,
+            1 => Some(self.model.webhooks.iter().map(|webhook| webhook.id).collect()),
+            _ => self.nodes[node].lanes.full(),
+        };
+        if full.as_ref().is_some_and(|full| !full.is_empty()) {
+            self.tell(&format!(
+                "node {node} has no room in {} lane(s)",
+                full.as_ref().unwrap().len()
+            ));
+        }
+        *self.collector.full.lock().unwrap() = full;
         let publication = self.publication();
         let (id, kind, payload) = (
             publication.event_id.clone(),
             publication.event_type.clone(),
-            publication.payload.clone(),
+            publication.payload.to_vec(),
         );
         let to = self.model.owed_to(&kind, None);
-        let recorded = events::record(&self.db, publication).await.unwrap();
+        let recorded = done(events::record(&self.db, publication, None).await.unwrap());
         self.must(matches!(recorded, Recorded::New), "a new event is new");
         self.tell(&format!("{kind} is published to {} webhook(s)", to.len()));
         self.expect_owed(id.as_str(), &kind, &payload, &to).await;
+        self.take_over_handed(node);
+    }
+
+    /// What a publication has leased comes into the lanes of its node, unless that dies before.
+    fn take_over_handed(&mut self, node: usize) {
+        *self.collector.full.lock().unwrap() = None;
+        let handed: Vec<Handed> = std::mem::take(&mut *self.collector.handed.lock().unwrap());
+        for (leased, judgements, at) in handed {
+            self.tell(&format!("{} are leased at once to node {node}", leased.len()));
+            for leased in &leased {
+                let id = leased.lease.delivery_id;
+                let webhook = &self.model.webhooks[self.model.deliveries[&id].webhook];
+                let is_plain = webhook.health.enabled && !webhook.health.breaker_open();
+                self.must(is_plain, "only what is plain is leased at once");
+                self.model
+                    .deliveries
+                    .get_mut(&id)
+                    .unwrap()
+                    .give(&leased.lease, leased.until);
+            }
+            if self.rng.random_range(0..20) == 0 {
+                self.tell(&format!("node {node} dies before it hands them over"));
+                self.crash_now(node);
+            } else {
+                self.nodes[node].lanes.offer(leased, judgements, at);
+            }
+        }
     }
 
     async fn claim(&mut self) {
-        let node = self.rng.random_range(0..self.cursors.len());
-        let batch_max = self.rng.random_range(1..=8);
-        self.claim_at(node, batch_max).await;
+        let node = self.rng.random_range(0..self.nodes.len());
+        let room_max = self.rng.random_range(1..=8);
+        self.claim_at(node, room_max).await;
     }
 
-    pub(super) async fn claim_at(&mut self, node: usize, batch_max: u64) {
+    pub(super) async fn claim_at(&mut self, node: usize, room_max: usize) {
         let now = self.now();
-        let limits = ClaimLimits {
-            batch_max,
-            per_webhook_max: CAP as u64,
-            lease: self.lease,
-        };
-        let claimed = claim::claim(&self.db, self.cursors[node], limits, now).await.unwrap();
-        self.cursors[node] = claimed.cursor;
-        self.tell(&format!("node {node} claims {}", claimed.leases.len()));
-        self.must(claimed.leases.len() as u64 <= batch_max, "no more than the batch");
-        for lease in claimed.leases {
+        let walk = claim::ready(&self.db, self.nodes[node].cursor, now).await.unwrap();
+        let lanes = &self.nodes[node].lanes;
+        let wanted = walk.ready.iter().map(|ready| {
+            let room = match ready.grant {
+                Grant::Probe => usize::from(lanes.may_probe(ready.webhook_id)),
+                _ => lanes.room(ready.webhook_id),
+            };
+            Wanted {
+                ready: *ready,
+                room: room.min(room_max),
+            }
+        });
+        let wanted: Vec<Wanted> = wanted.filter(|wanted| wanted.room > 0).collect();
+        self.nodes[node].cursor = walk.cursor;
+        let at = self.clock.monotonic();
+        let claimed = claim::claim(&self.db, wanted, self.lease, now).await.unwrap();
+        // Seeds share a database, and a walk sees all of it.
+        let (claimed, strange): (Vec<Leased>, Vec<Leased>) = claimed
+            .into_iter()
+            .partition(|leased| leased.lease.organization_id == self.org);
+        let strange = strange.into_iter().map(|leased| leased.lease).collect();
+        leases::give_back(&self.db, strange, now).await.unwrap();
+        self.tell(&format!("node {node} claims {}", claimed.len()));
+        for Leased {
+            lease, until, grant, ..
+        } in &claimed
+        {
             let owed = &self.model.deliveries[&lease.delivery_id];
-            let (webhook, due) = (&self.model.webhooks[owed.webhook], owed.is_due(now));
-            let cap = if webhook.health.breaker_open() { 1 } else { CAP };
-            let (is_probe, is_again) = (webhook.health.breaker_open(), owed.lease.is_some());
+            let webhook = &self.model.webhooks[owed.webhook];
+            let is_open = webhook.health.breaker_open();
             let allowed = !webhook.deleted && webhook.health.enabled && webhook.health.resume_at <= now;
-            let room = self.model.leased(owed.webhook, now) < cap;
-            self.must(due, &format!("{} is claimed before it is due", lease.delivery_id));
+            self.must(
+                owed.is_due(now),
+                &format!("{} is claimed before it is due", lease.delivery_id),
+            );
             self.must(
                 allowed,
                 &format!(
@@ -148,66 +223,68 @@ impl World {
                 ),
             );
             self.must(
-                room,
-                &format!("{} is claimed beyond the cap of {cap}", lease.delivery_id),
+                is_open == (*grant == Grant::Probe),
+                "an open breaker lets probes out, and nothing else",
             );
-            let until = now.plus(self.lease);
             self.model
                 .deliveries
                 .get_mut(&lease.delivery_id)
                 .unwrap()
-                .give(&lease, until);
-            if is_probe {
-                self.tell("a probe goes out");
-            }
-            if is_again {
-                self.tell("a lease that ended is taken over");
-            }
-            self.fly(node, lease, AttemptTrigger::Automatic);
+                .give(lease, *until);
         }
+        self.nodes[node].lanes.offer(claimed, Vec::new(), at);
     }
 
-    pub(super) fn fly(&mut self, node: usize, lease: queue::Lease, trigger: AttemptTrigger) {
-        self.flights.push(Flight {
-            node,
-            lease,
-            trigger,
-            sent: None,
-        });
-    }
-
+    /// A node does what its lanes say comes next.
     async fn start(&mut self) {
-        let waiting: Vec<usize> = (0..self.flights.len())
-            .filter(|index| self.flights[*index].sent.is_none())
-            .collect();
-        let Some(chosen) = self.pick(waiting.len()) else { return };
-        self.start_flight(waiting[chosen]).await;
+        let node = self.rng.random_range(0..self.nodes.len());
+        self.start_at(node).await;
     }
 
-    pub(super) async fn start_flight(&mut self, index: usize) {
-        let (lease, trigger, now) = (
-            self.flights[index].lease.clone(),
-            self.flights[index].trigger,
-            self.now(),
-        );
-        let mut prepared = self.engine.prepare(vec![lease.clone()], trigger).await.unwrap();
-        let prepared = prepared.pop().map(|(_, prepared)| prepared.unwrap());
-        let owed = self.model.deliveries.get_mut(&lease.delivery_id).unwrap();
-        let webhook = &self.model.webhooks[owed.webhook];
-        let held = owed.is_held_by(&lease) && !webhook.deleted;
-        let on_hold = !webhook.health.enabled && trigger == AttemptTrigger::Automatic;
-        let Some(prepared) = prepared else {
-            if held && on_hold {
-                (owed.lease, owed.attempts, owed.due) = (None, owed.attempts - 1, now);
-            }
-            self.flights.swap_remove(index);
-            self.tell(&format!(
-                "attempt {} of {} is not made",
-                lease.number, lease.delivery_id
-            ));
-            self.must(!held || on_hold, "an attempt that should be made is not");
-            return;
+    /// True if there was something to do.
+    async fn start_at(&mut self, node: usize) -> bool {
+        let now = Now {
+            monotonic: self.clock.monotonic(),
+            time: self.now(),
         };
+        match self.nodes[node].lanes.next(now, true) {
+            None => return false,
+            Some(Step::Start(start)) => self.send(node, &start, AttemptTrigger::Automatic),
+            Some(Step::Judge(webhooks)) => {
+                let judgements = work::judge(&self.db, &webhooks).await.unwrap();
+                self.nodes[node].lanes.judge(judgements, now.monotonic);
+            }
+            Some(Step::GiveBack(leases)) => {
+                for lease in &leases {
+                    let owed = self.model.deliveries.get_mut(&lease.delivery_id).unwrap();
+                    if owed.is_held_by(lease) {
+                        owed.release(false, now.time);
+                    }
+                    self.tell(&format!(
+                        "node {node} gives a lease back: {} is not made",
+                        lease.delivery_id
+                    ));
+                }
+                leases::give_back(&self.db, leases, now.time).await.unwrap();
+            }
+        }
+        true
+    }
+
+    /// Sends an attempt, which must be what it should be.
+    pub(super) fn send(&mut self, node: usize, start: &Start, trigger: AttemptTrigger) {
+        let (lease, now) = (start.leased.lease.clone(), self.now());
+        let is_probe = start.leased.grant == Grant::Probe;
+        let prepared = self.engine.prepare(start, trigger);
+        let index = self.model.deliveries[&lease.delivery_id].webhook;
+        let automatic = |flight: &&Flight| flight.trigger == AttemptTrigger::Automatic;
+        let to_it = |flight: &&Flight| flight.lease.webhook_id == lease.webhook_id;
+        let under_way = self.flights.iter().filter(automatic).filter(to_it).count();
+        let probing = self.flights.iter().filter(to_it).any(|flight| flight.is_probe);
+        let owed = self.model.deliveries.get_mut(&lease.delivery_id).unwrap();
+        let webhook = &self.model.webhooks[index];
+        let on_hold = !webhook.health.enabled && trigger == AttemptTrigger::Automatic;
+        let held = owed.is_held_by(&lease) && !webhook.deleted;
         let header = |name: &str| {
             let found = prepared.headers.iter().find(|(header, _)| *header == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
@@ -230,6 +307,11 @@ impl World {
             ),
             (prepared.url == webhook.url, "the address is the current one"),
             (lease.number > owed.arrived, "attempt numbers rise strictly"),
+            (
+                trigger != AttemptTrigger::Automatic || under_way < CAP,
+                "the cap holds over all nodes",
+            ),
+            (!is_probe || !probing, "one probe at a time"),
         ];
         let mode = webhook.mode;
         owed.arrived = lease.number;
@@ -237,36 +319,60 @@ impl World {
         for (kept, promise) in promises {
             self.must(kept, promise);
         }
+        if is_probe {
+            self.tell("a probe goes out");
+        }
         self.tell(&format!(
-            "attempt {} of {} is sent: {mode:?}",
+            "attempt {} of {} is sent by node {node}: {mode:?}",
             lease.number, lease.delivery_id
         ));
-        self.flights[index].sent = Some((prepared, mode.outcome()));
+        self.flights.push(Flight {
+            node,
+            lease,
+            trigger,
+            is_probe,
+            prepared,
+            outcome: mode.outcome(),
+        });
     }
 
     async fn finish(&mut self) {
-        let sent: Vec<usize> = (0..self.flights.len())
-            .filter(|index| self.flights[*index].sent.is_some())
-            .collect();
-        let Some(chosen) = self.pick(sent.len()) else { return };
-        self.finish_flight(sent[chosen]).await;
+        let Some(chosen) = self.pick(self.flights.len()) else {
+            return;
+        };
+        self.finish_flight(chosen).await;
     }
 
     pub(super) async fn finish_flight(&mut self, index: usize) {
         let Flight {
-            lease, trigger, sent, ..
+            node,
+            lease,
+            trigger,
+            prepared,
+            outcome,
+            ..
         } = self.flights.swap_remove(index);
-        let (prepared, outcome) = sent.unwrap();
         let (id, jitter) = (lease.delivery_id, self.rng.random());
-        let held = self.model.deliveries[&id].is_held_by(&lease);
+        if trigger == AttemptTrigger::Automatic {
+            self.nodes[node].lanes.ended(&lease, Duration::from_millis(20));
+        }
+        let (held, own) = (self.model.deliveries[&id].is_held_by(&lease), lease.clone());
         let finished = self.engine.conclude(lease, trigger, prepared, outcome.clone(), jitter);
         let planned = finished.next_attempt_at;
         let recorded = finish::finish(&self.db, finished).await.unwrap();
+        if trigger == AttemptTrigger::Automatic {
+            self.nodes[node].lanes.recorded(&own);
+        }
         self.tell(&format!("the attempt of {id} ends, recorded: {recorded}"));
         self.must(
             recorded == held,
             "a record is made by the holder of the lease, and by nobody else",
         );
+        let webhook = self.model.deliveries[&id].webhook;
+        let before = self.model.webhooks[webhook].health;
+        if outcome.error.is_some() {
+            self.nodes[node].lanes.forget(self.model.webhooks[webhook].id);
+        }
         let news = if held {
             let now = self.now();
             self.model
@@ -275,6 +381,11 @@ impl World {
             Vec::new()
         };
         self.expect_news(news).await;
+        let after = self.model.webhooks[webhook].health;
+        if (before.enabled, before.breaker_open()) != (after.enabled, after.breaker_open()) {
+            // What other nodes have read of the webhook before is soon too old.
+            self.respond();
+        }
     }
 
     fn advance(&mut self) {
@@ -289,30 +400,12 @@ impl World {
         self.tell(&format!("{by:?} later"));
     }
 
-    async fn crash(&mut self) {
-        let node = self.rng.random_range(0..self.cursors.len());
-        self.crash_node(node).await;
-    }
-
-    pub(super) async fn crash_node(&mut self, node: usize) {
-        self.flights.retain(|flight| flight.node != node);
-        self.cursors[node] = None;
-        self.tell(&format!("node {node} crashes"));
-        if self.embedded {
-            let now = self.now();
-            queue::recover(&self.db, now).await.unwrap();
-            for owed in self.model.deliveries.values_mut().filter(|owed| owed.lease.is_some()) {
-                (owed.lease, owed.due) = (None, now);
-            }
-        }
-    }
-
     /// Many events at once, and a node that attempts whatever it is given.
     async fn rush(&mut self) {
         for _ in 0..self.rng.random_range(4..12) {
             self.publish().await;
         }
-        let node = self.rng.random_range(0..self.cursors.len());
+        let node = self.rng.random_range(0..self.nodes.len());
         for _ in 0..4 {
             self.claim_at(node, 8).await;
             self.land_all().await;
@@ -325,7 +418,7 @@ impl World {
         self.model.webhooks[webhook].mode = Mode::Unreachable;
         self.tell(&format!("an outage of webhook {webhook}"));
         self.publish().await;
-        let node = self.rng.random_range(0..self.cursors.len());
+        let node = self.rng.random_range(0..self.nodes.len());
         for _ in 0..self.rng.random_range(2..7) {
             self.claim_at(node, 8).await;
             self.land_all().await;
@@ -341,35 +434,28 @@ impl World {
         }
     }
 
-    /// Starts and finishes every attempt under way.
+    /// Starts and finishes every attempt that may be made now.
     async fn land_all(&mut self) {
-        while let Some(flight) = self.flights.first() {
-            if flight.sent.is_some() {
+        loop {
+            let mut is_idle = true;
+            for node in 0..self.nodes.len() {
+                while self.start_at(node).await {
+                    is_idle = false;
+                }
+            }
+            while !self.flights.is_empty() {
+                is_idle = false;
                 self.finish_flight(0).await;
-            } else {
-                self.start_flight(0).await;
+            }
+            if is_idle {
+                return;
             }
         }
     }
 
-    fn change_mode(&mut self) {
-        let webhook = self.rng.random_range(0..self.model.webhooks.len());
-        let mode = match self.rng.random_range(0..12) {
-            0..5 => Mode::Well,
-            5..8 => Mode::Failing(if self.rng.random() { 500 } else { 404 }),
-            8..10 => Mode::Unreachable,
-            10 => Mode::Busy {
-                retry_after_s: self.rng.random_range(0..200_000),
-            },
-            _ => Mode::Gone,
-        };
-        self.model.webhooks[webhook].mode = mode;
-        self.tell(&format!("webhook {webhook} is {mode:?}"));
-    }
-
     /// Everything is well again: whatever is owed to a webhook that is there must get there.
     pub(super) async fn heal(&mut self) {
-        for node in 0..self.cursors.len() {
+        for node in 0..self.nodes.len() {
             self.crash_node(node).await;
         }
         for index in 0..self.model.webhooks.len() {
@@ -393,10 +479,13 @@ impl World {
             }
             // Longer than any lease, any pause of a breaker and any wait of the schedule.
             self.clock.advance(Duration::from_hours(27));
-            self.claim_at(0, 100).await;
-            self.land_all().await;
+            self.sweep().await;
+            for node in 0..self.nodes.len() {
+                self.claim_at(node, 100).await;
+                self.land_all().await;
+            }
         }
-        let left: Vec<&Uuid> = self
+        let left: Vec<&DeliveryId> = self
             .model
             .deliveries
             .iter()

@@ -1,30 +1,41 @@
 //! The engine's side of the simulation, and the comparison of what is with what must be.
 
-use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use kallima_webhooks::{
     clock::Clock,
     config::EngineOptions,
-    delivery::{Engine, attempt::Prepared, connector::Resolver, sender::Sender},
+    delivery::{
+        Engine,
+        attempt::Prepared,
+        connector::Resolver,
+        lanes::{LaneLimits, Lanes},
+        seat::Seat,
+        sender::Sender,
+    },
     domain::{
-        address::AddressPolicy,
+        audit::Origin,
         delivery::{AttemptTrigger, DeliveryStatus},
+        destination::DestinationPolicy,
+        id::{OrganizationId, TokenId, WebhookId},
         limits::Limits,
         outcome::Outcome,
         timestamp::Timestamp,
     },
     store::{
         Database,
-        audit::Origin,
         deliveries::{self, DeliveryQuery},
         events,
         organizations::{self},
-        queue::Lease,
+        queue::lease::{HandOver, Judgement, Lease, Leased, Room},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tokio::sync::Notify;
-use uuid::Uuid;
 
 use super::model::{CAP, Model, News, Owed, SCHEDULE_S};
 
@@ -33,19 +44,69 @@ pub(super) struct Flight {
     pub(super) node: usize,
     pub(super) lease: Lease,
     pub(super) trigger: AttemptTrigger,
-    /// Set once the request was sent.
-    pub(super) sent: Option<(Prepared, Outcome)>,
+    pub(super) is_probe: bool,
+    pub(super) prepared: Prepared,
+    pub(super) outcome: Outcome,
+}
+
+/// A node: what waits in its memory, and where its walk goes on.
+pub(super) struct Node {
+    pub(super) lanes: Lanes,
+    pub(super) cursor: Option<WebhookId>,
+}
+
+/// What a publication hands over: leased deliveries, and their webhooks as they stood at a time.
+pub(super) type Handed = (Vec<Leased>, Vec<(WebhookId, Judgement)>, Duration);
+
+/// Takes what is handed over, for the node that publishes.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    /// The full lanes of the node that publishes next; `None` if it takes nothing.
+    pub(super) full: Mutex<Option<Vec<WebhookId>>>,
+    pub(super) handed: Mutex<Vec<Handed>>,
+}
+
+impl HandOver for Collector {
+    fn room(&self) -> Option<Room> {
+        let full = self.full.lock().unwrap().clone()?;
+        Some(Room {
+            full,
+            lease: options().lease(),
+        })
+    }
+
+    fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration) {
+        self.handed.lock().unwrap().push((leased, judgements, judged_at));
+    }
+
+    fn due(&self) {}
+
+    fn load(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
+    fn changed(&self, _: WebhookId) {}
+}
+
+fn options() -> EngineOptions {
+    EngineOptions {
+        attempt_timeout_ms: 10_000,
+        attempts_max: 100,
+        attempts_per_webhook_max: CAP as u64,
+        poll_interval_ms: 1_000,
+        retry_schedule_s: SCHEDULE_S.to_vec(),
+    }
 }
 
 pub(super) struct World {
     pub(super) rng: StdRng,
     pub(super) db: Database,
     pub(super) clock: Clock,
-    pub(super) org: Uuid,
+    pub(super) org: OrganizationId,
     pub(super) engine: Engine,
     pub(super) lease: Duration,
-    /// Where each node's walk goes on.
-    pub(super) cursors: Vec<Option<Uuid>>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) collector: Arc<Collector>,
     /// One process on an embedded database, which takes back everything when it starts; or nodes that don't.
     pub(super) embedded: bool,
     pub(super) flights: Vec<Flight>,
@@ -56,27 +117,27 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new(seed: u64, db: Database, clock: Clock, may_be_embedded: bool) -> Self {
+    pub(super) async fn new(
+        seed: u64,
+        db: Database,
+        clock: Clock,
+        collector: Arc<Collector>,
+        may_be_embedded: bool,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let options = EngineOptions {
-            attempt_timeout_ms: 10_000,
-            attempts_max: 100,
-            attempts_per_webhook_max: CAP as u64,
-            poll_interval_ms: 1_000,
-            retry_schedule_s: SCHEDULE_S.to_vec(),
-        };
+        let options = options();
         let resolver = Resolver::from_fn(|_| async { Err(std::io::Error::other("nothing is sent in a simulation")) });
         let sender = Sender::new(
             resolver,
-            AddressPolicy::default(),
+            DestinationPolicy::default(),
             options.attempt_timeout(),
             Vec::new(),
         )
         .unwrap();
         let lease = options.lease();
-        let engine = Engine::new(db.clone(), clock.clone(), options, sender, Arc::new(Notify::new()));
+        let engine = Engine::new(&db, clock.clone(), options, sender);
         let organization = organizations::Organization {
-            id: clock.new_uuid(),
+            id: clock.new_id(),
             name: format!("seed {seed}"),
             created_at: clock.now(),
             limits: Limits::default(),
@@ -91,7 +152,8 @@ impl World {
             org: organization.id,
             engine,
             lease,
-            cursors: vec![None; nodes],
+            nodes: (0..nodes).map(|index| Self::node(index, nodes)).collect(),
+            collector,
             embedded,
             flights: Vec::new(),
             model: Model::default(),
@@ -103,6 +165,17 @@ impl World {
             world.register().await;
         }
         world
+    }
+
+    /// A node that has just started.
+    pub(super) fn node(index: usize, nodes: usize) -> Node {
+        let mut lanes = Lanes::new(LaneLimits {
+            attempts_max: 100,
+            per_webhook_max: CAP,
+            lease_needed: options().lease_needed(),
+        });
+        lanes.sit(Seat { index, nodes });
+        Node { lanes, cursor: None }
     }
 
     /// A random one of `count`, if there is one.
@@ -117,8 +190,8 @@ impl World {
     /// The request that a write comes from; nobody asks in a simulation.
     pub(super) fn origin(&self) -> Origin {
         Origin {
-            entry_id: self.clock.new_uuid(),
-            token_id: Uuid::nil(),
+            entry_id: self.clock.new_id(),
+            token_id: TokenId::NIL,
             address: None,
             request_id: None,
         }
@@ -134,7 +207,7 @@ impl World {
         format!(
             "seed {}, {} node(s), embedded: {}\n{}",
             self.seed,
-            self.cursors.len(),
+            self.nodes.len(),
             self.embedded,
             self.story
         )
@@ -188,19 +261,20 @@ impl World {
     }
 
     /// Takes in the deliveries of an event that was recorded just now, which must be owed to these webhooks.
-    pub(super) async fn expect_owed(&mut self, event_id: &str, event_type: &str, payload: &[u8], to: &[Uuid]) {
+    pub(super) async fn expect_owed(&mut self, event_id: &str, event_type: &str, payload: &[u8], to: &[WebhookId]) {
         self.known_events.insert(event_id.to_owned());
         let question = DeliveryQuery {
             event_id: kallima_webhooks::domain::event_id::EventId::parse(event_id),
             ..DeliveryQuery::default()
         };
         let rows = deliveries::list(&self.db, self.org, &question, None).await.unwrap();
-        let mut owed: Vec<Uuid> = rows.iter().map(|row| row.webhook_id).collect();
+        let mut owed: Vec<WebhookId> = rows.iter().map(|row| row.webhook_id).collect();
         owed.sort_unstable();
         self.must(
             owed == to,
             &format!("{event_type} is owed to {owed:?}, expected {to:?}"),
         );
+        let due = self.now();
         for row in rows {
             let webhook = self
                 .model
@@ -208,7 +282,6 @@ impl World {
                 .iter()
                 .position(|webhook| webhook.id == row.webhook_id)
                 .unwrap();
-            let due = self.now();
             self.model
                 .deliveries
                 .insert(row.id, Owed::new(webhook, event_type, payload.to_vec(), due));
@@ -257,7 +330,7 @@ impl World {
                 "an attempt was never begun",
             );
             let done = match owed.status {
-                DeliveryStatus::Pending => false,
+                DeliveryStatus::Pending | DeliveryStatus::Unknown => false,
                 DeliveryStatus::Delivered => owed.accepted && attempts.iter().any(|attempt| attempt.error.is_none()),
                 DeliveryStatus::Failed => owed.given_up,
                 DeliveryStatus::Canceled => self.model.webhooks[owed.webhook].deleted,

@@ -14,14 +14,15 @@ use kallima_webhooks::{
     config::ServeOptions,
     delivery::connector::Resolver,
     domain::{
+        event::Publication,
+        id::{OrganizationId, TokenId},
         limits::Limits,
         timestamp::Timestamp,
         token::{Scope, Scopes, Token},
     },
     server::{self, Server},
     store::{
-        Database,
-        events::{self, Publication},
+        Database, events,
         organizations::{self, Organization},
         tokens::{self, TokenRecord},
     },
@@ -45,7 +46,7 @@ pub(crate) struct App {
     pub(crate) metrics: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
-    pub(crate) organization: Uuid,
+    pub(crate) organization: OrganizationId,
     /// A token of the organization with every scope.
     pub(crate) token: String,
     pub(crate) database: TestDatabase,
@@ -138,7 +139,7 @@ impl Builder {
             metrics: server.metrics_address.map(|address| format!("http://{address}")),
             clock,
             db,
-            organization: Uuid::nil(),
+            organization: OrganizationId::NIL,
             token: String::new(),
             database,
             server: Some(server),
@@ -163,15 +164,20 @@ impl App {
         }
     }
 
+    /// The names of the server's tasks in the background.
+    pub(crate) fn tasks(&self) -> Vec<&'static str> {
+        self.server.as_ref().unwrap().tasks()
+    }
+
     /// Another organization and a token of its own with every scope.
-    pub(crate) async fn new_organization(&self) -> (Uuid, String) {
+    pub(crate) async fn new_organization(&self) -> (OrganizationId, String) {
         self.new_limited_organization(Limits::default()).await
     }
 
     /// Another organization, with limits.
-    pub(crate) async fn new_limited_organization(&self, limits: Limits) -> (Uuid, String) {
+    pub(crate) async fn new_limited_organization(&self, limits: Limits) -> (OrganizationId, String) {
         let organization = Organization {
-            id: self.clock.new_uuid(),
+            id: self.clock.new_id(),
             name: "test".to_owned(),
             created_at: self.clock.now(),
             limits,
@@ -184,10 +190,14 @@ impl App {
     }
 
     /// A token, and its id.
-    pub(crate) async fn new_token(&self, organization_id: Option<Uuid>, scopes: &[Scope]) -> (String, Uuid) {
+    pub(crate) async fn new_token(
+        &self,
+        organization_id: Option<OrganizationId>,
+        scopes: &[Scope],
+    ) -> (String, TokenId) {
         let token = Token::generate(&mut UnwrapErr(SysRng));
         let record = TokenRecord {
-            id: self.clock.new_uuid(),
+            id: self.clock.new_id(),
             organization_id,
             name: "test".to_owned(),
             scopes: scopes.iter().copied().collect::<Scopes>(),
@@ -245,12 +255,12 @@ impl App {
                 organization_id: self.organization,
                 event_id,
                 event_type: event_type.to_owned(),
-                payload: payload.to_string().into_bytes(),
+                payload: payload.to_string().into(),
                 created_at,
                 traceparent: None,
             };
             let db = self.db.clone();
-            publishing.spawn(async move { events::record(&db, publication).await.unwrap() });
+            publishing.spawn(async move { events::record(&db, publication, None).await.unwrap() });
         }
         publishing.join_all().await;
     }

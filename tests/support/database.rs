@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::app::eventually;
+use super::{app::eventually, beside};
 
 /// The variable that makes the suite run on PostgreSQL.
 const VARIABLE: &str = "TEST_DATABASE_URL";
@@ -65,11 +65,10 @@ impl TestDatabase {
 
     /// A connection beside the store and any pooler, for looking behind its back.
     pub(crate) async fn connect(&self) -> sea_orm::DatabaseConnection {
-        let url = match &self.postgres {
-            Some((server, name)) => postgres(server, name).url,
-            None => self.options.url.clone(),
-        };
-        sea_orm::Database::connect(url).await.unwrap()
+        match &self.postgres {
+            Some((server, name)) => sea_orm::Database::connect(postgres(server, name).url).await.unwrap(),
+            None => beside::connect(&self.options.url).await,
+        }
     }
 
     /// The bytes of an SQLite database, its log included.

@@ -2,23 +2,30 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{
+    delivery::AttemptTrigger,
+    id::{DeliveryId, OrganizationId},
+    outcome::ErrorWord,
+    timestamp::Timestamp,
+};
+
 /// One row of `attempts`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "attempts")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub delivery_id: Uuid,
+    pub delivery_id: DeliveryId,
     #[sea_orm(primary_key, auto_increment = false)]
     pub number: i32,
-    pub trigger: String,
-    pub started_at: i64,
+    pub trigger: AttemptTrigger,
+    pub started_at: Timestamp,
     pub duration_ms: i64,
     pub response_status: Option<i32>,
     #[sea_orm(column_type = "Text", nullable)]
     pub response_body: Option<String>,
-    pub error: Option<String>,
+    pub error: Option<ErrorWord>,
 }
 
 /// No joins are declared: queries that join say how.

@@ -2,25 +2,31 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{
+    audit::{AuditAction, AuditActor},
+    id::{AuditEntryId, OrganizationId, TokenId, WebhookId},
+    timestamp::Timestamp,
+};
+
 /// One row of `audit_entries`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "audit_entries")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
-    pub webhook_id: Uuid,
-    pub action: String,
-    pub actor: String,
-    pub token_id: Option<Uuid>,
+    pub id: AuditEntryId,
+    pub webhook_id: WebhookId,
+    pub action: AuditAction,
+    pub actor: AuditActor,
+    pub token_id: Option<TokenId>,
     /// The IP address that the request came from.
     pub address: Option<String>,
     pub request_id: Option<String>,
     pub secret_rotated: bool,
     /// `domain::audit::FieldChanges` as JSON.
     pub changes: String,
-    pub created_at: i64,
+    pub created_at: Timestamp,
 }
 
 /// No joins are declared: queries that join say how.

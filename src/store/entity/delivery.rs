@@ -2,18 +2,26 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{
+    delivery::DeliveryStatus,
+    event_id::EventId,
+    id::{DeliveryId, OrganizationId, WebhookId},
+    outcome::ErrorWord,
+    timestamp::Timestamp,
+};
+
 /// One row of `deliveries`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "deliveries")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
-    pub webhook_id: Uuid,
-    pub event_id: String,
+    pub id: DeliveryId,
+    pub webhook_id: WebhookId,
+    pub event_id: EventId,
     pub event_type: String,
-    pub status: String,
+    pub status: DeliveryStatus,
     /// The number of the last attempt that ended; while it is queued, attempts may have begun since.
     pub attempt_count: i32,
     /// Attempts made before the present schedule began.
@@ -21,11 +29,11 @@ pub struct Model {
     pub response_status: Option<i32>,
     #[sea_orm(column_type = "Text", nullable)]
     pub response_body: Option<String>,
-    pub error: Option<String>,
-    pub created_at: i64,
-    pub delivered_at: Option<i64>,
+    pub error: Option<ErrorWord>,
+    pub created_at: Timestamp,
+    pub delivered_at: Option<Timestamp>,
     /// When it ended without success.
-    pub undelivered_at: Option<i64>,
+    pub undelivered_at: Option<Timestamp>,
 }
 
 /// No joins are declared: queries that join say how.

@@ -2,18 +2,20 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{event_id::EventId, id::OrganizationId, timestamp::Timestamp};
+
 /// One row of `events`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "events")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: String,
+    pub id: EventId,
     pub event_type: String,
     /// The exact bytes that are signed and sent on every attempt.
     pub payload: Vec<u8>,
-    pub created_at: i64,
+    pub created_at: Timestamp,
     /// The trace that the publisher named (W3C Trace Context, `traceparent`).
     pub traceparent: Option<String>,
 }

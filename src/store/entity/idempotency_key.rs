@@ -2,12 +2,17 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{
+    id::{LeaseToken, OrganizationId},
+    timestamp::Timestamp,
+};
+
 /// One row of `idempotency_keys`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "idempotency_keys")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
     pub key: String,
     /// SHA-256 of the request.
@@ -15,12 +20,12 @@ pub struct Model {
     /// What the ids of what the request makes are derived from.
     pub seed: Uuid,
     /// Set while the request runs.
-    pub lease_token: Option<Uuid>,
+    pub lease_token: Option<LeaseToken>,
     /// When another run may take over from one that has died.
-    pub leased_until: Option<i64>,
+    pub leased_until: Option<Timestamp>,
     /// The response, sealed (see `domain::keyring`).
     pub response: Option<Vec<u8>>,
-    pub expires_at: i64,
+    pub expires_at: Timestamp,
 }
 
 /// No joins are declared: queries that join say how.

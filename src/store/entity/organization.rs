@@ -2,15 +2,17 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{id::OrganizationId, timestamp::Timestamp};
+
 /// One row of `organizations`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "organizations")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: OrganizationId,
     #[sea_orm(column_type = "String(StringLen::N(100))")]
     pub name: String,
-    pub created_at: i64,
+    pub created_at: Timestamp,
     /// NULL is unlimited, as it is for the column below.
     pub requests_per_minute_max: Option<i32>,
     pub writes_per_month_max: Option<i32>,

@@ -2,25 +2,30 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{
+    id::{DeliveryId, LeaseToken, NodeId, OrganizationId, WebhookId},
+    timestamp::Timestamp,
+};
+
 /// One row of `queue`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "queue")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub delivery_id: Uuid,
-    pub webhook_id: Uuid,
+    pub delivery_id: DeliveryId,
+    pub webhook_id: WebhookId,
     /// Whether the delivery is pending; false where the row is only the lease of a retry of one that has ended.
     pub owed: bool,
     /// When a node may take it: the time of the next attempt or, while leased, the end of the lease.
-    pub due_at: i64,
+    pub due_at: Timestamp,
     /// Attempts begun so far.
     pub attempt_count: i32,
     /// Set while an attempt is under way.
-    pub lease_token: Option<Uuid>,
+    pub lease_token: Option<LeaseToken>,
     /// The node that makes the attempt.
-    pub lease_node: Option<Uuid>,
+    pub lease_node: Option<NodeId>,
 }
 
 /// No joins are declared: queries that join say how.

@@ -2,25 +2,31 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{
+    id::{OrganizationId, TokenId},
+    timestamp::Timestamp,
+    token::Scopes,
+};
+
 /// One row of `tokens`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "tokens")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: TokenId,
     /// None for a platform token, which may act for any organization when it publishes.
-    pub organization_id: Option<Uuid>,
+    pub organization_id: Option<OrganizationId>,
     #[sea_orm(column_type = "String(StringLen::N(100))")]
     pub name: String,
     /// SHA-256 of the token.
     #[sea_orm(unique)]
     pub digest: Vec<u8>,
     /// Scopes, joined by spaces.
-    pub scopes: String,
-    pub created_at: i64,
-    pub revoked_at: Option<i64>,
+    pub scopes: Scopes,
+    pub created_at: Timestamp,
+    pub revoked_at: Option<Timestamp>,
     /// Up to a minute behind: a use is noted at most once a minute.
-    pub last_used_at: Option<i64>,
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// No joins are declared: queries that join say how.

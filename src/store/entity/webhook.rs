@@ -2,14 +2,21 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::domain::{
+    delivery::DisabledReason,
+    id::{OrganizationId, WebhookId},
+    rate::RateLimit,
+    timestamp::Timestamp,
+};
+
 /// One row of `webhooks`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "webhooks")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub organization_id: Uuid,
+    pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: WebhookId,
     #[sea_orm(column_type = "String(StringLen::N(2048))")]
     pub url: String,
     pub enabled: bool,
@@ -19,9 +26,9 @@ pub struct Model {
     pub description: Option<String>,
     /// The signing secret, sealed (see `domain::keyring`).
     pub secret: Vec<u8>,
-    pub disabled_reason: Option<String>,
+    pub disabled_reason: Option<DisabledReason>,
     /// Time of the first failure since the last success.
-    pub failing_since: Option<i64>,
+    pub failing_since: Option<Timestamp>,
     /// Failures since the last success.
     pub consecutive_failures: i32,
     /// How many times the organization was told of them.
@@ -29,13 +36,15 @@ pub struct Model {
     /// Whether it was told of trouble, and is to be told of its end.
     pub recovery_owed: bool,
     /// No automatic attempt starts before this.
-    pub resume_at: i64,
+    pub resume_at: Timestamp,
     /// Deliveries that may start each second; NULL means no limit.
-    pub rate_limit: Option<i32>,
+    pub rate_limit: Option<RateLimit>,
     /// The rate limiter's state, in nanoseconds since the Unix epoch.
     pub rate_state: Option<i64>,
-    pub created_at: i64,
-    pub updated_at: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Set once it is deleted: only what it was owed is still to be canceled.
+    pub deleted_at: Option<Timestamp>,
 }
 
 /// No joins are declared: queries that join say how.

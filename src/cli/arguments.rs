@@ -1,0 +1,248 @@
+//! Reading the command line and the environment. All that is wrong with them is said at once, one line each, before
+//! anything is opened.
+
+use std::{collections::HashSet, error::Error as _, ffi::OsString};
+
+use clap::{
+    Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches as _,
+    builder::Resettable,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use super::{Cli, print_config::redacted};
+
+/// What our variables begin with.
+const PREFIX: &str = "KALLIMA_";
+
+/// How alike two names must be for one to be a typo of the other: six letters of ten.
+const TYPO_SIMILARITY_MIN: f64 = 0.6;
+
+/// What was given, and what is wrong with it.
+pub(super) struct Reading {
+    /// The command and what it was given; nothing where that cannot be told for the faults.
+    pub(super) given: Option<(Command, ArgMatches, Cli)>,
+    /// What is wrong, one line each.
+    pub(super) faults: Vec<String>,
+}
+
+/// Reads the command line and the environment. Where no more than that is asked, or the command line makes no sense at
+/// all, says so and ends the process, as clap does.
+pub(super) fn read() -> Reading {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let mut faults = Vec::new();
+    let mut ignored = HashSet::new();
+    loop {
+        let mut command = without_variables(Cli::command(), &ignored);
+        command.build();
+        let parsed = command.try_get_matches_from_mut(&arguments);
+        let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (matches, cli)));
+        let error = match parsed {
+            Ok((matches, cli)) => {
+                let given = Some((command, matches, cli));
+                return Reading { given, faults };
+            }
+            Err(error) => error,
+        };
+        let Some((option, fault)) = fault(&command, &error) else {
+            say(&faults);
+            exit(&error);
+        };
+        faults.push(fault);
+        // The value is left out, and the rest judged without it.
+        let is_new = ignored.insert(option.clone());
+        if !(remove(&mut arguments, &option) || is_new) {
+            return Reading { given: None, faults };
+        }
+    }
+}
+
+/// Writes faults to standard error, one line each.
+pub(super) fn say(faults: &[String]) {
+    for fault in faults {
+        eprintln!("error: {fault}");
+    }
+}
+
+/// The variables that look like ours and are not, each with the one that was meant: what is set in vain is a typo.
+pub(super) fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
+    let mut known = HashSet::new();
+    collect_variables(&Cli::command(), &mut known);
+    let names = variables.filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        let is_ours = name.starts_with(PREFIX) && !is_of_kubernetes(&name, &value.to_string_lossy());
+        (is_ours && !known.contains(&name)).then_some(name)
+    });
+    let mut unknown: Vec<String> = names.map(|name| unknown_variable(&name, &known)).collect();
+    unknown.sort();
+    unknown
+}
+
+fn unknown_variable(name: &str, known: &HashSet<String>) -> String {
+    let bare = |name: &str| name.trim_start_matches(PREFIX).to_owned();
+    let similarity = |known: &String| strsim::normalized_damerau_levenshtein(&bare(name), &bare(known));
+    let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+    match nearest.filter(|nearest| similarity(nearest) >= TYPO_SIMILARITY_MIN) {
+        Some(nearest) => format!("{name} is set, but there is no such variable; {nearest} is the nearest"),
+        None => format!("{name} is set, but there is no such variable; --help lists them"),
+    }
+}
+
+/// Whether Kubernetes has set a variable, which it does in every container for every service of the namespace: a service
+/// named `kallima-webhooks` makes `KALLIMA_WEBHOOKS_PORT=tcp://…` and others.
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    let protocols = ["tcp://", "udp://", "sctp://"];
+    let of_a_port = |rest: &str| {
+        let port = rest.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        port.len() < rest.len()
+            && ["_TCP", "_UDP", "_SCTP"]
+                .iter()
+                .any(|protocol| port.starts_with(protocol))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT") && protocols.iter().any(|protocol| value.starts_with(protocol))
+        || name.split("_PORT_").skip(1).any(of_a_port)
+}
+
+fn collect_variables(command: &Command, known: &mut HashSet<String>) {
+    let variables = command.get_arguments().filter_map(Arg::get_env);
+    known.extend(variables.filter_map(|name| name.to_str().map(str::to_owned)));
+    for subcommand in command.get_subcommands() {
+        collect_variables(subcommand, known);
+    }
+}
+
+/// The command, whose options of these names read no variables.
+fn without_variables(command: Command, options: &HashSet<String>) -> Command {
+    command
+        .mut_args(|option| {
+            if option.get_long().is_some_and(|long| options.contains(long)) {
+                option.env(Resettable::Reset)
+            } else {
+                option
+            }
+        })
+        .mut_subcommands(|subcommand| without_variables(subcommand, options))
+}
+
+/// The option that an error is about, and the line that says so; nothing where it is not about the value of an option.
+fn fault(command: &Command, error: &Error) -> Option<(String, String)> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let name = context(ContextKind::InvalidArg)?.strip_prefix("--")?;
+    let name = name.split([' ', '=']).next()?;
+    let option = find(command, name)?;
+    let called = match option.get_env() {
+        Some(variable) => format!("--{name} ({})", variable.display()),
+        None => format!("--{name}"),
+    };
+    let fault = match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let value = redacted(option, context(ContextKind::InvalidValue).unwrap_or_default());
+            format!("{called}: invalid value '{value}'{}", reason(error))
+        }
+        ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg) {
+            Some(other) => format!("{called} cannot be used with {other}"),
+            None => format!("{called} cannot be used with what else is given"),
+        },
+        _ => return None,
+    };
+    Some((name.to_owned(), fault))
+}
+
+/// Why a value is not valid.
+fn reason(error: &Error) -> String {
+    if let Some(cause) = error.source() {
+        return format!(": {}", cause.to_string().replace('\n', " "));
+    }
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) if !values.is_empty() => format!(": must be one of {}", values.join(", ")),
+        _ => String::new(),
+    }
+}
+
+fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+    let here = command.get_arguments().find(|option| option.get_long() == Some(name));
+    here.or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, name)))
+}
+
+/// Takes an option and its values off the command line. Whether it was there.
+fn remove(arguments: &mut Vec<OsString>, name: &str) -> bool {
+    let flag = format!("--{name}");
+    let before = arguments.len();
+    let mut is_value = false;
+    arguments.retain(|argument| {
+        let text = argument.to_string_lossy();
+        if std::mem::take(&mut is_value) {
+            return false;
+        }
+        is_value = text == flag;
+        !is_value && !text.strip_prefix(&flag).is_some_and(|rest| rest.starts_with('='))
+    });
+    arguments.len() < before
+}
+
+/// Ends the process with clap's own words, unless they would show a URL, which may hold a password.
+fn exit(error: &Error) -> ! {
+    if error.use_stderr() && error.to_string().contains("://") {
+        eprintln!("error: a URL is given where none belongs; see --help");
+        std::process::exit(2);
+    }
+    error.exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown(variables: &[(&str, &str)]) -> Vec<String> {
+        let owned = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        unknown_variables(owned)
+    }
+
+    #[test]
+    fn a_variable_that_nobody_reads_is_named_with_the_nearest_one() {
+        let faults = unknown(&[
+            ("KALLIMA_ATTEMPS_MAX", "7"),
+            ("KALLIMA_LISTEN", "127.0.0.1:1"),
+            ("KALLIMA_TLS_CA_FILE", "ca.pem"),
+            ("KALLIMA_ZZZZ", "x"),
+            ("KALLIMB_LISTEN", "x"),
+            ("PATH", "x"),
+        ]);
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains("KALLIMA_ATTEMPS_MAX is set") && faults[0].contains("KALLIMA_ATTEMPTS_MAX"));
+        assert!(faults[1].contains("KALLIMA_ZZZZ") && faults[1].contains("--help"));
+    }
+
+    #[test]
+    fn what_kubernetes_sets_is_no_fault() {
+        let address = "tcp://10.0.0.1:8080";
+        let of_services = [
+            ("KALLIMA_SERVICE_HOST", "10.0.0.1"),
+            ("KALLIMA_SERVICE_PORT", "8080"),
+            ("KALLIMA_WEBHOOKS_SERVICE_PORT_HTTP", "8080"),
+            ("KALLIMA_PORT", address),
+            ("KALLIMA_WEBHOOKS_PORT", address),
+            ("KALLIMA_PORT_8080_TCP", address),
+            ("KALLIMA_WEBHOOKS_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert_eq!(unknown(&of_services), [""; 0]);
+        assert_eq!(
+            unknown(&[("KALLIMA_PORT", "8080"), ("KALLIMA_PORT_X", "8080")]).len(),
+            2
+        );
+    }
+
+    #[test]
+    fn an_option_is_taken_off_with_its_values() {
+        let mut arguments: Vec<OsString> = ["p", "--a", "1", "--b=2", "--bc", "3", "--b", "4", "--c"]
+            .map(Into::into)
+            .into();
+        assert!(remove(&mut arguments, "b"));
+        assert_eq!(arguments, ["p", "--a", "1", "--bc", "3", "--c"]);
+        assert!(!remove(&mut arguments, "b"));
+    }
+}

@@ -1,0 +1,478 @@
+//! Every limit and option, named with its unit. Each has a flag and an environment variable; the doc comment is its
+//! help text.
+
+mod http;
+mod log_filter;
+
+use std::{
+    net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use url::Url;
+
+pub use http::HttpOptions;
+
+use crate::{
+    domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy},
+    machine,
+};
+
+/// Where the data is.
+#[derive(Args, Clone)]
+pub struct DatabaseOptions {
+    /// Database: `sqlite://FILE` (made where there is none) or `postgres://USER@HOST/NAME`.
+    #[arg(
+        id = "database_url",
+        long = "database-url",
+        env = "KALLIMA_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "sqlite://kallima-webhooks.db",
+        global = true
+    )]
+    pub url: String,
+
+    /// Connections to PostgreSQL at most (SQLite has one writer and a few readers).
+    #[arg(
+        id = "database_connections_max",
+        long = "database-connections-max",
+        env = "KALLIMA_DATABASE_CONNECTIONS_MAX",
+        default_value_t = CONNECTIONS_MAX,
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+        global = true
+    )]
+    pub connections_max: u32,
+
+    /// Longest time of one statement on PostgreSQL; a wait for a lock, or idle inside a transaction, ends after half of
+    /// it. 0 leaves these and all settings of a connection to the server, as PgBouncer needs it.
+    #[arg(
+        id = "statement_timeout_ms",
+        long = "statement-timeout-ms",
+        env = "KALLIMA_STATEMENT_TIMEOUT_MS",
+        default_value_t = STATEMENT_TIMEOUT_MS,
+        value_parser = clap::value_parser!(u64).range(..=3_600_000),
+        global = true
+    )]
+    pub statement_timeout_ms: u64,
+
+    /// Master keys that signing secrets are encrypted with at rest, as `ID:BASE64,…`: the first one encrypts, all decrypt.
+    #[arg(
+        long,
+        env = "KALLIMA_MASTER_KEY",
+        hide_env_values = true,
+        conflicts_with = "master_key_file",
+        global = true
+    )]
+    pub master_key: Option<String>,
+
+    /// File with the master keys (default with SQLite: the database's name and `.key`, made where there is none).
+    #[arg(long, env = "KALLIMA_MASTER_KEY_FILE", value_name = "FILE", global = true)]
+    pub master_key_file: Option<PathBuf>,
+}
+
+impl DatabaseOptions {
+    /// A database of that URL, with everything else as it is by default.
+    #[must_use]
+    pub fn of(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connections_max: CONNECTIONS_MAX,
+            statement_timeout_ms: STATEMENT_TIMEOUT_MS,
+            master_key: None,
+            master_key_file: None,
+        }
+    }
+
+    /// Whether the URL names SQLite.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        self.url.starts_with("sqlite:")
+    }
+
+    /// Whether the URL names PostgreSQL.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        self.url.starts_with("postgres:") || self.url.starts_with("postgresql:")
+    }
+}
+
+impl std::fmt::Debug for DatabaseOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither the URL, which may hold a password, nor the key may reach a log.
+        formatter
+            .debug_struct("DatabaseOptions")
+            .field("connections_max", &self.connections_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What to log, and how.
+#[derive(Args, Clone, Debug)]
+pub struct LogOptions {
+    /// What to log: levels and modules, in the syntax of `tracing`'s filters.
+    #[arg(
+        id = "log",
+        long = "log",
+        env = "KALLIMA_LOG",
+        value_name = "FILTER",
+        default_value = "info,sqlx=warn,sea_orm_migration=warn",
+        value_parser = log_filter::parse,
+        global = true
+    )]
+    pub filter: String,
+
+    /// How the log is written: for people, or one JSON object a line.
+    #[arg(
+        id = "log_format",
+        long = "log-format",
+        env = "KALLIMA_LOG_FORMAT",
+        value_enum,
+        default_value = "human",
+        global = true
+    )]
+    pub format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Connections to PostgreSQL at most, where nothing else is said.
+const CONNECTIONS_MAX: u32 = 10;
+
+/// Longest time of one statement on PostgreSQL, where nothing else is said: the slowest one that we make, a batch of
+/// retention on a cold cache, takes a tenth of it.
+const STATEMENT_TIMEOUT_MS: u64 = 10_000;
+
+/// Open connections of one peer at most, where nothing else is said and no proxy is trusted: more than browsers and
+/// connection pools open, and a sixteenth of all.
+const CONNECTIONS_PER_PEER_MAX: u32 = 256;
+
+/// Where `/metrics` is served when nothing else is said: the port that is registered for exporters of this kind.
+pub const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// Where `/metrics` is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl FromStr for MetricsListen {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::At)
+    }
+}
+
+/// How to serve.
+#[derive(Args, Clone, Debug)]
+pub struct ServeOptions {
+    /// Address to accept API connections on.
+    #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Believe the `X-Forwarded-For` of proxies in this network (CIDR; may be repeated).
+    #[arg(
+        long = "trusted-proxy",
+        env = "KALLIMA_TRUSTED_PROXY",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Vec<IpNet>,
+
+    #[command(flatten)]
+    /// What a request of the API may cost, and who may ask from a browser.
+    pub http: HttpOptions,
+
+    /// Address to serve `/metrics` on, or `off` (default: 127.0.0.1:9464, unless something else listens there).
+    #[arg(long, env = "KALLIMA_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<MetricsListen>,
+
+    /// OpenTelemetry collector to export traces to, by OTLP over HTTP, such as `http://localhost:4318` (default: none).
+    #[arg(
+        long,
+        env = "KALLIMA_OTLP_ENDPOINT",
+        value_name = "URL",
+        value_parser = parse_otlp_endpoint
+    )]
+    pub otlp_endpoint: Option<Url>,
+
+    /// For development: allow http, and receivers on this machine (127.0.0.0/8 and `::1`).
+    #[arg(long, env = "KALLIMA_DEV")]
+    pub dev: bool,
+
+    /// Let webhooks use http, not only https.
+    #[arg(long, env = "KALLIMA_ALLOW_HTTP")]
+    pub allow_http: bool,
+
+    /// Let deliveries go to this network although it is not public (CIDR; may be repeated).
+    #[arg(
+        long = "allow-network",
+        env = "KALLIMA_ALLOW_NETWORK",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub allowed_networks: Vec<IpNet>,
+
+    /// Let no delivery go to this network although it is public, or part of an allowed one (CIDR; may be repeated).
+    #[arg(
+        long = "deny-network",
+        env = "KALLIMA_DENY_NETWORK",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub denied_networks: Vec<IpNet>,
+
+    /// Let deliveries go to these ports alone (may be repeated; all ports where it is not given).
+    #[arg(
+        long = "allow-port",
+        env = "KALLIMA_ALLOW_PORT",
+        value_name = "PORT",
+        value_delimiter = ','
+    )]
+    pub allowed_ports: Vec<u16>,
+
+    /// PEM file of certificate authorities to trust for deliveries and traces, besides the public ones.
+    #[arg(long, env = "KALLIMA_TLS_CA_FILE", value_name = "FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// How long `/readyz` says no before the server stops to accept requests; a load balancer's probe needs that long.
+    #[arg(long, env = "KALLIMA_SHUTDOWN_DELAY_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=300_000))]
+    pub shutdown_delay_ms: u64,
+
+    /// How long events, deliveries and attempts are kept; 0 keeps them for ever. What is pending stays, however old.
+    #[arg(long, env = "KALLIMA_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    pub retention_days: u64,
+
+    /// Print every option with its value and where that comes from, secrets left out, and exit.
+    #[arg(long)]
+    pub print_config: bool,
+
+    #[command(flatten)]
+    /// The delivery engine's limits.
+    pub engine: EngineOptions,
+}
+
+/// Where a collector takes traces: below the URL that is given (OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`), unless
+/// that has the whole path already. A password would be shown by `--print-config`, and a collector reads no query.
+fn parse_otlp_endpoint(text: &str) -> Result<Url, String> {
+    let wrong = || "must be a URL such as http://localhost:4318, without user, query and fragment".to_owned();
+    let mut url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().or(url.fragment()).is_none();
+    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || !plain {
+        return Err(wrong());
+    }
+    let base = url.path().trim_end_matches('/');
+    if !base.ends_with("/v1/traces") {
+        url.set_path(&format!("{base}/v1/traces"));
+    }
+    Ok(url)
+}
+
+/// The delivery engine's limits.
+#[derive(Args, Clone, Debug)]
+pub struct EngineOptions {
+    /// Deadline of one attempt: name resolution, connection, TLS and the answer to its last byte.
+    #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
+    pub attempt_timeout_ms: u64,
+
+    /// Attempts under way at once on this node, over all webhooks.
+    #[arg(long, env = "KALLIMA_ATTEMPTS_MAX", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub attempts_max: u32,
+
+    /// Attempts under way at once for one webhook, over all nodes.
+    #[arg(long, env = "KALLIMA_ATTEMPTS_PER_WEBHOOK_MAX", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub attempts_per_webhook_max: u64,
+
+    /// How often a node looks for due work that nobody told it of.
+    #[arg(long, env = "KALLIMA_POLL_INTERVAL_MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub poll_interval_ms: u64,
+
+    /// Delays in seconds after attempt 1, 2, … (default: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h).
+    #[arg(
+        long = "retry-schedule-s",
+        env = "KALLIMA_RETRY_SCHEDULE_S",
+        value_name = "SECONDS,…",
+        value_delimiter = ','
+    )]
+    pub retry_schedule_s: Vec<u64>,
+}
+
+/// Deliveries that one claim takes at most.
+pub const CLAIM_BATCH_MAX: u64 = 128;
+
+/// How much of a lease is left, beyond the deadline of an attempt, when the attempt starts: time to record what came of
+/// it.
+const RECORD_MARGIN: Duration = Duration::from_secs(5);
+
+/// How long a leased delivery may wait in its lane before its lease has to be renewed.
+const WAIT_MARGIN: Duration = Duration::from_secs(10);
+
+impl EngineOptions {
+    /// Deadline of one attempt.
+    #[must_use]
+    pub fn attempt_timeout(&self) -> Duration {
+        Duration::from_millis(self.attempt_timeout_ms)
+    }
+
+    /// How long a leased delivery belongs to its holder.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.lease_needed() + WAIT_MARGIN
+    }
+
+    /// How much of its lease an attempt needs when it starts.
+    #[must_use]
+    pub fn lease_needed(&self) -> Duration {
+        self.attempt_timeout() + RECORD_MARGIN
+    }
+
+    /// When to try again.
+    #[must_use]
+    pub fn retry_policy(&self) -> RetryPolicy {
+        let standard = RetryPolicy::default();
+        if self.retry_schedule_s.is_empty() {
+            return standard;
+        }
+        RetryPolicy {
+            schedule: self.retry_schedule_s.iter().copied().map(Duration::from_secs).collect(),
+            ..standard
+        }
+    }
+}
+
+/// Delays in a retry schedule at most.
+const RETRIES_MAX: usize = 100;
+
+/// The longest delay in a retry schedule, in seconds: 30 days.
+const RETRY_DELAY_MAX_S: u64 = 30 * 24 * 3600;
+
+/// What is wrong with these options that no single one of them shows, one line a fault; empty where nothing is.
+#[must_use]
+pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !database.is_sqlite() && !database.is_postgres() {
+        faults.push("--database-url (KALLIMA_DATABASE_URL) must begin with sqlite:// or postgres://".to_owned());
+    }
+    if database.is_postgres() && database.master_key.is_none() && database.master_key_file.is_none() {
+        faults.push("--master-key-file (KALLIMA_MASTER_KEY_FILE) or --master-key (KALLIMA_MASTER_KEY) must be given: PostgreSQL needs a master key".to_owned());
+    }
+    if serve.allowed_ports.contains(&0) {
+        faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is no port; leave the option out to allow all".to_owned());
+    }
+    if serve.metrics_listen == Some(MetricsListen::At(serve.listen)) && serve.listen.port() != 0 {
+        faults.push(
+            "--metrics-listen (KALLIMA_METRICS_LISTEN) must be another address than --listen (KALLIMA_LISTEN)"
+                .to_owned(),
+        );
+    }
+    let schedule = &serve.engine.retry_schedule_s;
+    if schedule.len() > RETRIES_MAX {
+        faults.push(format!(
+            "--retry-schedule-s (KALLIMA_RETRY_SCHEDULE_S) may have at most {RETRIES_MAX} delays"
+        ));
+    }
+    if let Some(delay) = schedule.iter().find(|delay| **delay > RETRY_DELAY_MAX_S) {
+        faults.push(format!(
+            "--retry-schedule-s (KALLIMA_RETRY_SCHEDULE_S): a delay may be at most {RETRY_DELAY_MAX_S} s (30 days), not {delay}"
+        ));
+    }
+    faults
+}
+
+impl ServeOptions {
+    /// Open connections of one peer at most; 0 means no limit. Behind a proxy every client comes from one peer.
+    #[must_use]
+    pub fn connections_per_peer_max(&self) -> usize {
+        let usual = if self.trusted_proxies.is_empty() {
+            CONNECTIONS_PER_PEER_MAX
+        } else {
+            0
+        };
+        let most = self.http.connections_per_peer_max.unwrap_or(usual);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// How long the server says that it is not ready before it stops to accept requests.
+    #[must_use]
+    pub fn shutdown_delay(&self) -> Duration {
+        Duration::from_millis(self.shutdown_delay_ms)
+    }
+
+    /// How long events and what they owed are kept; for ever where nothing is said.
+    #[must_use]
+    pub fn retention(&self) -> Option<Duration> {
+        (self.retention_days > 0).then(|| Duration::from_hours(24 * self.retention_days))
+    }
+
+    /// Which URLs and addresses deliveries may go to.
+    #[must_use]
+    pub fn destinations(&self) -> DestinationPolicy {
+        let mut networks = self.allowed_networks.clone();
+        if self.dev {
+            networks.push(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)));
+            networks.push(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)));
+        }
+        // A delivery to the API itself would let a customer speak with the operator's voice.
+        let metrics = match self.metrics_listen {
+            Some(MetricsListen::At(address)) => Some(address.ip()),
+            Some(MetricsListen::Off) | None => None,
+        };
+        let (every, own): (Vec<_>, Vec<_>) = [Some(self.listen.ip()), metrics]
+            .into_iter()
+            .flatten()
+            .partition(IpAddr::is_unspecified);
+        let mut addresses = AddressPolicy::new(networks, own).denying(self.denied_networks.clone());
+        if !every.is_empty() {
+            addresses = addresses.refusing_own(machine::is_own);
+        }
+        DestinationPolicy {
+            allow_http: self.allow_http || self.dev,
+            addresses,
+            allowed_ports: (!self.allowed_ports.is_empty()).then(|| self.allowed_ports.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        serve: ServeOptions,
+    }
+
+    #[test]
+    fn behind_a_proxy_connections_are_not_counted_by_peer_unless_that_is_asked_for() {
+        let per_peer = |arguments: &[&str]| {
+            let arguments = [&["serve"], arguments].concat();
+            Arguments::parse_from(arguments).serve.connections_per_peer_max()
+        };
+        let proxy = ["--trusted-proxy", "10.0.0.0/8"];
+        let limit = ["--connections-per-peer-max", "7"];
+        assert_eq!(per_peer(&[]), 256);
+        assert_eq!(per_peer(&proxy), 0);
+        assert_eq!(per_peer(&[proxy, limit].concat()), 7);
+        assert_eq!(per_peer(&["--connections-per-peer-max", "0"]), 0);
+    }
+}

@@ -1,0 +1,112 @@
+//! Schemas of the document, made complete in themselves and compiled.
+
+use jsonschema::{PatternOptions, Validator};
+use serde_json::{Map, Value, json};
+
+use super::ContractError;
+
+/// How deep references may nest; the document's schemas are trees, so this is never reached.
+const REFERENCE_DEPTH_MAX: usize = 32;
+
+/// A copy of `schema` with every reference replaced by what it points to.
+#[must_use]
+pub fn resolve(document: &Value, schema: &Value, depth: usize) -> Value {
+    match schema {
+        Value::Object(members) => {
+            let reference = members
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|text| text.strip_prefix('#'));
+            if let Some(target) = reference.and_then(|pointer| document.pointer(pointer))
+                && depth < REFERENCE_DEPTH_MAX
+            {
+                let mut resolved = resolve(document, target, depth + 1);
+                // JSON Schema 2020-12 lets a reference have neighbours: they hold beside what it points to.
+                if let Some(resolved) = resolved.as_object_mut() {
+                    let beside = members.iter().filter(|(key, _)| *key != "$ref");
+                    resolved.extend(beside.map(|(key, value)| (key.clone(), resolve(document, value, depth))));
+                }
+                return resolved;
+            }
+            members
+                .iter()
+                .map(|(key, value)| (key.clone(), resolve(document, value, depth)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(|item| resolve(document, item, depth)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// A validator of `schema`, which is complete in itself: so it keeps nothing but what it needs. Its patterns are matched
+/// in linear time, whatever text a client sends.
+pub(super) fn compile(name: &str, schema: &Value) -> Result<Validator, ContractError> {
+    jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .with_pattern_options(PatternOptions::regex())
+        .build(&with_plain_words(schema))
+        .map_err(|cause| ContractError::Schema {
+            name: name.to_owned(),
+            cause: cause.to_string(),
+        })
+}
+
+/// A copy of `schema` in which a word that may be null is an enum with null in it. It means the same as the document's
+/// `oneOf`, of which the validator would say that no branch fits, with a copy of the value for each.
+fn with_plain_words(schema: &Value) -> Value {
+    match schema {
+        Value::Object(members) => match nullable_words(members) {
+            Some(words) => json!({ "enum": words }),
+            None => members
+                .iter()
+                .map(|(key, value)| (key.clone(), with_plain_words(value)))
+                .collect(),
+        },
+        Value::Array(items) => items.iter().map(with_plain_words).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The words of `{"oneOf": [{"type": "null"}, {"type": "string", "enum": […]}]}`, and null.
+fn nullable_words(members: &Map<String, Value>) -> Option<Vec<Value>> {
+    // Beside the branches, what only describes them.
+    let describes = |key: &String| matches!(key.as_str(), "description" | "default" | "examples" | "title");
+    if members.keys().any(|key| key != "oneOf" && !describes(key)) {
+        return None;
+    }
+    let [null, words] = members.get("oneOf")?.as_array()?.as_slice() else {
+        return None;
+    };
+    let words = words.as_object()?;
+    let asserts = |key: &String| key == "type" || key == "enum" || describes(key);
+    if *null != json!({ "type": "null" }) || words.get("type")? != "string" || !words.keys().all(asserts) {
+        return None;
+    }
+    let mut words = words.get("enum")?.as_array()?.clone();
+    words.push(Value::Null);
+    words
+        .iter()
+        .all(|word| word.is_string() || word.is_null())
+        .then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_may_be_null_is_an_enum_with_null_in_it() {
+        let words = json!({ "type": "string", "enum": ["a", "b"], "description": "" });
+        let plain = with_plain_words(&json!({ "properties": { "x": { "oneOf": [{ "type": "null" }, words] } } }));
+        assert_eq!(plain, json!({ "properties": { "x": { "enum": ["a", "b", null] } } }));
+        for other in [
+            json!({ "oneOf": [{ "type": "null" }, { "type": "string" }] }),
+            json!({ "oneOf": [{ "type": "null" }, { "type": "string", "enum": ["a"], "minLength": 2 }] }),
+            json!({ "oneOf": [{ "type": "null" }, { "type": "string", "enum": ["a", 1] }] }),
+            json!({ "oneOf": [{ "type": "array" }, { "type": "string", "enum": ["a"] }] }),
+            json!({ "oneOf": [{ "type": "null" }, { "type": "string", "enum": ["a"] }], "maxLength": 0 }),
+        ] {
+            assert_eq!(with_plain_words(&other), other);
+        }
+    }
+}

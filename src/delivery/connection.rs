@@ -1,0 +1,236 @@
+//! One HTTP/1.1 connection to a receiver, driven by the attempt that uses it.
+//!
+//! hyper's usual client gives each connection a task of its own, so that every request and every piece of an answer passes
+//! between two tasks, often between two threads. Here the attempt itself polls the connection: a request costs no change
+//! of thread, and a connection that is dropped is closed at once. While nobody uses it nobody polls it; whether the
+//! receiver has closed it meanwhile is found out when it is taken up again.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::{Body as _, Frame, Incoming},
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use super::connector::{Stream, word_of};
+use crate::domain::outcome::ErrorWord;
+
+/// How large an answer's head may be, in bytes.
+const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// How many interim answers (1xx; RFC 9110, section 15.2) may come before the answer: any server has said by then what it
+/// has to say, and a flood of them would keep a core busy until the deadline.
+const INTERIM_ANSWERS_MAX: usize = 64;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The word that the attempt's outcome carries.
+    pub(super) word: ErrorWord,
+    /// Whether the connection broke before a byte of the answer had come.
+    pub(super) unanswered: bool,
+}
+
+/// A connection to a receiver.
+pub(super) struct Connection {
+    requests: SendRequest<Full<Bytes>>,
+    /// What reads and writes; `None` when it has ended.
+    driver: Option<http1::Connection<TokioIo<Watched>, Full<Bytes>>>,
+    progress: Arc<Progress>,
+    opened_at: Instant,
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 over `stream`.
+    pub(super) async fn open(stream: Box<dyn Stream>) -> hyper::Result<Self> {
+        let progress = Arc::<Progress>::default();
+        let watched = Watched {
+            stream,
+            progress: Arc::clone(&progress),
+        };
+        let (requests, driver) = http1::Builder::new()
+            .max_buf_size(RESPONSE_HEAD_BYTES_MAX)
+            .handshake(TokioIo::new(watched))
+            .await?;
+        Ok(Self {
+            requests,
+            driver: Some(driver),
+            progress,
+            opened_at: Instant::now(),
+        })
+    }
+
+    /// When it was opened.
+    pub(super) fn opened_at(&self) -> Instant {
+        self.opened_at
+    }
+
+    /// Whether another request can be sent: the last answer was read to its end, and neither side has closed.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.drive(&mut unheard());
+        self.driver.is_some() && self.requests.is_ready()
+    }
+
+    /// Sends a request and returns the answer, its body yet to be [read](Self::frame).
+    pub(super) async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Broken> {
+        self.progress.begin();
+        let progress = Arc::clone(&self.progress);
+        hyper::ext::on_informational(&mut request, move |_| progress.interim());
+        let mut answer = pin!(self.requests.send_request(request));
+        let answer = poll_fn(|context| self.poll(context, |unheard| answer.as_mut().poll(unheard))).await;
+        if self.progress.is_flooded() {
+            return Err(Broken {
+                word: ErrorWord::InvalidResponse,
+                unanswered: false,
+            });
+        }
+        answer.map_err(|error| Broken {
+            word: word_of(&error),
+            unanswered: self.progress.is_silent(),
+        })
+    }
+
+    /// The next piece of an answer's body; `None` at its end.
+    pub(super) async fn frame(&mut self, body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
+        // It may have come with the head.
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(&mut unheard()) {
+            return frame;
+        }
+        poll_fn(|context| self.poll(context, |unheard| Pin::new(&mut *body).poll_frame(unheard))).await
+    }
+
+    /// Whether an answer's body has ended, as far as one can tell without waiting.
+    pub(super) fn has_ended(&mut self, body: &mut Incoming) -> bool {
+        let mut next = || Pin::new(&mut *body).poll_frame(&mut unheard());
+        if next().is_pending() {
+            self.drive(&mut unheard());
+        }
+        matches!(next(), Poll::Ready(None))
+    }
+
+    /// Polls for something that becomes ready by the driver alone.
+    ///
+    /// The driver gets the task's waker only if there is nothing left to do but wait. It wakes whoever polled it last when
+    /// something is handed to it or taken from it, and that is this very task, which would be scheduled once more for
+    /// nothing: once for every request, as likely as not on another thread.
+    fn poll<T>(&mut self, context: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.drive(&mut unheard());
+        if let ready @ Poll::Ready(_) = poll(&mut unheard()) {
+            return ready;
+        }
+        self.drive(context);
+        poll(&mut unheard())
+    }
+
+    fn drive(&mut self, context: &mut Context<'_>) {
+        let ended = self
+            .driver
+            .as_mut()
+            .is_some_and(|driver| Pin::new(driver).poll(context).is_ready());
+        if ended {
+            // Its error has gone to the answer or to the body, whichever is awaited; a request that it has not begun to
+            // write gets one when the driver is dropped.
+            self.driver = None;
+        }
+    }
+}
+
+/// A context whose waker wakes nobody.
+fn unheard() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// What has come of the answer that is awaited.
+#[derive(Debug, Default)]
+struct Progress {
+    bytes: AtomicUsize,
+    interim_answers: AtomicUsize,
+}
+
+impl Progress {
+    fn begin(&self) {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.interim_answers.store(0, Ordering::Relaxed);
+    }
+
+    fn read(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn interim(&self) {
+        self.interim_answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_silent(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) == 0
+    }
+
+    fn is_flooded(&self) -> bool {
+        self.interim_answers.load(Ordering::Relaxed) > INTERIM_ANSWERS_MAX
+    }
+}
+
+/// A stream that notes what is read from it, and reads no more of a flood.
+struct Watched {
+    stream: Box<dyn Stream>,
+    progress: Arc<Progress>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.progress.is_flooded() {
+            return Poll::Ready(Err(io::Error::other("too many interim answers")));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.progress.read(buffer.filled().len() - before);
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

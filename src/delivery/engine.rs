@@ -1,0 +1,257 @@
+//! The engine: what everything on this floor works with, and the pump that turns what waits in the lanes into attempts.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    heartbeat::Pulse,
+    lanes::{LaneLimits, Lanes, Load, Now, Start, Step},
+    sender::Sender,
+};
+use crate::{
+    clock::Clock,
+    config::EngineOptions,
+    domain::{
+        delivery::AttemptTrigger,
+        id::{OrganizationId, WebhookId},
+        retry::RetryPolicy,
+    },
+    store::{
+        Database,
+        queue::{
+            lease::{HandOver, Judgement, Lease, Leased, Room},
+            leases, work,
+        },
+    },
+    telemetry::spans::Spans,
+};
+
+/// All that the delivery engine works with. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) db: Database,
+    pub(super) clock: Clock,
+    pub(super) options: EngineOptions,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) sender: Sender,
+    pub(super) policy: Arc<RetryPolicy>,
+    pub(super) spans: Spans,
+    /// Wakes the dispatcher: something is due, or a lane runs low.
+    pub(super) wake: Arc<Notify>,
+    /// Whether something is due that no lane knows of.
+    pub(super) is_due: Arc<AtomicBool>,
+    lanes: Arc<Mutex<Lanes>>,
+    is_stopping: Arc<AtomicBool>,
+    /// Told when an attempt has been recorded.
+    quiet: Arc<Notify>,
+}
+
+impl Engine {
+    /// An engine on this database.
+    #[must_use]
+    pub fn new(db: &Database, clock: Clock, options: EngineOptions, sender: Sender) -> Self {
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let limits = LaneLimits {
+            attempts_max: count(options.attempts_max.into()),
+            per_webhook_max: count(options.attempts_per_webhook_max),
+            lease_needed: options.lease_needed(),
+        };
+        Self {
+            db: db.for_delivery(),
+            clock,
+            policy: Arc::new(options.retry_policy()),
+            options,
+            pulse: Arc::default(),
+            sender,
+            spans: Spans::default(),
+            wake: Arc::default(),
+            is_due: Arc::new(AtomicBool::new(true)),
+            lanes: Arc::new(Mutex::new(Lanes::new(limits))),
+            is_stopping: Arc::default(),
+            quiet: Arc::default(),
+        }
+    }
+
+    /// The same, but its attempts are spans of these.
+    #[must_use]
+    pub fn traced(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
+    pub(super) fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is in the lanes now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.lanes().load()
+    }
+
+    /// Says that something is due that nobody has claimed.
+    pub fn hint(&self) {
+        self.is_due.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Starts whatever may start now, and sees to it that what stands in the way of the rest is done. Called after
+    /// everything that may let an attempt start; it never waits.
+    pub(super) fn pump(&self) {
+        let may_start = self.pulse.is_alive();
+        loop {
+            let now = Now {
+                monotonic: self.clock.monotonic(),
+                time: self.clock.now(),
+            };
+            let step = self.lanes().next(now, may_start);
+            match step {
+                None => return,
+                Some(Step::Start(start)) => self.spawn(start),
+                Some(Step::Judge(webhooks)) => drop(tokio::spawn(self.clone().judge(webhooks))),
+                Some(Step::GiveBack(leases)) => drop(tokio::spawn({
+                    let engine = self.clone();
+                    async move { engine.give_back(leases).await }
+                })),
+            }
+        }
+    }
+
+    fn spawn(&self, start: Start) {
+        let flight = Flight {
+            engine: self.clone(),
+            lease: start.leased.lease.clone(),
+            has_ended: false,
+        };
+        let engine = self.clone();
+        tokio::spawn(async move { engine.carry_out(start, AttemptTrigger::Automatic, Some(flight)).await });
+    }
+
+    async fn judge(self, webhooks: Vec<(OrganizationId, WebhookId)>) {
+        let at = self.clock.monotonic();
+        match work::judge(&self.db, &webhooks).await {
+            Ok(judgements) => self.lanes().judge(judgements, at),
+            Err(error) => {
+                tracing::warn!(%error, "webhooks with waiting deliveries could not be read; retrying soon");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                self.lanes().judge_failed(&webhooks);
+            }
+        }
+        self.pump();
+    }
+
+    /// Gives back the leases of attempts that are not made; those that cannot be given back end by themselves.
+    pub(super) async fn give_back(&self, leases: Vec<Lease>) {
+        let (count, now) = (leases.len(), self.clock.now());
+        if let Err(error) = leases::give_back(&self.db, leases, now).await {
+            tracing::warn!(%error, leases = count, "leases could not be given back");
+        }
+    }
+
+    /// Puts what was claimed in the lanes; the webhooks are to be read at `at` or later.
+    pub(super) fn offer(&self, claimed: Vec<Leased>, at: Duration) {
+        if claimed.is_empty() {
+            return;
+        }
+        self.lanes().offer(claimed, Vec::new(), at);
+        self.pump();
+    }
+
+    /// Takes nothing more, gives back what waits, and returns when every attempt under way is recorded. That takes no
+    /// longer than the deadline of one, and its record.
+    pub(super) async fn finish(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        let waiting = self.lanes().drain();
+        tracing::info!(
+            waiting = waiting.len(),
+            attempts = self.load().unrecorded,
+            "no more deliveries are claimed; finishing the attempts under way"
+        );
+        self.give_back(waiting).await;
+        loop {
+            let quiet = self.quiet.notified();
+            if self.load().unrecorded == 0 {
+                return;
+            }
+            quiet.await;
+        }
+    }
+}
+
+impl HandOver for Engine {
+    fn room(&self) -> Option<Room> {
+        if self.is_stopping.load(Ordering::SeqCst) || !self.pulse.is_alive() {
+            return None;
+        }
+        Some(Room {
+            full: self.lanes().full()?,
+            lease: self.options.lease(),
+        })
+    }
+
+    fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration) {
+        if self.is_stopping.load(Ordering::SeqCst) {
+            let unwanted = leased.into_iter().map(|one| one.lease).collect();
+            let engine = self.clone();
+            tokio::spawn(async move { engine.give_back(unwanted).await });
+            return;
+        }
+        self.lanes().offer(leased, judgements, judged_at);
+        self.pump();
+    }
+
+    fn due(&self) {
+        self.hint();
+    }
+
+    fn load(&self) -> (usize, usize) {
+        let load = self.lanes().load();
+        (load.running, load.waiting)
+    }
+
+    fn changed(&self, webhook: WebhookId) {
+        self.lanes().forget(webhook);
+        self.hint();
+    }
+}
+
+/// An attempt under way. However it ends, its permit comes back.
+pub(super) struct Flight {
+    engine: Engine,
+    lease: Lease,
+    has_ended: bool,
+}
+
+impl Flight {
+    /// The request has ended: another one may start.
+    pub(super) fn ended(&mut self, took: Duration) {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        let is_low = self.engine.lanes().ended(&self.lease, took);
+        self.engine.pump();
+        if is_low {
+            self.engine.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.ended(Duration::ZERO);
+        let was_full = {
+            let mut lanes = self.engine.lanes();
+            lanes.recorded(&self.lease)
+        };
+        if was_full {
+            self.engine.pump();
+        }
+        self.engine.quiet.notify_waiters();
+    }
+}

@@ -1,0 +1,459 @@
+//! What waits in memory: for each webhook a *lane* of deliveries that this node has leased.
+//!
+//! A delivery comes into its lane from a publication or from a claim, and leaves it when its webhook has a permit free and
+//! it is its organization's turn. Nothing here waits or does I/O: [`Lanes::next`] says what is to be done next.
+//!
+//! ```text
+//! offer ──▶ lane ──▶ next: Start ──▶ attempt ──▶ ended ──▶ recorded
+//!                     │ Judge: the webhook is to be read again first
+//!                     └ GiveBack: the attempt is not to be made; the delivery is anybody's again
+//! ```
+//! Bounds: attempts under way (in all, for each webhook, and a fair share for each organization), attempts that wait
+//! for their record, deliveries and bytes that wait.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    lane::{Lane, PACE_UNKNOWN, Tenant, Waiting, ahead},
+    seat::Seat,
+};
+use crate::{
+    domain::{
+        id::{OrganizationId, WebhookId},
+        timestamp::Timestamp,
+    },
+    store::queue::lease::{Judgement, Lease, Leased, Target},
+};
+
+/// How old the reading of a webhook may be when an attempt starts that relies on it. The attempt counts as started at the
+/// reading: what changed a webhook before that counts for it, on whichever node it was changed.
+pub const JUDGEMENT_AGE_MAX: Duration = Duration::from_millis(10);
+
+/// Deliveries and bytes of payloads that wait in all lanes together; past either, nothing more is leased.
+const WAITING_MAX: usize = 8192;
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Attempts that have ended and wait for their record, at most; past it no attempt starts.
+const UNRECORDED_MAX: usize = 4096;
+
+/// Lanes that are kept with nothing in them, for what they know of their receivers.
+const LANES_KEPT: usize = 4096;
+
+/// The share of the permits that is kept for organizations that have less than their fair share.
+const RESERVE_DIVISOR: usize = 8;
+
+/// What the lanes may do.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneLimits {
+    /// Attempts under way at once.
+    pub attempts_max: usize,
+    /// Attempts under way at once for one webhook, over all nodes.
+    pub per_webhook_max: usize,
+    /// How much of its lease an attempt needs when it starts.
+    pub lease_needed: Duration,
+}
+
+/// The time, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For how old a reading is.
+    pub monotonic: Duration,
+    /// For when a lease ends.
+    pub time: Timestamp,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub enum Step {
+    /// Make this attempt. Whoever takes it tells [`Lanes::ended`] and [`Lanes::recorded`].
+    Start(Start),
+    /// Read these webhooks again, and tell [`Lanes::judge`].
+    Judge(Vec<(OrganizationId, WebhookId)>),
+    /// Give these leases back: their attempts are not to be made now.
+    GiveBack(Vec<Lease>),
+}
+
+/// An attempt that may be made.
+#[derive(Debug)]
+pub struct Start {
+    /// The delivery.
+    pub leased: Leased,
+    /// Its webhook, as it stood at `judged_at`.
+    pub target: Arc<Target>,
+    /// When the webhook was read, by the monotonic clock.
+    pub judged_at: Duration,
+}
+
+/// What is in the lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Attempts whose requests are under way.
+    pub running: usize,
+    /// The same, and those that have ended and wait for their record.
+    pub unrecorded: usize,
+    /// Deliveries that wait for an attempt.
+    pub waiting: usize,
+}
+
+/// All lanes of this node.
+#[derive(Debug)]
+pub struct Lanes {
+    limits: LaneLimits,
+    seat: Seat,
+    by_webhook: HashMap<WebhookId, Lane>,
+    tenants: HashMap<OrganizationId, Tenant>,
+    /// The organizations with a ring that is not empty, in turn.
+    ring: VecDeque<OrganizationId>,
+    /// Webhooks that are to be read before anything of them starts.
+    to_judge: Vec<(OrganizationId, WebhookId)>,
+    to_give_back: Vec<Lease>,
+    full: HashSet<WebhookId>,
+    running: usize,
+    unrecorded: usize,
+    waiting: usize,
+    waiting_bytes: usize,
+}
+
+impl Lanes {
+    /// Lanes with nothing in them.
+    #[must_use]
+    pub fn new(limits: LaneLimits) -> Self {
+        Self {
+            limits,
+            seat: Seat::ALONE,
+            by_webhook: HashMap::new(),
+            tenants: HashMap::new(),
+            ring: VecDeque::new(),
+            to_judge: Vec::new(),
+            to_give_back: Vec::new(),
+            full: HashSet::new(),
+            running: 0,
+            unrecorded: 0,
+            waiting: 0,
+            waiting_bytes: 0,
+        }
+    }
+
+    /// Puts deliveries in their lanes, with what is known of their webhooks since `at`. Of which nothing is said, it is
+    /// read before the next attempt.
+    pub fn offer(&mut self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, at: Duration) {
+        let mut touched = HashSet::new();
+        for leased in leased {
+            let (organization, webhook) = (leased.lease.organization_id, leased.lease.webhook_id);
+            self.waiting += 1;
+            self.waiting_bytes += leased.message.payload.len();
+            let lane = self
+                .by_webhook
+                .entry(webhook)
+                .or_insert_with(|| Lane::new(organization));
+            lane.waiting.push_back(Waiting { leased, since: at });
+            touched.insert(webhook);
+        }
+        // What was claimed is leased for how its webhook stands now: what was known before says nothing of that.
+        for webhook in &touched {
+            if let Some(lane) = self.by_webhook.get_mut(webhook) {
+                lane.judgement = None;
+            }
+        }
+        for (webhook, judgement) in judgements {
+            if let Some(lane) = self.by_webhook.get_mut(&webhook) {
+                lane.learn(judgement, at);
+            }
+        }
+        for webhook in touched {
+            self.queue_up(webhook);
+        }
+    }
+
+    /// Takes in what was read of webhooks at `at` or later.
+    pub fn judge(&mut self, judgements: Vec<(WebhookId, Judgement)>, at: Duration) {
+        for (webhook, judgement) in judgements {
+            if let Some(lane) = self.by_webhook.get_mut(&webhook) {
+                lane.is_judged = false;
+                lane.learn(judgement, at);
+                self.queue_up(webhook);
+            }
+        }
+    }
+
+    /// The reading of these webhooks failed; it is tried again when they are next in turn.
+    pub fn judge_failed(&mut self, webhooks: &[(OrganizationId, WebhookId)]) {
+        for (_, webhook) in webhooks {
+            if let Some(lane) = self.by_webhook.get_mut(webhook) {
+                lane.is_judged = false;
+                self.queue_up(*webhook);
+            }
+        }
+    }
+
+    /// Forgets what is known of a webhook that was changed on this node: the next attempt reads it again.
+    pub fn forget(&mut self, webhook: WebhookId) {
+        if let Some(lane) = self.by_webhook.get_mut(&webhook) {
+            lane.judgement = None;
+        }
+    }
+
+    /// Says what is to be done next; nothing while every permit is taken or nothing waits. `may_start` is false on a
+    /// node that the others may take for dead.
+    pub fn next(&mut self, now: Now, may_start: bool) -> Option<Step> {
+        if !self.to_give_back.is_empty() {
+            return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
+        }
+        while may_start && self.unrecorded < UNRECORDED_MAX {
+            let Some(webhook) = self.take_turn() else { break };
+            if let Some(start) = self.start(webhook, now) {
+                return Some(Step::Start(start));
+            }
+        }
+        if !self.to_give_back.is_empty() {
+            return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
+        }
+        (!self.to_judge.is_empty()).then(|| Step::Judge(std::mem::take(&mut self.to_judge)))
+    }
+
+    /// The request of an attempt has ended: its permit is free. True where the lane runs low although more is due.
+    pub fn ended(&mut self, lease: &Lease, took: Duration) -> bool {
+        self.running = self.running.saturating_sub(1);
+        if let Some(tenant) = self.tenants.get_mut(&lease.organization_id) {
+            tenant.running = tenant.running.saturating_sub(1);
+            if tenant.running == 0 && tenant.ring.is_empty() {
+                self.tenants.remove(&lease.organization_id);
+            }
+        }
+        let Some(lane) = self.by_webhook.get_mut(&lease.webhook_id) else {
+            return false;
+        };
+        lane.running = lane.running.saturating_sub(1);
+        lane.pace = (lane.pace * 7 + took) / 8;
+        self.queue_up(lease.webhook_id);
+        self.is_low(lease.webhook_id)
+    }
+
+    /// The record of an attempt is durable, or was given up. True if attempts have waited for that.
+    pub fn recorded(&mut self, lease: &Lease) -> bool {
+        if let Some(lane) = self.by_webhook.get_mut(&lease.webhook_id) {
+            lane.unrecorded = lane.unrecorded.saturating_sub(1);
+        }
+        let was_full = self.unrecorded >= UNRECORDED_MAX;
+        self.unrecorded = self.unrecorded.saturating_sub(1);
+        was_full
+    }
+
+    /// How many more deliveries of a webhook may be leased for this node.
+    #[must_use]
+    pub fn room(&self, webhook: WebhookId) -> usize {
+        if self.is_full() {
+            return 0;
+        }
+        let share = self.seat.share(self.limits.per_webhook_max, webhook);
+        let lane = self.by_webhook.get(&webhook);
+        let (pace, held) = lane.map_or((PACE_UNKNOWN, 0), |lane| (lane.pace, lane.running + lane.waiting.len()));
+        if share == 0 {
+            return 0;
+        }
+        (share + ahead(share, pace)).saturating_sub(held)
+    }
+
+    /// Whether this node may send the one attempt that an open breaker lets out.
+    #[must_use]
+    pub fn may_probe(&self, webhook: WebhookId) -> bool {
+        // Until the last one is recorded, the database does not know whether there is to be another.
+        let is_idle = |lane: &Lane| lane.unrecorded == 0 && lane.waiting.is_empty();
+        self.seat.share(1, webhook) == 1 && self.by_webhook.get(&webhook).is_none_or(is_idle)
+    }
+
+    /// The webhooks whose lanes have no room; `None` if nothing at all is to be leased.
+    #[must_use]
+    pub fn full(&self) -> Option<Vec<WebhookId>> {
+        // With more nodes than permits some have none, and only a claim knows which.
+        let divides = (1..=self.limits.per_webhook_max).contains(&self.seat.nodes);
+        (divides && !self.is_full()).then(|| self.full.iter().copied().collect())
+    }
+
+    /// Notes whether a webhook has more due than this node has leased.
+    pub fn set_behind(&mut self, organization: OrganizationId, webhook: WebhookId, is_behind: bool) {
+        if is_behind || self.by_webhook.contains_key(&webhook) {
+            let lane = self
+                .by_webhook
+                .entry(webhook)
+                .or_insert_with(|| Lane::new(organization));
+            lane.is_behind = is_behind;
+        }
+    }
+
+    /// The webhooks that have more due, and room for it.
+    #[must_use]
+    pub fn low(&self) -> Vec<(OrganizationId, WebhookId)> {
+        let behind = self.by_webhook.iter().filter(|(_, lane)| lane.is_behind);
+        let behind = behind.map(|(webhook, lane)| (lane.organization, *webhook));
+        behind.filter(|(_, webhook)| self.is_low(*webhook)).collect()
+    }
+
+    /// Takes this node's place among the others.
+    pub fn sit(&mut self, seat: Seat) {
+        if self.seat == seat {
+            return;
+        }
+        self.seat = seat;
+        let webhooks: Vec<WebhookId> = self.by_webhook.keys().copied().collect();
+        for webhook in webhooks {
+            self.queue_up(webhook);
+        }
+    }
+
+    /// Empties the lanes: what waits is to be given back. What runs goes on.
+    pub fn drain(&mut self) -> Vec<Lease> {
+        let mut leases = std::mem::take(&mut self.to_give_back);
+        for lane in self.by_webhook.values_mut() {
+            leases.extend(lane.waiting.drain(..).map(|waiting| waiting.leased.lease));
+        }
+        (self.waiting, self.waiting_bytes) = (0, 0);
+        leases
+    }
+
+    /// The leases that wait and end before `ends_before`; they count as renewed until `until`.
+    pub fn renewable(&mut self, ends_before: Timestamp, until: Timestamp) -> Vec<Lease> {
+        let waiting = self.by_webhook.values_mut().flat_map(|lane| &mut lane.waiting);
+        let ending = waiting.filter(|waiting| waiting.leased.until < ends_before);
+        ending
+            .map(|waiting| {
+                waiting.leased.until = until;
+                waiting.leased.lease.clone()
+            })
+            .collect()
+    }
+
+    /// What is in the lanes now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load {
+            running: self.running,
+            unrecorded: self.unrecorded,
+            waiting: self.waiting,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+    }
+
+    fn is_low(&self, webhook: WebhookId) -> bool {
+        let Some(lane) = self.by_webhook.get(&webhook).filter(|lane| lane.is_behind) else {
+            return false;
+        };
+        let share = self.seat.share(self.limits.per_webhook_max, webhook);
+        let wanted = share + ahead(share, lane.pace);
+        share > 0 && self.room(webhook) * 2 >= wanted
+    }
+
+    /// Puts a lane in its organization's ring if it has something to start and a permit for it.
+    fn queue_up(&mut self, webhook: WebhookId) {
+        let share = self.seat.share(self.limits.per_webhook_max, webhook);
+        let is_full = self.room(webhook) == 0;
+        let Some(lane) = self.by_webhook.get_mut(&webhook) else {
+            return;
+        };
+        if is_full {
+            self.full.insert(webhook);
+        } else {
+            self.full.remove(&webhook);
+        }
+        if lane.waiting.is_empty() && lane.unrecorded == 0 && !lane.is_behind && self.by_webhook.len() > LANES_KEPT {
+            self.by_webhook.remove(&webhook);
+            self.full.remove(&webhook);
+            return;
+        }
+        let Some(lane) = self.by_webhook.get_mut(&webhook) else {
+            return;
+        };
+        if lane.in_ring || lane.is_judged || lane.waiting.is_empty() || lane.running >= share {
+            return;
+        }
+        lane.in_ring = true;
+        let tenant = self.tenants.entry(lane.organization).or_default();
+        tenant.ring.push_back(webhook);
+        if !tenant.in_ring {
+            tenant.in_ring = true;
+            self.ring.push_back(lane.organization);
+        }
+    }
+
+    /// The webhook whose turn it is: organizations take turns, and so do the webhooks of each. Once every permit is
+    /// taken, the reserve is for organizations below their fair share.
+    fn take_turn(&mut self) -> Option<WebhookId> {
+        let busy = self
+            .tenants
+            .values()
+            .filter(|tenant| tenant.running > 0 || tenant.in_ring);
+        let (attempts_max, is_crowded) = (self.limits.attempts_max, self.running >= self.limits.attempts_max);
+        let chosen = if is_crowded {
+            let reserve = attempts_max.div_ceil(RESERVE_DIVISOR);
+            if self.running >= attempts_max + reserve {
+                return None;
+            }
+            let fair = (attempts_max / busy.count().max(1)).max(1);
+            let below = |organization| {
+                self.tenants
+                    .get(organization)
+                    .is_some_and(|tenant| tenant.running < fair)
+            };
+            self.ring.iter().position(below)?
+        } else {
+            0
+        };
+        let organization = self.ring.remove(chosen)?;
+        let tenant = self.tenants.get_mut(&organization)?;
+        let webhook = tenant.ring.pop_front();
+        tenant.in_ring = !tenant.ring.is_empty();
+        if tenant.in_ring {
+            self.ring.push_back(organization);
+        }
+        let webhook = webhook?;
+        if let Some(lane) = self.by_webhook.get_mut(&webhook) {
+            lane.in_ring = false;
+        }
+        Some(webhook)
+    }
+
+    /// Starts the first delivery of a lane, if its webhook allows it; else says what is to be done first.
+    fn start(&mut self, webhook: WebhookId, now: Now) -> Option<Start> {
+        let lane = self.by_webhook.get_mut(&webhook)?;
+        let since = lane.waiting.front()?.since;
+        let known = lane.judgement.clone();
+        let fresh = known.filter(|(_, at)| *at >= since && now.monotonic.saturating_sub(*at) <= JUDGEMENT_AGE_MAX);
+        let Some((judgement, judged_at)) = fresh else {
+            lane.is_judged = true;
+            self.to_judge.push((lane.organization, webhook));
+            return None;
+        };
+        let waiting = lane.waiting.pop_front()?;
+        self.waiting = self.waiting.saturating_sub(1);
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.leased.message.payload.len());
+        let Waiting { leased, .. } = waiting;
+        let ends_too_soon = leased.until < now.time.plus(self.limits.lease_needed);
+        let target = match judgement {
+            Judgement::Known(target) if target.allows(leased.grant) && !ends_too_soon => target,
+            Judgement::Known(_) | Judgement::Gone | Judgement::Unreadable => {
+                self.to_give_back.push(leased.lease);
+                self.queue_up(webhook);
+                return None;
+            }
+        };
+        self.running += 1;
+        self.unrecorded += 1;
+        let organization = lane.organization;
+        lane.running += 1;
+        lane.unrecorded += 1;
+        self.tenants.entry(organization).or_default().running += 1;
+        self.queue_up(webhook);
+        Some(Start {
+            leased,
+            target,
+            judged_at,
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! What things are called: UUIDs, each of a type of its own, so that two of them cannot be swapped.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! ids {
+    ($($(#[$meaning:meta])* $id:ident;)*) => {$(
+        $(#[$meaning])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $id(Uuid);
+
+        impl $id {
+            /// The least of them, which nothing is called.
+            pub const NIL: Self = Self(Uuid::nil());
+
+            /// Takes a UUID for what it is.
+            #[must_use]
+            pub const fn new(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The UUID.
+            #[must_use]
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $id {
+            fn from(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl From<$id> for Uuid {
+            fn from(id: $id) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+
+        impl FromStr for $id {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// The id of an organization.
+    OrganizationId;
+    /// The id of a webhook.
+    WebhookId;
+    /// The id of a delivery.
+    DeliveryId;
+    /// The id of an API token, by which it is revoked; not the token.
+    TokenId;
+    /// The id of an entry of the audit.
+    AuditEntryId;
+    /// A process that shares the database, from its start to its end.
+    NodeId;
+    /// Fences what is done under a lease: known to its holder alone.
+    LeaseToken;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_and_read_as_its_uuid() {
+        const TEXT: &str = "019a2f3c-7b1e-7c4d-8e5f-0123456789ab";
+        let id: WebhookId = TEXT.parse().unwrap();
+        assert_eq!(id.to_string(), TEXT);
+        assert_eq!(serde_json::to_value(id).unwrap(), TEXT);
+        assert_eq!(serde_json::from_value::<WebhookId>(TEXT.into()).unwrap(), id);
+        assert_eq!(WebhookId::new(id.as_uuid()), id);
+        assert!(WebhookId::NIL < id);
+    }
+}

@@ -1,0 +1,218 @@
+//! Accepting connections: how many there may be in all and of one peer.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::Router;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+};
+
+use super::connection::{self, Timeouts};
+
+/// How long accepting pauses after it failed: most likely there are no file descriptors left, and others will be closed
+/// soon.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the same complaint is logged at most.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How connections are accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListenerLimits {
+    /// Open connections at most; more wait to be accepted.
+    pub(super) connections_max: usize,
+    /// Open connections of one peer at most, more are closed at once; 0 means no limit.
+    pub(super) connections_per_peer_max: usize,
+    /// How long clients may take.
+    pub(super) timeouts: Timeouts,
+    /// How long requests under way may take to finish when the server stops.
+    pub(super) grace: Duration,
+}
+
+/// Accepts connections until `stop` says so; then lets the requests under way finish within `grace`.
+pub(super) async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: ListenerLimits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let graceful = GracefulShutdown::new();
+    let permits = Arc::new(Semaphore::new(limits.connections_max));
+    let peers = Peers::new(limits.connections_per_peer_max);
+    let room_wanted = Arc::new(Notify::new());
+    let (mut failures, mut refusals) = (Complaint::default(), Complaint::default());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
+            Err(cause) => {
+                if let Some(times) = failures.is_due() {
+                    tracing::warn!(%cause, times, "accepting connections failed; retrying");
+                }
+                tokio::time::sleep(FAILURE_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(peer_permit) = peers.enter(peer) else {
+            if let Some(times) = refusals.is_due() {
+                let max = limits.connections_per_peer_max;
+                tracing::warn!(%peer, max, times, "closed a connection: its peer has too many; a proxy needs --trusted-proxy");
+            }
+            continue;
+        };
+        let permit = tokio::select! {
+            permit = permit(&permits, &room_wanted) => permit,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let connection = connection::serve(stream, peer, router.clone(), limits.timeouts, Arc::clone(&room_wanted));
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // A client that hangs up or talks nonsense is its own affair.
+            if let Err(cause) = connection.await {
+                tracing::debug!(%cause, "connection ended with an error");
+            }
+            drop((permit, peer_permit));
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not finish in time");
+    }
+}
+
+/// A permit for one more connection. Where there is none, an idle connection is asked to make room; `None` never comes
+/// about, as the semaphore is not closed.
+async fn permit(permits: &Arc<Semaphore>, room_wanted: &Notify) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        return Some(permit);
+    }
+    room_wanted.notify_one();
+    Arc::clone(permits).acquire_owned().await.ok()
+}
+
+/// The open connections of each peer.
+#[derive(Clone, Debug)]
+struct Peers {
+    connections_max: usize,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One connection of a peer, until this is dropped.
+#[derive(Debug)]
+struct PeerPermit {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Peers {
+    fn new(connections_max: usize) -> Self {
+        Self {
+            connections_max,
+            open: Arc::default(),
+        }
+    }
+
+    /// Counts one more connection of this peer, unless it has as many as it may.
+    fn enter(&self, address: IpAddr) -> Option<PeerPermit> {
+        let peer = peer_of(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(peer).or_default();
+        if self.connections_max > 0 && *count >= self.connections_max {
+            return None;
+        }
+        *count += 1;
+        let peers = self.clone();
+        Some(PeerPermit { peers, peer })
+    }
+}
+
+impl Drop for PeerPermit {
+    fn drop(&mut self) {
+        let mut open = self.peers.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Whom a connection is counted for: the IPv4 address, or the IPv6 /64, of which one host has all addresses.
+fn peer_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// Something that may happen many times a second, and is worth one line now and then.
+#[derive(Debug, Default)]
+struct Complaint {
+    last: Option<Instant>,
+    times: u64,
+}
+
+impl Complaint {
+    /// Counts once more. Where a line is due, how many times it happened since the last one.
+    fn is_due(&mut self) -> Option<u64> {
+        self.times += 1;
+        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.times))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_so_many_connections_and_no_more_until_one_ends() {
+        let peers = Peers::new(2);
+        let enter = |address: &str| peers.enter(address.parse().unwrap());
+        let (first, _second) = (enter("192.0.2.1").unwrap(), enter("::ffff:192.0.2.1").unwrap());
+        assert!(enter("192.0.2.1").is_none());
+        let other = enter("192.0.2.2").unwrap();
+        drop(first);
+        let again = enter("192.0.2.1").unwrap();
+        assert!(enter("192.0.2.1").is_none());
+        drop((again, other));
+        assert_eq!(
+            peers.open.lock().unwrap().len(),
+            1,
+            "a peer without connections is forgotten"
+        );
+        let _six = (enter("2001:db8::1").unwrap(), enter("2001:db8::ffff:1").unwrap());
+        assert!(enter("2001:db8:0:0:1::").is_none(), "it is the same network");
+        assert!(enter("2001:db8:0:1::1").is_some());
+    }
+
+    #[test]
+    fn without_a_limit_a_peer_has_as_many_as_there_are() {
+        let peers = Peers::new(0);
+        let permits: Vec<_> = (0..1000).map(|_| peers.enter(Ipv6Addr::LOCALHOST.into())).collect();
+        assert!(permits.iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn a_complaint_is_due_at_once_and_then_not_for_a_while() {
+        let mut complaint = Complaint::default();
+        assert_eq!(complaint.is_due(), Some(1));
+        assert_eq!((complaint.is_due(), complaint.is_due()), (None, None));
+        complaint.last = complaint.last.unwrap().checked_sub(COMPLAINT_INTERVAL);
+        assert_eq!(complaint.is_due(), Some(3));
+    }
+}

@@ -1,0 +1,104 @@
+//! File descriptors: connections get what the engine can spare. Without a bound, a thousand idle clients would leave
+//! none for deliveries, and every receiver would seem to be out of reach.
+
+use std::io;
+
+use super::StartError;
+
+/// What is open besides connections: the log, the database's files, key files, name resolution, the collector of traces,
+/// commands such as `doctor` in this process.
+const OTHERS: u64 = 64;
+
+/// A server that could take fewer connections than this is not worth starting.
+const CONNECTIONS_MIN: u64 = 16;
+
+/// Raises the soft limit of open files to the hard one, and returns it.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn raise_limit() -> io::Result<u64> {
+    rlimit::increase_nofile_limit(u64::MAX)
+}
+
+/// Files that one connection to the database may have open: SQLite's has the database, its log and that log's index.
+const FILES_PER_DATABASE_CONNECTION: u64 = 3;
+
+/// What the rest of the node needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserve {
+    /// Attempts under way at most, each with a connection.
+    pub(super) attempts: u64,
+    /// Connections to the database at most.
+    pub(super) database: u64,
+    /// Connections for metrics at most.
+    pub(super) metrics: u64,
+}
+
+/// How many connections of the API fit below the limit of open files, at most `wanted`.
+pub(super) fn connections_max(limit: u64, wanted: usize, reserve: Reserve) -> Result<usize, StartError> {
+    let Reserve {
+        attempts,
+        database,
+        metrics,
+    } = reserve;
+    let needed = attempts + FILES_PER_DATABASE_CONNECTION * database + metrics + OTHERS;
+    let left = limit.saturating_sub(needed);
+    // An attempt may try two addresses at once, and a receiver's connection is kept for the next attempt. Where there is
+    // not enough for that, half of what is left is.
+    let left = (left / 2).max(left.saturating_sub(attempts));
+    if left < CONNECTIONS_MIN {
+        let needed = needed + 2 * CONNECTIONS_MIN;
+        return Err(StartError::TooFewFiles { limit, needed });
+    }
+    let connections = usize::try_from(left).map_or(wanted, |left| left.min(wanted));
+    if connections < wanted {
+        tracing::warn!(
+            limit,
+            connections,
+            wanted,
+            attempts,
+            "the limit of open files (ulimit -n, LimitNOFILE) leaves fewer connections than --connections-max"
+        );
+    } else {
+        tracing::info!(limit, connections, attempts, "open files suffice");
+    }
+    Ok(connections)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs 512 + 3 × 10 + 32 + 64 = 638 files besides connections.
+    const RESERVE: Reserve = Reserve {
+        attempts: 512,
+        database: 10,
+        metrics: 32,
+    };
+
+    #[test]
+    fn connections_fit_below_the_limit_with_all_else() {
+        for (limit, expected) in [
+            (u64::MAX, 4096),
+            (10_000, 4096),
+            (638 + 512 + 4096, 4096),
+            (638 + 512 + 4095, 4095),
+            (638 + 1024, 512),
+            (1024, 193),
+            (638 + 32, 16),
+        ] {
+            assert_eq!(connections_max(limit, 4096, RESERVE).unwrap(), expected, "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_leaves_no_connections_is_refused() {
+        for limit in [0, 256, 669] {
+            let refused = connections_max(limit, 4096, RESERVE).unwrap_err().to_string();
+            assert!(
+                refused.contains("670") && refused.contains(&limit.to_string()),
+                "{refused}"
+            );
+        }
+    }
+}

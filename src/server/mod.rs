@@ -1,0 +1,346 @@
+//! Starting everything in order, and stopping everything in order.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `accept` | accepts connections: how many in all, how many of one peer |
+//! | `connection` | serves one connection, and cuts off a client that is too slow |
+//! | `descriptors` | how many connections the limit of open files allows |
+//! | `supervisor` | the tasks in the background: the first that fails ends the process |
+
+mod accept;
+mod connection;
+pub mod descriptors;
+mod supervisor;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+
+pub use self::supervisor::TaskFailure;
+use self::{
+    accept::{ListenerLimits, accept},
+    connection::Timeouts,
+    descriptors::Reserve,
+    supervisor::Supervisor,
+};
+use crate::{
+    api::{self, ApiParts, ApiState, AttemptNow, Limiter},
+    clock::Clock,
+    config::{METRICS_LISTEN, MetricsListen, ServeOptions},
+    contract::{Contract, ContractError},
+    delivery::{
+        Engine,
+        connector::Resolver,
+        dispatcher, heartbeat,
+        sender::{self, Sender},
+    },
+    scrape,
+    store::{
+        Database, StoreError, idempotency,
+        queue::{leases, nodes},
+        upkeep::{backlog, deletion, retention},
+    },
+    telemetry::{otlp::Export, spans::Spans},
+};
+
+/// Open connections for metrics at most.
+const METRICS_CONNECTIONS_MAX: usize = 32;
+
+/// Requests for the documentation and other pages without a token under way at most: `--requests-max` does not hold for
+/// them, and the largest is a megabyte.
+const PAGE_REQUESTS_MAX: usize = 32;
+
+/// What a request may take beyond the reading of its body and the attempt that it asks for, each with a limit of its own:
+/// its statements.
+const REQUEST_MARGIN: Duration = Duration::from_secs(30);
+
+/// How much longer than an attempt the requests under way get when the server stops: `/test` waits for one.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// Why the server did not start: one clear line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// openapi.yaml cannot be worked with.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// The certificate authorities cannot be used.
+    #[error("--tls-ca-file (KALLIMA_TLS_CA_FILE): cannot use {0}: {1}")]
+    Certificates(String, String),
+    /// The limit of open files could not be read or raised.
+    #[error("cannot raise the limit of open files: {0}")]
+    Files(io::Error),
+    /// The limit of open files leaves no room for connections.
+    #[error(
+        "the limit of open files is {limit}, and at least {needed} are needed: raise it (ulimit -n, LimitNOFILE), or \
+         lower --attempts-max or --database-connections-max"
+    )]
+    TooFewFiles {
+        /// The limit in force.
+        limit: u64,
+        /// The lowest that would do.
+        needed: u64,
+    },
+    /// Traces cannot be exported as the environment's variables of OpenTelemetry ask.
+    #[error("cannot export traces: {0}")]
+    Traces(String),
+}
+
+/// A server that is running.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where `/metrics` is; none where that is off.
+    pub metrics_address: Option<SocketAddr>,
+    /// How long `/readyz` says no before the server stops to accept.
+    delay: Duration,
+    stopping: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    tasks: Supervisor,
+    /// The heart beats until the last attempt has ended: others would take over what is under way.
+    heart: Supervisor,
+    still_heart: watch::Sender<bool>,
+    db: Database,
+    /// Where traces go; none where they are not exported.
+    traces: Option<Export>,
+}
+
+/// Starts serving. The database has every migration already.
+pub async fn start(
+    options: &ServeOptions,
+    db: Database,
+    clock: Clock,
+    resolver: Resolver,
+) -> Result<Server, StartError> {
+    let contract = Arc::new(Contract::load()?);
+    let sender = sender(options, resolver)?;
+    let traces = traces(options)?;
+    let spans = traces.as_ref().map(Export::spans).unwrap_or_default();
+    let limits = listener_limits(options, &db)?;
+    let (listener, address) = listen(options.listen).await?;
+    let metrics = listen_for_metrics(options.metrics_listen).await?;
+    idempotency::recover(&db).await?;
+    let recovered = leases::recover(&db, clock.now()).await?;
+    if recovered > 0 {
+        tracing::info!(
+            deliveries = recovered,
+            "attempts were cut off when the server last stopped; they are due again"
+        );
+    }
+    let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender).traced(spans.clone());
+    db.hand_over_to(Arc::new(engine.clone()));
+    // Before anything is claimed: leases of a node that nobody knows would be taken over.
+    heartbeat::beat(&engine).await?;
+    let state = state(options, &db, &clock, contract, engine.clone(), spans);
+    let stopping = Arc::clone(&state.stopping);
+    let router = api::router(state);
+    let (stop, stopped) = watch::channel(false);
+    let (still_heart, stilled) = watch::channel(false);
+    let mut heart = Supervisor::default();
+    heart.spawn("heartbeat", heartbeat::run(engine.clone(), stilled));
+    let mut tasks = Supervisor::default();
+    tasks.spawn("leases", heartbeat::run_leases(engine.clone(), stopped.clone()));
+    tasks.spawn("dispatcher", dispatcher::run(engine, stopped.clone()));
+    tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
+    let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
+    tasks.spawn("idempotency keys", pruning);
+    if let Some(keep) = options.retention() {
+        let pruning = retention::run(db.clone(), clock.clone(), keep, stopped.clone());
+        tasks.spawn("retention", pruning);
+    }
+    tasks.spawn("api listener", accept(listener, router, limits, stopped.clone()));
+    let metrics_address = metrics.map(|(listener, address)| {
+        let router = scrape::router(db.clone(), clock);
+        let limits = ListenerLimits {
+            connections_max: METRICS_CONNECTIONS_MAX,
+            connections_per_peer_max: 0,
+            grace: STOP_MARGIN,
+            ..limits
+        };
+        tasks.spawn("metrics listener", accept(listener, router, limits, stopped));
+        address
+    });
+    Ok(Server {
+        address,
+        metrics_address,
+        delay: options.shutdown_delay(),
+        stopping,
+        stop,
+        tasks,
+        heart,
+        still_heart,
+        db,
+        traces,
+    })
+}
+
+/// What every handler can reach.
+fn state(
+    options: &ServeOptions,
+    db: &Database,
+    clock: &Clock,
+    contract: Arc<Contract>,
+    engine: Engine,
+    spans: Spans,
+) -> ApiState {
+    let attempt_now = AttemptNow::new(move |lease, trigger| {
+        let engine = engine.clone();
+        async move { engine.attempt(lease, trigger).await }
+    });
+    let request_timeout = options.http.body_read_timeout() + options.engine.attempt_timeout() + REQUEST_MARGIN;
+    ApiState::from(ApiParts {
+        db: db.clone(),
+        limiter: Arc::new(Limiter::new(clock.clone())),
+        clock: clock.clone(),
+        contract,
+        destinations: Arc::new(options.destinations()),
+        trusted_proxies: options.trusted_proxies.clone().into(),
+        cors_origins: options.http.cors_origins.clone().into(),
+        places: Arc::new(Semaphore::new(options.http.requests_max())),
+        page_places: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
+        request_timeout,
+        body_read_timeout: options.http.body_read_timeout(),
+        lease: options.engine.lease(),
+        key_lease: request_timeout + REQUEST_MARGIN,
+        attempt_now,
+        spans,
+        stopping: Arc::default(),
+    })
+}
+
+/// How connections to the API are accepted.
+fn listener_limits(options: &ServeOptions, db: &Database) -> Result<ListenerLimits, StartError> {
+    let files = descriptors::raise_limit().map_err(StartError::Files)?;
+    let reserve = Reserve {
+        attempts: options.engine.attempts_max.into(),
+        database: backlog::pools(db)
+            .iter()
+            .map(|pool| u64::from(pool.connections_max))
+            .sum(),
+        metrics: METRICS_CONNECTIONS_MAX as u64,
+    };
+    let http = &options.http;
+    Ok(ListenerLimits {
+        connections_max: descriptors::connections_max(files, http.connections_max(), reserve)?,
+        connections_per_peer_max: options.connections_per_peer_max(),
+        timeouts: Timeouts {
+            head_read: http.head_read_timeout(),
+            idle: http.idle_timeout(),
+            write: http.write_timeout(),
+        },
+        grace: options.engine.attempt_timeout() + STOP_MARGIN,
+    })
+}
+
+impl Server {
+    /// The names of the tasks in the background, in alphabetical order.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<&'static str> {
+        let mut names = [self.heart.names(), self.tasks.names()].concat();
+        names.sort_unstable();
+        names
+    }
+
+    /// Waits until a task in the background ends that should not have: the server is broken then, and its process must
+    /// end. What it was at is repeated by another, as after a crash.
+    pub async fn failure(&mut self) -> TaskFailure {
+        tokio::select! {
+            failure = self.tasks.failure() => failure,
+            failure = self.heart.failure() => failure,
+        }
+    }
+
+    /// Says that it is not ready, and goes on as before for the delay, so that whoever sends requests here can learn of
+    /// it. Then it stops accepting, finishes the requests and the attempts under way, and closes the database.
+    pub async fn stop(self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        tokio::time::sleep(self.delay).await;
+        self.stop.send_replace(true);
+        self.tasks.finished().await;
+        self.still_heart.send_replace(true);
+        self.heart.finished().await;
+        if let Err(error) = nodes::leave(&self.db).await {
+            tracing::warn!(%error, "the other nodes could not be told that this one stops");
+        }
+        if let Err(error) = self.db.close().await {
+            tracing::warn!(%error, "the database did not close cleanly");
+        }
+        // Last, so that the spans of what was under way are among them.
+        if let Some(traces) = self.traces {
+            traces.stop().await;
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |cause| StartError::Listen(address, cause);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Listens where the operator says. The address that nobody asked for is given up when something else has it, such as a
+/// second server on this machine: metrics are no reason not to serve.
+async fn listen_for_metrics(asked: Option<MetricsListen>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+    match asked {
+        Some(MetricsListen::Off) => Ok(None),
+        Some(MetricsListen::At(address)) => listen(address).await.map(Some),
+        None => Ok(listen(METRICS_LISTEN)
+            .await
+            .inspect_err(|cause| tracing::warn!(%cause, "no metrics are served; give --metrics-listen"))
+            .ok()),
+    }
+}
+
+fn sender(options: &ServeOptions, resolver: Resolver) -> Result<Sender, StartError> {
+    let extra = authorities(options.tls_ca_file.as_deref())?;
+    let (policy, timeout) = (options.destinations(), options.engine.attempt_timeout());
+    Sender::new(resolver, policy, timeout, extra).map_err(|cause| unusable(options, &cause))
+}
+
+/// The way out of traces, where a collector is named.
+fn traces(options: &ServeOptions) -> Result<Option<Export>, StartError> {
+    let Some(collector) = &options.otlp_endpoint else {
+        return Ok(None);
+    };
+    let extra = authorities(options.tls_ca_file.as_deref())?;
+    let tls = sender::tls(extra).map_err(|cause| unusable(options, &cause))?;
+    let export = Export::start(collector, tls).map_err(|cause| StartError::Traces(cause.to_string()))?;
+    Ok(Some(export))
+}
+
+fn unusable(options: &ServeOptions, cause: &rustls::Error) -> StartError {
+    let file = options.tls_ca_file.as_deref().map(Path::display);
+    StartError::Certificates(file.map(|path| path.to_string()).unwrap_or_default(), cause.to_string())
+}
+
+/// The certificate authorities of a PEM file; none where no file is given.
+pub fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let Some(path) = file else { return Ok(Vec::new()) };
+    let failed = |cause: &str| StartError::Certificates(path.display().to_string(), cause.to_owned());
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(none) if none.is_empty() => Err(failed("there is no certificate in it")),
+        Ok(certificates) => Ok(certificates),
+        Err(cause) => Err(failed(&cause.to_string())),
+    }
+}

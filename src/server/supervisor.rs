@@ -1,0 +1,140 @@
+//! The tasks that live as long as the server: the first that ends before it is told to, by a panic or otherwise, ends
+//! the process. A server without its dispatcher or its heartbeat would go on saying that it is ready.
+
+use std::{collections::HashMap, fmt, future::Future};
+
+use tokio::task::{Id, JoinError, JoinSet};
+
+/// Tasks by their names. They are aborted when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Supervisor {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+/// A task ended although nobody had told it to.
+#[derive(Debug, thiserror::Error)]
+pub struct TaskFailure {
+    /// Which one.
+    pub task: &'static str,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Returned,
+    Failed(JoinError),
+}
+
+impl fmt::Display for TaskFailure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { task, cause } = self;
+        match cause {
+            Cause::Returned => write!(
+                formatter,
+                "background task {task} ended although nothing had stopped it"
+            ),
+            // Its message and place are in the log, where the panic hook wrote them.
+            Cause::Failed(cause) if cause.is_panic() => write!(formatter, "background task {task} panicked"),
+            Cause::Failed(cause) => write!(formatter, "background task {task} failed: {cause}"),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Starts a task.
+    pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.tasks.spawn(async move {
+            #[cfg(debug_assertions)]
+            faults::inject(name).await;
+            task.await;
+        });
+        self.names.insert(handle.id(), name);
+    }
+
+    /// The names of the tasks that have not been reported as ended, in alphabetical order.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.names.values().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Waits until one of the tasks ends. Where there are none, forever.
+    pub(super) async fn failure(&mut self) -> TaskFailure {
+        let (id, cause) = match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => (id, Cause::Returned),
+            Some(Err(cause)) => (cause.id(), Cause::Failed(cause)),
+            None => std::future::pending().await,
+        };
+        TaskFailure {
+            task: self.name(id),
+            cause,
+        }
+    }
+
+    /// Waits until all of the tasks have ended, which they have been told to do.
+    pub(super) async fn finished(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(cause) = ended {
+                let task = self.name(cause.id());
+                tracing::error!(task, %cause, "background task failed while the server was stopping");
+            }
+        }
+    }
+
+    fn name(&mut self, id: Id) -> &'static str {
+        self.names.remove(&id).unwrap_or("unknown")
+    }
+}
+
+/// Faults on purpose, for tests of the binary. They are not compiled into a release.
+#[cfg(debug_assertions)]
+mod faults {
+    use std::time::Duration;
+
+    /// Names the task that is to panic while the server serves.
+    const VARIABLE: &str = "FAULT_PANIC_TASK";
+
+    #[expect(clippy::panic, reason = "that is the fault")]
+    pub(super) async fn inject(task: &str) {
+        if std::env::var(VARIABLE).is_ok_and(|name| name == task) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            panic!("a fault on purpose");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_or_panics_is_a_failure_of_that_name() {
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("waits", std::future::pending());
+        supervisor.spawn("returns", async {});
+        assert_eq!(supervisor.names(), ["returns", "waits"]);
+        let failure = supervisor.failure().await;
+        assert_eq!(failure.task, "returns");
+        assert!(failure.to_string().contains("returns ended"), "{failure}");
+        supervisor.spawn("panics", async { panic!("on purpose") });
+        let failure = supervisor.failure().await;
+        assert_eq!(failure.to_string(), "background task panics panicked");
+        assert_eq!(supervisor.names(), ["waits"]);
+    }
+
+    #[tokio::test]
+    async fn tasks_that_are_told_to_stop_finish_even_where_one_panics_meanwhile() {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let mut supervisor = Supervisor::default();
+        for name in ["one", "two"] {
+            let mut stopped = stopped.clone();
+            supervisor.spawn(name, async move {
+                drop(stopped.wait_for(|stopped| *stopped).await);
+                assert_ne!(name, "one", "on purpose");
+            });
+        }
+        stop.send_replace(true);
+        supervisor.finished().await;
+    }
+}

@@ -1,0 +1,291 @@
+//! Group commit on SQLite: one thread runs every write.
+//!
+//! Writes that arrive while a transaction commits wait for the next one and share it: one flush to the disk for all of
+//! them, and nobody waits for a timer. Each has a savepoint of its own, so that the failure of one leaves its neighbors
+//! as they are. A caller hears of its write after the commit, never before.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use sea_orm::{DbErr, RuntimeErr};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Connection, sqlite};
+use crate::{metrics::BatchSizes, store::StoreError};
+
+/// How many writes may wait for the next transaction before callers wait in turn.
+const WAITING_MAX: usize = 4096;
+
+/// How many writes share one transaction at most.
+const BATCH_MAX: usize = 512;
+
+/// A future that can be sent between threads.
+pub(in crate::store) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One write, until its caller knows what came of it.
+trait Write: Send {
+    /// Runs the write in the open transaction. False where it failed, and is to be undone.
+    fn run(&mut self, connection: &sqlite::Connection) -> bool;
+    /// Tells the caller; `lost` says why the transaction was not committed.
+    fn answer(self: Box<Self>, lost: Option<&StoreError>);
+}
+
+struct Waiting<F, T, E> {
+    work: Option<F>,
+    result: Option<Result<T, E>>,
+    caller: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Write for Waiting<F, T, E>
+where
+    F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send,
+    T: Send,
+    E: From<StoreError> + Send,
+{
+    fn run(&mut self, connection: &sqlite::Connection) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        let result = catch_unwind(AssertUnwindSafe(|| at_once(work, connection)));
+        let panicked = |_| Err(StoreError::Corrupt("a write panicked".to_owned()).into());
+        let result = result.unwrap_or_else(panicked);
+        let done = result.is_ok();
+        self.result = Some(result);
+        done
+    }
+
+    fn answer(self: Box<Self>, lost: Option<&StoreError>) {
+        let result = match (self.result, lost) {
+            // What failed by itself failed for its own reason.
+            (Some(Err(error)), _) => Err(error),
+            (_, Some(cause)) => Err(cause.clone().into()),
+            (Some(done), None) => done,
+            (None, None) => Err(stopped().into()),
+        };
+        // A caller that has gone away is owed nothing; its write is durable all the same.
+        drop(self.caller.send(result));
+    }
+}
+
+/// Runs a write to its end. On SQLite every statement is done when it is first asked for, so one poll is all it takes.
+fn at_once<F, T, E>(work: F, connection: &sqlite::Connection) -> Result<T, E>
+where
+    F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>>,
+    E: From<StoreError>,
+{
+    let connection = Connection::SqliteTransaction(connection);
+    let mut writing = pin!(work(&connection));
+    match writing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => {
+            Err(StoreError::Corrupt("a write waits for something else than its database".to_owned()).into())
+        }
+    }
+}
+
+/// The way to the thread that writes. The thread ends with it.
+pub(in crate::store) struct Writer {
+    writes: mpsc::Sender<Box<dyn Write>>,
+    sizes: Arc<OnceLock<BatchSizes>>,
+    is_closed: AtomicBool,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn spawn(connection: sqlite::Connection) -> Result<Self, DbErr> {
+        let (writes, mut arrivals) = mpsc::channel::<Box<dyn Write>>(WAITING_MAX);
+        let sizes = Arc::new(OnceLock::<BatchSizes>::new());
+        let observed = Arc::clone(&sizes);
+        let thread = std::thread::Builder::new()
+            .name("sqlite-writer".to_owned())
+            .spawn(move || {
+                let mut batch = Vec::with_capacity(BATCH_MAX);
+                while arrivals.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+                    if let Some(sizes) = observed.get() {
+                        sizes.observe(batch.len());
+                    }
+                    run(&connection, batch.drain(..));
+                }
+            });
+        thread.map_err(|cause| DbErr::Conn(RuntimeErr::Internal(format!("no thread for SQLite: {cause}"))))?;
+        Ok(Self {
+            writes,
+            sizes,
+            is_closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Where the sizes of transactions are observed from now on.
+    pub(in crate::store) fn observe(&self, sizes: BatchSizes) {
+        drop(self.sizes.set(sizes));
+    }
+
+    /// Refuses whatever comes after the database was closed.
+    pub(super) fn refuse_if_closed(&self) -> Result<(), DbErr> {
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(DbErr::Conn(RuntimeErr::Internal("the database was closed".to_owned())));
+        }
+        Ok(())
+    }
+
+    /// Takes no more writes, and waits for those that were handed in.
+    pub(super) async fn close(&self) {
+        let last = self.submit(|_| Box::pin(async { Ok::<_, StoreError>(()) }));
+        drop(last.await);
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Hands in a write and waits until it is durable.
+    pub(in crate::store) async fn submit<F, T, E>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.refuse_if_closed().map_err(StoreError::from)?;
+        let (caller, answered) = oneshot::channel();
+        let write = Waiting {
+            work: Some(work),
+            result: None,
+            caller,
+        };
+        self.writes.send(Box::new(write)).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable(DbErr::Conn(RuntimeErr::Internal("the writer has stopped".to_owned())))
+}
+
+/// Runs writes in one transaction, and tells their callers.
+fn run(connection: &sqlite::Connection, writes: impl Iterator<Item = Box<dyn Write>>) {
+    let mut ran: Vec<Box<dyn Write>> = Vec::new();
+    let mut begun = connection.control("BEGIN IMMEDIATE").map_err(StoreError::from);
+    for mut write in writes {
+        if begun.is_ok() {
+            begun = run_one(connection, write.as_mut());
+        }
+        ran.push(write);
+    }
+    let committed = begun.and_then(|()| connection.control("COMMIT").map_err(StoreError::from));
+    if committed.is_err() && !connection.is_idle() {
+        // Whatever it says, the next BEGIN tells whether it worked.
+        drop(connection.control("ROLLBACK"));
+    }
+    let lost = committed.err().map(|error| match error {
+        // Every failure to begin or to commit is one of the database, not of a statement.
+        StoreError::Refused(cause) => StoreError::Unavailable(cause),
+        other => other,
+    });
+    for write in ran {
+        write.answer(lost.as_ref());
+    }
+}
+
+/// Runs one write in its savepoint. An error is the end of the whole transaction.
+fn run_one(connection: &sqlite::Connection, write: &mut dyn Write) -> Result<(), StoreError> {
+    connection.control("SAVEPOINT one")?;
+    if write.run(connection) {
+        return Ok(connection.control("RELEASE one")?);
+    }
+    if connection.is_idle() {
+        // SQLite has rolled back everything: the disk is full, or memory is.
+        return Err(StoreError::Unavailable(DbErr::Conn(RuntimeErr::Internal(
+            "the transaction was rolled back by another write's failure".to_owned(),
+        ))));
+    }
+    connection.control("ROLLBACK TO one")?;
+    Ok(connection.control("RELEASE one")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sea_orm::{ConnectionTrait as _, Statement};
+
+    use super::*;
+    use crate::store::engine::sqlite::{Kinds, Sqlite};
+
+    fn database() -> (tempfile::TempDir, Arc<Sqlite>) {
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("test.db"), Kinds::new()).unwrap();
+        let connection = sqlite.connect().unwrap();
+        connection
+            .execute_script("CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT")
+            .unwrap();
+        (folder, Arc::new(sqlite))
+    }
+
+    async fn insert(sqlite: &Sqlite, number: i64, then: Result<(), StoreError>) -> Result<(), StoreError> {
+        let write = sqlite.writer.submit(move |tx| {
+            Box::pin(async move {
+                let insert = Statement::from_sql_and_values(
+                    tx.get_database_backend(),
+                    "INSERT INTO t (n) VALUES ($1)",
+                    [number.into()],
+                );
+                tx.execute_raw(insert).await?;
+                then
+            })
+        });
+        write.await
+    }
+
+    async fn numbers(sqlite: &Sqlite) -> Vec<i64> {
+        let all = Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT n FROM t ORDER BY n");
+        let rows = Connection::SqliteRead(sqlite).query_all_raw(all).await.unwrap();
+        rows.iter().map(|row| row.try_get("", "n").unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_leaves_its_neighbors_as_they_are() {
+        let (_folder, sqlite) = database();
+        let refused = Err(StoreError::Corrupt("no".to_owned()));
+        let (first, second, third, twice) = tokio::join!(
+            insert(&sqlite, 1, Ok(())),
+            insert(&sqlite, 2, refused),
+            insert(&sqlite, 3, Ok(())),
+            insert(&sqlite, 1, Ok(())),
+        );
+        assert!(first.is_ok() && third.is_ok());
+        assert!(matches!(second, Err(StoreError::Corrupt(_))));
+        assert!(matches!(twice, Err(StoreError::Refused(_))), "{twice:?}");
+        assert_eq!(numbers(&sqlite).await, [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_panics_is_undone_and_the_next_one_runs() {
+        let (_folder, sqlite) = database();
+        let panics = sqlite.writer.submit(|tx| {
+            Box::pin(async move {
+                tx.execute_unprepared("INSERT INTO t (n) VALUES (7)").await?;
+                if tx.get_database_backend() == sea_orm::DbBackend::Sqlite {
+                    std::panic::panic_any("on purpose");
+                }
+                Ok::<_, StoreError>(())
+            })
+        });
+        assert!(matches!(panics.await, Err(StoreError::Corrupt(_))));
+        insert(&sqlite, 1, Ok(())).await.unwrap();
+        assert_eq!(numbers(&sqlite).await, [1]);
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_another_process_holds_fails_all_of_a_batch_as_unavailable() {
+        let (_folder, sqlite) = database();
+        let other = sqlite.connect().unwrap();
+        other.control("BEGIN IMMEDIATE").unwrap();
+        let waiting = insert(&sqlite, 1, Ok(())).await;
+        assert!(matches!(waiting, Err(StoreError::Unavailable(_))), "{waiting:?}");
+        other.control("ROLLBACK").unwrap();
+        insert(&sqlite, 1, Ok(())).await.unwrap();
+        assert_eq!(numbers(&sqlite).await, [1]);
+    }
+}

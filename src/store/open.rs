@@ -1,0 +1,184 @@
+//! Opening a database: the engine, its keys, the shared writes, migrations, and the lock of an embedded one. The only file
+//! that knows all the others.
+
+use std::{
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use migration::{Migrator, MigratorTrait as _};
+use sea_orm::{
+    ConnectionTrait as _, DbBackend, DbErr, ProxyDatabaseTrait, ProxyExecResult, ProxyRow, Statement,
+    TransactionTrait as _,
+};
+use uuid::Uuid;
+
+use super::{
+    Database, StoreError,
+    database::SharedWrites,
+    engine::{
+        Engine,
+        batch::Batcher,
+        postgres::{Postgres, Side},
+        sqlite::{self, Sqlite},
+    },
+    entity,
+    queue::{finish, publish_batch},
+    secrets::keys::Keys,
+    source::{OpenError, sqlite_path},
+    webhook_batch,
+};
+use crate::{clock::Clock, config::DatabaseOptions, domain::id::NodeId, metrics::Metrics};
+
+/// Lets one process migrate at a time, until its transaction ends; a lock of the transaction, not of the session, works
+/// behind PgBouncer too. The wait for that turn may last; a wait for a table that is in use may not, because all later
+/// users of the table would queue up behind it. The number is arbitrary, but must stay what it is.
+const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
+    SET LOCAL lock_timeout = 0;
+    SELECT pg_advisory_xact_lock(8230645551847);
+    SET LOCAL lock_timeout = '5s'";
+
+impl Database {
+    /// Opens a database. An SQLite file is created if it does not exist.
+    pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
+        let engine = if options.is_sqlite() {
+            let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
+            Engine::Sqlite(Arc::new(Sqlite::open(path, entity::column_kinds())?))
+        } else if options.is_postgres() {
+            Engine::Postgres(Postgres::open(options).await?)
+        } else {
+            return Err(OpenError::UnknownEngine);
+        };
+        let metrics = Metrics::default();
+        let mut db = Self {
+            engine,
+            side: Side::Api,
+            keys: Arc::new(Keys::load(options)?),
+            node: NodeId::new(Uuid::new_v4()),
+            clock: clock.clone(),
+            holders: Arc::default(),
+            hand_over: Arc::new(OnceLock::new()),
+            deleted: Arc::default(),
+            shared: None,
+            metrics,
+        };
+        match &db.engine {
+            Engine::Sqlite(sqlite) => sqlite.writer.observe(db.metrics.batch_sizes("write")),
+            Engine::Postgres(_) => db.shared = Some(Arc::new(shared_writes(&db))),
+        }
+        Ok(db)
+    }
+
+    /// Applies the migrations that the database does not have yet: all of them or none, in one transaction. Of several
+    /// processes that do so at once, one goes first and the others find nothing left to do.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        if !Migrator::is_behind(&self.read()).await? {
+            return Ok(());
+        }
+        match &self.engine {
+            Engine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await,
+            Engine::Postgres(postgres) => {
+                let tx = postgres.side(Side::Api).begin().await?;
+                tx.execute_unprepared(MIGRATION_LOCK).await?;
+                Migrator::up(&tx, None).await?;
+                tx.commit().await.map_err(StoreError::of_commit)
+            }
+        }
+    }
+
+    /// Whether the database answers and has every migration of this version.
+    pub async fn is_ready(&self) -> Result<bool, StoreError> {
+        Ok(!Migrator::is_behind(&self.read()).await?)
+    }
+
+    /// Closes every connection, after the statements under way.
+    pub async fn close(self) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.close().await?,
+            Engine::Postgres(postgres) => postgres.close().await?,
+        }
+        Ok(())
+    }
+}
+
+/// The ways to statements that many writes share. They work on the engine's connections: what a request waits for is its
+/// batch, not a connection.
+fn shared_writes(db: &Database) -> SharedWrites {
+    let of = |write: &'static str, side: Database| (db.metrics.batch_sizes(write), side);
+    let (sizes, side) = of("publish", db.for_delivery());
+    let publications = Batcher::spawn(sizes, move |batch| publish_batch::record_batch(side.clone(), batch));
+    let (sizes, side) = of("finish", db.for_delivery());
+    let records = Batcher::spawn(sizes, move |batch| finish::finish_batch(side.clone(), batch));
+    let (sizes, side) = of("change", db.clone());
+    let changes = Batcher::spawn(sizes, move |batch| webhook_batch::change_batch(side.clone(), batch));
+    SharedWrites {
+        publications,
+        records,
+        changes,
+    }
+}
+
+/// sea-orm's migrator takes a connection of its own kinds alone; this is the one that is open to others.
+struct Proxy(sqlite::Connection);
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Proxy")
+    }
+}
+
+#[async_trait::async_trait]
+impl ProxyDatabaseTrait for Proxy {
+    async fn query(&self, statement: Statement) -> Result<Vec<ProxyRow>, DbErr> {
+        self.0.rows(&statement)
+    }
+
+    async fn execute(&self, statement: Statement) -> Result<ProxyExecResult, DbErr> {
+        self.0.execute(&statement).map(Into::into)
+    }
+}
+
+async fn migrate_sqlite(connection: sqlite::Connection) -> Result<(), StoreError> {
+    connection.execute_script("BEGIN IMMEDIATE")?;
+    let proxy: Box<dyn ProxyDatabaseTrait> = Box::new(Proxy(connection));
+    let proxy = sea_orm::Database::connect_proxy(DbBackend::Sqlite, Arc::new(proxy)).await?;
+    // Dropped without a commit, the connection rolls back.
+    Migrator::up(&proxy, None).await?;
+    proxy.execute_unprepared("COMMIT").await?;
+    Ok(())
+}
+
+/// The claim of one process to serve from an SQLite file, held until it is dropped or the process ends,
+/// however it ends. PostgreSQL needs none: its nodes share the database.
+#[derive(Debug)]
+pub struct ServerLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] Option<File>);
+
+impl ServerLock {
+    /// Claims the database of `url` for this process.
+    pub fn acquire(url: &str) -> Result<Self, OpenError> {
+        let Some(path) = sqlite_path(url) else {
+            return Ok(Self(None));
+        };
+        let path = lock_path(path);
+        let failed = |cause| OpenError::Lock {
+            path: path.clone(),
+            cause,
+        };
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(Some(file))),
+            Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path)),
+            Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
+        }
+    }
+}
+
+fn lock_path(database: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.lock", database.display()))
+}

@@ -1,0 +1,152 @@
+//! Recording what came of attempts: each attempt, its delivery's new state, the health of the webhook, and what the
+//! organization is told of it, in one transaction shared with other attempts.
+//!
+//! A success of a webhook that is well is the plain case: one statement (three on SQLite, where they cost no round
+//! trip). Everything else locks the webhook's health first.
+
+use std::{collections::HashSet, sync::Arc};
+
+use sea_orm::{ConnectionTrait as _, DbBackend};
+
+use super::{
+    finish_batch, finish_rows, health,
+    lease::{Finished, Lease},
+    leases, operational,
+};
+use crate::{
+    domain::{
+        delivery::DeliveryStatus,
+        id::{DeliveryId, LeaseToken, OrganizationId},
+    },
+    store::{Database, StoreError, engine::Connection},
+};
+
+/// Records a finished attempt. False if its lease was lost meanwhile: then nothing changes.
+pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreError> {
+    if let Some(shared) = &db.shared {
+        return shared.records.submit(finished).await;
+    }
+    let inner = db.clone();
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            if finish_rows::record_plain(tx, &finished).await? {
+                return Ok(true);
+            }
+            let held = record_all(&inner, tx, &[&finished]).await?;
+            Ok::<_, StoreError>(!held.is_empty())
+        })
+    });
+    write.await
+}
+
+/// Records a batch: the plain ones by one statement, the others in a transaction. Reports those whose lease was lost;
+/// they change nothing.
+pub(in crate::store) async fn finish_batch(db: Database, batch: Arc<[Finished]>) -> Result<Vec<bool>, StoreError> {
+    let plain: Vec<&Finished> = batch.iter().filter(|finished| is_plain(finished)).collect();
+    let mut recorded = if plain.is_empty() {
+        HashSet::new()
+    } else {
+        finish_batch::record_plain(&db, &plain).await?
+    };
+    let mut left: Vec<Finished> = batch
+        .iter()
+        .filter(|finished| !recorded.contains(&fence_of(finished)))
+        .cloned()
+        .collect();
+    // What the organizations are told is made of all the attempts of a batch. If some leases turn out lost, all is rolled
+    // back and the others are recorded without them.
+    while !left.is_empty() {
+        match record_in_transaction(&db, left.clone()).await {
+            Ok(()) => {
+                recorded.extend(left.iter().map(fence_of));
+                break;
+            }
+            Err(NotRecorded::Lost(held)) => left.retain(|finished| held.contains(&fence_of(finished))),
+            Err(NotRecorded::Failed(error)) => return Err(error),
+        }
+    }
+    Ok(batch
+        .iter()
+        .map(|finished| recorded.contains(&fence_of(finished)))
+        .collect())
+}
+
+/// Whether an attempt says nothing about its webhook that has to be written down, as long as the webhook is well.
+pub(super) fn is_plain(finished: &Finished) -> bool {
+    finished.outcome.error.is_none() && finished.status == DeliveryStatus::Delivered
+}
+
+pub(super) fn number_column(lease: &Lease) -> i32 {
+    i32::try_from(lease.number).unwrap_or(i32::MAX)
+}
+
+/// How long an attempt took, as the column keeps it.
+pub(super) fn duration_column(finished: &Finished) -> i64 {
+    i64::try_from(finished.ended_at.since(finished.started_at).as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A delivery and a token: a batch may hold a lease that was lost together with the one that came after it.
+pub(super) type Fence = (DeliveryId, LeaseToken);
+
+fn fence_of(finished: &Finished) -> Fence {
+    (finished.lease.delivery_id, finished.lease.token)
+}
+
+/// Why a batch was rolled back.
+enum NotRecorded {
+    /// Only these leases hold.
+    Lost(HashSet<Fence>),
+    /// The database failed.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for NotRecorded {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+async fn record_in_transaction(db: &Database, ended: Vec<Finished>) -> Result<(), NotRecorded> {
+    let inner = db.clone();
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let ended: Vec<&Finished> = ended.iter().collect();
+            let held = record_all(&inner, tx, &ended).await?;
+            let all = ended.iter().all(|finished| held.contains(&fence_of(finished)));
+            if all { Ok(()) } else { Err(NotRecorded::Lost(held)) }
+        })
+    });
+    write.await
+}
+
+/// Records attempts with all that follows from them if every lease holds, and otherwise nothing. Returns the leases that
+/// hold.
+async fn record_all(db: &Database, tx: &Connection<'_>, ended: &[&Finished]) -> Result<HashSet<Fence>, StoreError> {
+    let before = health::lock(tx, ended).await?;
+    let (after, news) = health::fold(&before, ended);
+    let organizations: HashSet<OrganizationId> = news.iter().map(|(organization, _)| *organization).collect();
+    // The webhooks that may be told are locked before the queue is, as everywhere.
+    let subscribers = operational::lock_subscribers(tx, organizations).await?;
+    let entries = leases::lock_held(tx, ended.iter().map(|finished| &finished.lease)).await?;
+    let held: HashSet<Fence> = entries
+        .iter()
+        .map(|entry| (entry.delivery_id, entry.lease_token))
+        .collect();
+    if !ended.iter().all(|finished| held.contains(&fence_of(finished))) {
+        return Ok(held);
+    }
+    // An entry that is owed no more belongs to a delivery that was canceled meanwhile, or had ended before: only a
+    // success changes how that stands.
+    let is_owed = |finished: &Finished| {
+        let id = finished.lease.delivery_id;
+        entries.iter().any(|entry| entry.delivery_id == id && entry.owed)
+    };
+    let ended: Vec<(&Finished, bool)> = ended.iter().map(|finished| (*finished, is_owed(finished))).collect();
+    match tx.get_database_backend() {
+        DbBackend::Postgres => finish_batch::record(tx, &ended).await?,
+        _ => finish_rows::record_all(tx, &ended).await?,
+    }
+    health::write(db, tx, &before, after).await?;
+    operational::record(db, tx, &subscribers, news).await?;
+    Ok(held)
+}

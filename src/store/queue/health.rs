@@ -1,0 +1,164 @@
+//! The health of webhooks: what attempts do to it.
+
+use std::{collections::HashMap, time::Duration};
+
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, Set, Unchanged, sea_query::LockType,
+};
+
+use super::lease::Finished;
+use crate::{
+    domain::{
+        health::{Health, HealthSignal, Notice},
+        id::{OrganizationId, WebhookId},
+        operational::{OperationalEvent, is_operational},
+        timestamp::Timestamp,
+    },
+    store::{
+        Database, StoreError,
+        audit::{self, Entry},
+        engine::{Connection, among::among_ids},
+        entity::webhook,
+        health::{read, set},
+    },
+};
+
+/// The least time between two versions of a webhook.
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// The health of the webhooks that a batch of attempts may change, by their ids.
+pub(super) type Healths = HashMap<WebhookId, Known>;
+
+/// The health of a webhook, and what of its row goes with it.
+#[derive(Clone)]
+pub(super) struct Known {
+    organization_id: OrganizationId,
+    updated_at: Timestamp,
+    health: Health,
+}
+
+/// Reads and locks the health of each webhook that the batch may change: those that failed, and those that succeeded
+/// where there is something to clear.
+///
+/// In the order of their ids, and before any queue entry is touched: so two nodes that finish at once, and a deletion,
+/// cannot deadlock.
+pub(super) async fn lock(tx: &Connection<'_>, batch: &[&Finished]) -> Result<Healths, StoreError> {
+    let of = |wanted: fn(HealthSignal) -> bool| {
+        let signals = batch
+            .iter()
+            .filter_map(|finished| Some((finished.signal?, finished.lease.webhook_id)));
+        let ids = signals.filter(|(signal, _)| wanted(*signal)).map(|(_, id)| id);
+        among_ids(tx.get_database_backend(), "id", ids.collect::<Vec<_>>())
+    };
+    let unwell = Condition::any()
+        .add(webhook::Column::FailingSince.is_not_null())
+        .add(webhook::Column::RecoveryOwed.eq(true));
+    let unwell = Condition::all()
+        .add(of(|signal| signal == HealthSignal::Success))
+        .add(unwell);
+    let concerned = Condition::any()
+        .add(of(|signal| signal != HealthSignal::Success))
+        .add(unwell);
+    let query = webhook::Entity::find()
+        .filter(concerned)
+        .order_by_asc(webhook::Column::Id)
+        .lock(LockType::NoKeyUpdate);
+    let rows = query.all(tx).await?;
+    let known = |row: webhook::Model| {
+        let known = Known {
+            organization_id: row.organization_id,
+            updated_at: row.updated_at,
+            health: read(&row),
+        };
+        (row.id, known)
+    };
+    Ok(rows.into_iter().map(known).collect())
+}
+
+/// What the attempts do to the health of their webhooks, and what their organizations are to be told.
+pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(OrganizationId, OperationalEvent)>) {
+    let mut after = before.clone();
+    let mut news = Vec::new();
+    for finished in attempts {
+        let Finished {
+            lease,
+            signal,
+            ended_at,
+            ..
+        } = finished;
+        let (organization_id, webhook_id) = (lease.organization_id, lease.webhook_id);
+        let notice = signal
+            .zip(after.get_mut(&webhook_id))
+            .and_then(|(signal, known)| known.health.take_in(signal, *ended_at));
+        news.extend(notice.map(|notice| (organization_id, event(webhook_id, notice))));
+        // A delivery of the service's own news ends in silence: two webhooks that both fail would otherwise tell each
+        // other of it for ever.
+        if finished.exhausted && !is_operational(&finished.event_type) {
+            news.push((organization_id, exhausted(finished)));
+        }
+    }
+    (after, news)
+}
+
+fn event(webhook_id: WebhookId, notice: Notice) -> OperationalEvent {
+    match notice {
+        Notice::Failing { failing_since } => OperationalEvent::WebhookFailing {
+            webhook_id,
+            failing_since,
+        },
+        Notice::Disabled { reason, failing_since } => OperationalEvent::WebhookDisabled {
+            webhook_id,
+            reason,
+            failing_since,
+        },
+        Notice::Recovered => OperationalEvent::WebhookRecovered { webhook_id },
+    }
+}
+
+fn exhausted(finished: &Finished) -> OperationalEvent {
+    OperationalEvent::DeliveryExhausted {
+        delivery_id: finished.lease.delivery_id,
+        webhook_id: finished.lease.webhook_id,
+        event_id: finished.event_id.clone(),
+        event_type: finished.event_type.clone(),
+        attempt_count: finished.lease.number,
+        error: finished.outcome.error,
+        response_status: finished.outcome.response_status,
+    }
+}
+
+/// Writes the health of the webhooks that changed.
+pub(super) async fn write(
+    db: &Database,
+    tx: &Connection<'_>,
+    before: &Healths,
+    after: Healths,
+) -> Result<(), StoreError> {
+    for (id, known) in after {
+        let Known {
+            organization_id,
+            updated_at,
+            health,
+        } = known;
+        let Some(before) = before.get(&id).filter(|before| before.health != health) else {
+            continue;
+        };
+        let mut row = webhook::ActiveModel {
+            organization_id: Unchanged(organization_id),
+            id: Unchanged(id),
+            ..Default::default()
+        };
+        // What the customer sees of it is a change like another (and two within one millisecond are two changes); the
+        // rest is the engine's own.
+        if before.health.enabled != health.enabled {
+            row.updated_at = Set(Ord::max(db.clock.now(), updated_at.plus(MILLISECOND)));
+        }
+        if let Some(reason) = health.disabled_reason.filter(|_| before.health.enabled) {
+            audit::insert(tx, Entry::of_disabling(&db.clock, organization_id, id, reason)).await?;
+        }
+        set(&mut row, health);
+        webhook::Entity::update(row).exec_without_returning(tx).await?;
+    }
+    Ok(())
+}

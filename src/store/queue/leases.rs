@@ -1,0 +1,217 @@
+//! Leases: who holds a queue entry, and until when.
+//!
+//! A lease is a token that only its holder knows, and an end after which the entry is anybody's again. Taking it counts the
+//! attempt, so a node that dies in the middle of one never repeats its number.
+//!
+//! Lock order: webhooks, queue entries, deliveries. Replay and retention lock deliveries that have no queue entry, and so
+//! nobody who could wait for them.
+
+use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value, prelude::Uuid};
+
+use super::lease::Lease;
+use crate::{
+    domain::{
+        id::{DeliveryId, LeaseToken},
+        timestamp::Timestamp,
+    },
+    store::{Database, StoreError, engine::Connection},
+};
+
+/// The leases of a batch as rows.
+const LEASES: &str = "UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS l(organization_id, delivery_id, token)";
+
+/// The same as arrays.
+fn arrays<'a>(leases: impl Iterator<Item = &'a Lease> + Clone) -> [Value; 3] {
+    [
+        leases
+            .clone()
+            .map(|lease| lease.organization_id.into())
+            .collect::<Vec<Uuid>>()
+            .into(),
+        leases
+            .clone()
+            .map(|lease| lease.delivery_id.into())
+            .collect::<Vec<Uuid>>()
+            .into(),
+        leases.map(|lease| lease.token.into()).collect::<Vec<Uuid>>().into(),
+    ]
+}
+
+fn key(lease: &Lease) -> [Value; 3] {
+    [
+        lease.organization_id.into(),
+        lease.delivery_id.into(),
+        lease.token.into(),
+    ]
+}
+
+/// A queue entry whose lease holds.
+#[derive(FromQueryResult)]
+pub(super) struct Held {
+    pub(super) delivery_id: DeliveryId,
+    pub(super) lease_token: LeaseToken,
+    /// Whether the delivery is still owed.
+    pub(super) owed: bool,
+}
+
+/// Locks the queue entries of those leases that still hold: the fence before every record.
+pub(super) async fn lock_held<'a>(
+    tx: &Connection<'_>,
+    leases: impl Iterator<Item = &'a Lease> + Clone,
+) -> Result<Vec<Held>, StoreError> {
+    const ONE: &str = "SELECT delivery_id, lease_token, owed FROM queue
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
+    if tx.get_database_backend() == DbBackend::Postgres {
+        let all = format!(
+            "SELECT queue.delivery_id, lease_token, owed FROM queue JOIN {LEASES}
+                 ON queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id AND lease_token = token
+             ORDER BY queue.delivery_id FOR UPDATE OF queue"
+        );
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, all, arrays(leases));
+        return Ok(Held::find_by_statement(statement).all(tx).await?);
+    }
+    let mut held = Vec::new();
+    for lease in leases {
+        let statement = Statement::from_sql_and_values(DbBackend::Sqlite, ONE, key(lease));
+        held.extend(Held::find_by_statement(statement).one(tx).await?);
+    }
+    Ok(held)
+}
+
+/// Gives back the leases of attempts that were not made: they do not count, and the deliveries are due at `due_at`. What
+/// is owed no more leaves the queue.
+pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
+    const DROP_ONE: &str = "DELETE FROM queue
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
+    const FREE_ONE: &str = "UPDATE queue
+        SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
+    if leases.is_empty() {
+        return Ok(());
+    }
+    if db.backend() == DbBackend::Postgres {
+        let all = format!(
+            "WITH lost AS (
+                DELETE FROM queue USING {LEASES}
+                WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
+                    AND lease_token = token AND NOT owed
+             )
+             UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
+             FROM {LEASES}
+             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
+                 AND lease_token = token AND owed"
+        );
+        let values = arrays(leases.iter()).into_iter().chain([due_at.as_millis().into()]);
+        db.write_one(Statement::from_sql_and_values(DbBackend::Postgres, all, values))
+            .await?;
+        return Ok(());
+    }
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            for lease in &leases {
+                tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, DROP_ONE, key(lease)))
+                    .await?;
+                let [organization, delivery, token] = key(lease);
+                let values = [organization, delivery, token, due_at.as_millis().into()];
+                tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, FREE_ONE, values))
+                    .await?;
+            }
+            Ok::<_, StoreError>(())
+        })
+    });
+    write.await
+}
+
+/// Lets leases that still hold last until `until`.
+pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Result<(), StoreError> {
+    const ONE: &str = "UPDATE queue SET due_at = $4
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
+    if leases.is_empty() {
+        return Ok(());
+    }
+    if db.backend() == DbBackend::Postgres {
+        let all = format!(
+            "UPDATE queue SET due_at = $4 FROM {LEASES}
+             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id AND lease_token = token"
+        );
+        let values = arrays(leases.iter()).into_iter().chain([until.as_millis().into()]);
+        db.write_one(Statement::from_sql_and_values(DbBackend::Postgres, all, values))
+            .await?;
+        return Ok(());
+    }
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            for lease in &leases {
+                let [organization, delivery, token] = key(lease);
+                let values = [organization, delivery, token, until.as_millis().into()];
+                tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, ONE, values))
+                    .await?;
+            }
+            Ok::<_, StoreError>(())
+        })
+    });
+    write.await
+}
+
+/// Whose leases are released.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// Everybody's: no process that could hold one is alive.
+    All,
+    /// This node's own, if they ended between these times.
+    Ended(Timestamp, Timestamp),
+}
+
+/// Releases every lease when the only process that could hold one has just started. Returns how many there were.
+///
+/// Where other nodes may be alive, what dead ones held is taken over by [`super::nodes`].
+pub async fn recover(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
+    if db.has_other_nodes() {
+        return Ok(0);
+    }
+    release(db, Whose::All, now).await
+}
+
+/// Releases this node's leases that ended before `now` without a record, and not before `since`. Returns how many.
+///
+/// Leases end in the future when they are taken, so what ended before an earlier sweep need not be looked at again: on
+/// PostgreSQL a snapshot that somebody holds would keep all those dead entries in the way.
+pub async fn release_ended(db: &Database, since: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
+    release(db, Whose::Ended(since, now), now).await
+}
+
+async fn release(db: &Database, whose: Whose, now: Timestamp) -> Result<u64, StoreError> {
+    let (condition, values): (&str, Vec<Value>) = match whose {
+        Whose::All => ("lease_token IS NOT NULL", Vec::new()),
+        Whose::Ended(since, until) => (
+            "lease_token IS NOT NULL AND lease_node = $2 AND due_at > $3 AND due_at <= $4",
+            vec![db.node.into(), since.as_millis().into(), until.as_millis().into()],
+        ),
+    };
+    // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock.
+    let lock = if db.backend() == DbBackend::Postgres {
+        "FOR UPDATE SKIP LOCKED"
+    } else {
+        ""
+    };
+    let entries = format!(
+        "(organization_id, delivery_id) IN (SELECT organization_id, delivery_id FROM queue WHERE {condition} {lock})"
+    );
+    // $1 stands in both, so that both take the same values.
+    let drop = format!("DELETE FROM queue WHERE NOT owed AND $1 > 0 AND {entries}");
+    let free = format!("UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $1 WHERE owed AND {entries}");
+    let values: Vec<Value> = [now.as_millis().into()].into_iter().chain(values).collect();
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let backend = tx.get_database_backend();
+            let dropped = tx
+                .execute_raw(Statement::from_sql_and_values(backend, drop, values.clone()))
+                .await?;
+            let freed = tx
+                .execute_raw(Statement::from_sql_and_values(backend, free, values))
+                .await?;
+            Ok::<_, StoreError>(dropped.rows_affected() + freed.rows_affected())
+        })
+    });
+    write.await
+}

@@ -1,0 +1,68 @@
+//! What the service itself has to tell an organization, recorded with what it is about.
+
+use std::collections::{HashMap, HashSet};
+
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    sea_query::LockType,
+};
+
+use super::{publish::Subscriber, publish_rows};
+use crate::{
+    domain::{event::Publication, id::OrganizationId, operational::OperationalEvent},
+    store::{
+        Database, StoreError,
+        engine::{Connection, among::among_ids},
+        entity::webhook,
+    },
+};
+
+/// The enabled webhooks that may be told, by organization.
+pub(super) type Subscribers = HashMap<OrganizationId, Vec<Subscriber>>;
+
+/// Locks the enabled webhooks of these organizations against deletion, and reads what they want.
+pub(super) async fn lock_subscribers(
+    tx: &Connection<'_>,
+    organizations: HashSet<OrganizationId>,
+) -> Result<Subscribers, StoreError> {
+    if organizations.is_empty() {
+        return Ok(Subscribers::new());
+    }
+    let rows = webhook::Entity::find()
+        .filter(among_ids(tx.get_database_backend(), "organization_id", organizations))
+        .filter(webhook::Column::Enabled.eq(true))
+        .order_by_asc(webhook::Column::Id)
+        .lock(LockType::KeyShare)
+        .all(tx)
+        .await?;
+    let mut subscribers = Subscribers::new();
+    for row in rows {
+        subscribers.entry(row.organization_id).or_default().push(row.into());
+    }
+    Ok(subscribers)
+}
+
+/// Records news, each with a delivery to every webhook that wants it but the one that it is about.
+pub(super) async fn record(
+    db: &Database,
+    tx: &Connection<'_>,
+    subscribers: &Subscribers,
+    news: Vec<(OrganizationId, OperationalEvent)>,
+) -> Result<(), StoreError> {
+    for (organization_id, event) in news {
+        let (event_id, created_at) = (db.clock.new_event_id(), db.clock.now());
+        let publication = Publication {
+            organization_id,
+            payload: event.payload(&event_id, created_at).into(),
+            event_id,
+            event_type: event.event_type().to_owned(),
+            created_at,
+            traceparent: None,
+        };
+        let others = subscribers.get(&organization_id).into_iter().flatten();
+        let others = others.filter(|subscriber| subscriber.id != event.about());
+        publish_rows::insert_event(tx, &publication).await?;
+        publish_rows::insert_owed(db, tx, &publication, others.cloned(), None).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Replay: many deliveries of one webhook again.
+
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait as _, DbBackend, EntityTrait as _, PaginatorTrait as _,
+    QueryFilter as _, QueryOrder as _, QuerySelect as _, Statement, Value,
+    sea_query::{Expr, LockType},
+};
+
+use super::manual;
+use crate::{
+    domain::{
+        delivery::DeliveryStatus,
+        id::{DeliveryId, OrganizationId, WebhookId},
+        timestamp::Timestamp,
+    },
+    store::{
+        Database, StoreError,
+        deliveries::{made_between, stands_so},
+        engine::{
+            Connection,
+            among::{among_ids, ids_value},
+        },
+        entity::delivery,
+        webhooks,
+    },
+};
+
+/// Which deliveries are meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Of this webhook.
+    pub webhook_id: WebhookId,
+    /// Of events that were published at this instant or after it.
+    pub since: Timestamp,
+    /// Of events that were published before this instant.
+    pub until: Timestamp,
+    /// That stand so.
+    pub status: DeliveryStatus,
+}
+
+/// How many deliveries one transaction puts back, so that none of them takes long.
+const BATCH_MAX: u64 = 1000;
+
+/// How many deliveries a replay would put back. `None` where there is no such webhook.
+pub async fn count(db: &Database, org: OrganizationId, span: &Span) -> Result<Option<u64>, StoreError> {
+    if webhooks::find(db, org, span.webhook_id).await?.is_none() {
+        return Ok(None);
+    }
+    let meant = delivery::Entity::find().filter(meant(org, span));
+    Ok(Some(meant.count(&db.read_long()).await?))
+}
+
+/// Puts deliveries back in the queue, each with a new schedule, and says how many. `None` where there is no such
+/// webhook.
+///
+/// In several transactions: after a crash between two of them, the same call puts back the rest.
+pub async fn replay(
+    db: &Database,
+    org: OrganizationId,
+    span: &Span,
+    now: Timestamp,
+) -> Result<Option<u64>, StoreError> {
+    let mut replayed = 0;
+    let mut after = DeliveryId::NIL;
+    loop {
+        let (span, from) = (*span, after);
+        let write = db.write(move |tx| Box::pin(async move { replay_batch(tx, org, &span, from, now).await }));
+        match write.await? {
+            Batch::Done { count, last } => {
+                replayed += count;
+                after = last;
+                if let Some(lanes) = db.hand_over.get() {
+                    lanes.due();
+                }
+            }
+            Batch::Empty => return Ok(Some(replayed)),
+            Batch::NoWebhook => return Ok((replayed > 0).then_some(replayed)),
+        }
+    }
+}
+
+/// What one transaction of a replay did.
+enum Batch {
+    /// It put `count` deliveries back; the next one goes on behind `last`.
+    Done { count: u64, last: DeliveryId },
+    /// Nothing is left.
+    Empty,
+    /// There is no such webhook, or it is being deleted.
+    NoWebhook,
+}
+
+async fn replay_batch(
+    tx: &Connection<'_>,
+    org: OrganizationId,
+    span: &Span,
+    after: DeliveryId,
+    now: Timestamp,
+) -> Result<Batch, StoreError> {
+    // A webhook that is being deleted must not be owed deliveries that nobody cancels.
+    if manual::lock_webhook(tx, org, span.webhook_id).await?.is_none() {
+        return Ok(Batch::NoWebhook);
+    }
+    let ids = delivery::Entity::find()
+        .select_only()
+        .column(delivery::Column::Id)
+        .filter(meant(org, span))
+        .filter(delivery::Column::Id.gt(after))
+        .order_by_asc(delivery::Column::Id)
+        .limit(BATCH_MAX)
+        .lock(LockType::Update);
+    let ids: Vec<DeliveryId> = ids.into_tuple().all(tx).await?;
+    let Some(last) = ids.last().copied() else {
+        return Ok(Batch::Empty);
+    };
+    let count = put_back(tx, org, ids, now).await?;
+    Ok(Batch::Done { count, last })
+}
+
+fn meant(org: OrganizationId, span: &Span) -> Condition {
+    Condition::all()
+        .add(delivery::Column::OrganizationId.eq(org))
+        .add(delivery::Column::WebhookId.eq(span.webhook_id))
+        .add(stands_so(span.status))
+        .add(made_between(Some(span.since), Some(span.until)))
+}
+
+/// Puts those back that nobody is retrying; returns how many. All of them have ended, and are locked.
+async fn put_back(
+    tx: &Connection<'_>,
+    org: OrganizationId,
+    ids: Vec<DeliveryId>,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let backend = tx.get_database_backend();
+    let among = match backend {
+        DbBackend::Postgres => "= ANY($3)",
+        _ => "IN (SELECT unhex(value) FROM json_each($3))",
+    };
+    // A lease that has ended without a record is one whose node died in a retry; its queue entry is taken.
+    let put_back = format!(
+        "INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count)
+         SELECT organization_id, id, webhook_id, TRUE, $2, attempt_count FROM deliveries
+         WHERE organization_id = $1 AND id {among} AND NOT EXISTS (
+             SELECT 1 FROM queue
+             WHERE queue.organization_id = $1 AND queue.delivery_id = deliveries.id AND due_at > $2)
+         ON CONFLICT (organization_id, delivery_id) DO UPDATE
+             SET owed = TRUE, due_at = excluded.due_at, lease_token = NULL, lease_node = NULL
+         RETURNING delivery_id"
+    );
+    let values: [Value; 3] = [org.into(), now.into(), ids_value(backend, ids)];
+    let rows = tx
+        .query_all_raw(Statement::from_sql_and_values(backend, put_back, values))
+        .await?;
+    let ids: Vec<DeliveryId> = rows
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect::<Result<_, _>>()?;
+    let updated = delivery::Entity::update_many()
+        .col_expr(delivery::Column::Status, Expr::value(DeliveryStatus::Pending))
+        .col_expr(delivery::Column::DeliveredAt, Expr::value(None::<Timestamp>))
+        .col_expr(delivery::Column::UndeliveredAt, Expr::value(None::<Timestamp>))
+        .col_expr(
+            delivery::Column::ScheduleStart,
+            Expr::col(delivery::Column::AttemptCount),
+        )
+        .filter(delivery::Column::OrganizationId.eq(org))
+        .filter(among_ids(backend, "id", ids))
+        .exec(tx)
+        .await?;
+    Ok(updated.rows_affected)
+}

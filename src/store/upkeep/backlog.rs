@@ -1,0 +1,109 @@
+//! How much work is due, and how the pools are used: what `/metrics` asks when it is read.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use sea_orm::{ConnectionTrait as _, Statement};
+
+use crate::{
+    domain::{health::BREAKER_FAILURES, timestamp::Timestamp},
+    metrics::{Backlog, PoolUse},
+    store::{
+        Database, StoreError,
+        engine::{Engine, postgres::Side},
+    },
+};
+
+/// Deliveries that are counted at most.
+const COUNTED_MAX: i64 = 100_000;
+
+/// Webhooks that are looked at, at most.
+const WEBHOOKS_MAX: i64 = 10_000;
+
+/// The due work of the enabled webhooks of every organization. What a webhook that is switched off holds is not due,
+/// nor what waits behind an open breaker or a rate.
+///
+/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and the
+/// count ends at its limit: the cost is bounded, however long the queue is.
+pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreError> {
+    const BACKLOG: &str = "
+        WITH RECURSIVE walk(webhook_id) AS (
+            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL ORDER BY webhook_id LIMIT 1)
+            UNION ALL
+            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > walk.webhook_id
+                    ORDER BY webhook_id LIMIT 1)
+            FROM walk WHERE walk.webhook_id IS NOT NULL
+        ),
+        owed AS (
+            SELECT walk.webhook_id, resume_at, consecutive_failures
+            FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
+            WHERE webhooks.enabled LIMIT $1
+        ),
+        ready AS (SELECT webhook_id FROM owed WHERE resume_at <= $2 AND consecutive_failures < $4)
+        SELECT
+            (SELECT count(*) FROM (
+                SELECT 1 FROM ready JOIN queue ON queue.webhook_id = ready.webhook_id
+                WHERE owed AND lease_token IS NULL AND due_at <= $2 LIMIT $3) AS counted) AS due,
+            (SELECT min(oldest) FROM (
+                SELECT (SELECT due_at FROM queue WHERE owed AND lease_token IS NULL AND webhook_id = ready.webhook_id
+                        ORDER BY due_at LIMIT 1) AS oldest
+                FROM ready) AS heads) AS oldest,
+            (SELECT count(*) FROM owed WHERE consecutive_failures >= $4) AS breakers_open";
+    let values = [
+        WEBHOOKS_MAX.into(),
+        now.into(),
+        COUNTED_MAX.into(),
+        i64::from(BREAKER_FAILURES).into(),
+    ];
+    let statement = Statement::from_sql_and_values(db.backend(), BACKLOG, values);
+    let Some(row) = db.read_long().query_one_raw(statement).await? else {
+        return Err(StoreError::Corrupt("a count gave no row".to_owned()));
+    };
+    let (due, oldest): (i64, Option<Timestamp>) = (row.try_get("", "due")?, row.try_get("", "oldest")?);
+    let breakers_open: i64 = row.try_get("", "breakers_open")?;
+    Ok(Backlog {
+        due: u64::try_from(due).unwrap_or(0),
+        breakers_open: u64::try_from(breakers_open).unwrap_or(0),
+        oldest_age: oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)),
+    })
+}
+
+/// How the connections of each pool are used.
+#[must_use]
+pub fn pools(db: &Database) -> Vec<PoolUse> {
+    let postgres = match &db.engine {
+        Engine::Postgres(postgres) => postgres,
+        Engine::Sqlite(sqlite) => {
+            let of = |(name, busy, connections_max): (&'static str, u32, u32)| PoolUse {
+                name,
+                busy,
+                idle: connections_max - busy,
+                connections_max,
+            };
+            return sqlite.pools().map(of).into();
+        }
+    };
+    let of = |(side, name): (Side, &'static str)| {
+        let pool = postgres.side(side).get_postgres_connection_pool();
+        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+        PoolUse {
+            name,
+            busy: pool.size().saturating_sub(idle),
+            idle,
+            connections_max: pool.options().get_max_connections(),
+        }
+    };
+    Side::ALL.into_iter().map(of).collect()
+}
+
+/// What SQLite has done since the start: statements and commits. Nothing on PostgreSQL, which counts by itself.
+#[must_use]
+pub fn sqlite_counts(db: &Database) -> Option<(u64, u64)> {
+    let Engine::Sqlite(sqlite) = &db.engine else {
+        return None;
+    };
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    Some((read(&sqlite.counts.statements), read(&sqlite.counts.commits)))
+}

@@ -1,0 +1,87 @@
+//! What `doctor` asks of a database: nothing here changes anything that serves.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use sea_orm::{ConnectionTrait as _, DbBackend, EntityTrait as _, QueryOrder as _, Statement};
+
+use crate::{
+    config::DatabaseOptions,
+    domain::timestamp::Timestamp,
+    store::{
+        Database, StoreError,
+        entity::webhook,
+        queue::nodes::NOW,
+        secrets::{keys, open_secret},
+        source::sqlite_path,
+    },
+};
+
+/// The files that opening this database would make anew, because they are not there: an SQLite database, its key.
+#[must_use]
+pub fn missing_files(options: &DatabaseOptions) -> Vec<PathBuf> {
+    let database = sqlite_path(&options.url).map(Path::to_owned);
+    [database, keys::key_file(options)]
+        .into_iter()
+        .flatten()
+        .filter(|path| !path.exists())
+        .collect()
+}
+
+/// What time it is for the database's server; none for SQLite, which has this machine's clock.
+pub async fn server_time(db: &Database) -> Result<Option<Timestamp>, StoreError> {
+    if db.backend() != DbBackend::Postgres {
+        return Ok(None);
+    }
+    let now = Statement::from_string(db.backend(), format!("SELECT {NOW}"));
+    let row = db.read().query_one_raw(now).await?;
+    Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
+}
+
+/// Opens the secrets of the oldest and the newest webhook, and says how many there were to open: none, one or two.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] where one does not open with any master key that was given.
+pub async fn open_secrets(db: &Database) -> Result<usize, StoreError> {
+    let oldest = webhook::Entity::find()
+        .order_by_asc(webhook::Column::Id)
+        .one(&db.read())
+        .await?;
+    let newest = webhook::Entity::find()
+        .order_by_desc(webhook::Column::Id)
+        .one(&db.read())
+        .await?;
+    let mut rows: Vec<_> = oldest.into_iter().chain(newest).collect();
+    rows.dedup_by_key(|row| row.id);
+    for row in &rows {
+        open_secret(db, row)?;
+    }
+    Ok(rows.len())
+}
+
+/// Whether the database takes writes: a PostgreSQL that only follows another one does not.
+pub async fn is_writable(db: &Database) -> Result<bool, StoreError> {
+    if db.backend() != DbBackend::Postgres {
+        db.write(|_| Box::pin(async { Ok::<_, StoreError>(()) })).await?;
+        return Ok(true);
+    }
+    let statement = Statement::from_string(db.backend(), "SHOW transaction_read_only");
+    let row = db.read().query_one_raw(statement).await?;
+    let read_only: Option<String> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+    Ok(read_only.as_deref() == Some("off"))
+}
+
+/// Writes a file beside an SQLite database, to the disk itself, and takes it away again. None where there is no file.
+#[must_use]
+pub fn try_disk(options: &DatabaseOptions) -> Option<io::Result<()>> {
+    let database = sqlite_path(&options.url)?;
+    let trial = PathBuf::from(format!("{}.doctor.{}", database.display(), std::process::id()));
+    let written = fs::File::create_new(&trial).and_then(|mut file| {
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
+    });
+    Some(written.and_then(|()| fs::remove_file(&trial)))
+}

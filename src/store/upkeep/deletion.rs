@@ -1,0 +1,180 @@
+//! Deleting webhooks: what a deleted webhook is owed is canceled in bounded batches, and then its row goes.
+//!
+//! ```text
+//! DELETE ──▶ marked: no reader finds it, nobody publishes to it or claims from it
+//!              │ cancel_batch, again and again, after a crash too
+//!              ▼
+//!            nothing in the queue ──▶ the row is removed
+//! ```
+//! A publication that has seen the webhook before it was marked still holds its row until it commits; removing the row
+//! waits for it, looks at the queue again behind it, and so leaves no delivery that nobody would cancel.
+
+use std::time::Duration;
+
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, DbBackend, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Statement, Value, sea_query::LockType,
+};
+use tokio::sync::watch;
+
+use crate::{
+    domain::{
+        id::{OrganizationId, WebhookId},
+        timestamp::Timestamp,
+    },
+    store::{
+        Database, StoreError,
+        entity::{queued, webhook},
+    },
+};
+
+/// Deliveries that one transaction cancels at most: it takes some ten milliseconds.
+const BATCH_MAX: i64 = 500;
+
+/// Webhooks that are looked at together.
+const WEBHOOKS_AT_A_TIME: u64 = 100;
+
+/// The pause after a batch that was full, and from one round to the next.
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause while nothing is being deleted: a deletion on this node rings.
+const IDLE_PAUSE: Duration = Duration::from_mins(1);
+
+/// Cancels what deleted webhooks are owed and removes them, until `stop` says so.
+pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
+    loop {
+        let pause = match round(&db).await {
+            Ok(0) => IDLE_PAUSE,
+            Ok(_) => ROUND_PAUSE,
+            Err(error) => {
+                tracing::warn!(%error, "deleted webhooks could not be cleared; retrying later");
+                ROUND_PAUSE
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = db.deleted.notified() => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+}
+
+/// Goes over the webhooks that are being deleted. Returns how many are left.
+pub async fn round(db: &Database) -> Result<u64, StoreError> {
+    let deleted = webhook::Entity::find()
+        .filter(webhook::Column::DeletedAt.is_not_null())
+        .order_by_asc(webhook::Column::DeletedAt)
+        .limit(WEBHOOKS_AT_A_TIME)
+        .all(&db.read())
+        .await?;
+    let mut left = 0;
+    for row in deleted {
+        let now = db.clock.now();
+        while cancel_batch(db, row.organization_id, row.id, now).await? == BATCH_MAX.unsigned_abs() {
+            tokio::time::sleep(BATCH_PAUSE).await;
+        }
+        left += u64::from(!remove(db, row.organization_id, row.id).await?);
+    }
+    Ok(left)
+}
+
+/// Cancels a batch of what a deleted webhook is owed; returns how many deliveries that were.
+///
+/// An attempt that is under way may still end: its queue entry stays, as one that is owed no more, and its record is kept.
+pub(in crate::store) async fn cancel_batch(
+    db: &Database,
+    org: OrganizationId,
+    webhook: WebhookId,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    const CANCEL: &str = "
+        UPDATE deliveries SET status = 'canceled', undelivered_at = $3, attempt_count = queue.attempt_count
+        FROM queue
+        WHERE queue.organization_id = $1 AND queue.delivery_id = $2
+            AND deliveries.organization_id = $1 AND deliveries.id = $2";
+    const REMOVE: &str = "DELETE FROM queue WHERE organization_id = $1 AND delivery_id = $2 AND lease_token IS NULL";
+    const OWE_NO_MORE: &str = "UPDATE queue SET owed = FALSE WHERE organization_id = $1 AND delivery_id = $2";
+    // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock.
+    let skip = if db.backend() == DbBackend::Postgres {
+        "FOR UPDATE SKIP LOCKED"
+    } else {
+        ""
+    };
+    let chosen = format!(
+        "SELECT delivery_id FROM queue WHERE organization_id = $1 AND webhook_id = $2 AND owed
+         ORDER BY due_at LIMIT {BATCH_MAX} {skip}"
+    );
+    let at_once = format!(
+        "WITH chosen AS ({chosen}), canceled AS (
+            UPDATE deliveries SET status = 'canceled', undelivered_at = $3, attempt_count = queue.attempt_count
+            FROM chosen JOIN queue ON queue.organization_id = $1 AND queue.delivery_id = chosen.delivery_id
+            WHERE deliveries.organization_id = $1 AND deliveries.id = chosen.delivery_id
+         ), removed AS (
+            DELETE FROM queue USING chosen
+            WHERE queue.organization_id = $1 AND queue.delivery_id = chosen.delivery_id AND lease_token IS NULL
+         ), leased AS (
+            UPDATE queue SET owed = FALSE FROM chosen
+            WHERE queue.organization_id = $1 AND queue.delivery_id = chosen.delivery_id AND lease_token IS NOT NULL
+         )
+         SELECT delivery_id FROM chosen"
+    );
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let backend = tx.get_database_backend();
+            let key: [Value; 2] = [org.into(), webhook.into()];
+            if backend == DbBackend::Postgres {
+                let values = key.into_iter().chain([now.into()]);
+                let rows = tx
+                    .query_all_raw(Statement::from_sql_and_values(backend, at_once, values))
+                    .await?;
+                return Ok(rows.len() as u64);
+            }
+            let rows = tx
+                .query_all_raw(Statement::from_sql_and_values(backend, chosen, key))
+                .await?;
+            for row in &rows {
+                let delivery: crate::domain::id::DeliveryId = row.try_get("", "delivery_id")?;
+                let key: [Value; 2] = [org.into(), delivery.into()];
+                let cancel = key.clone().into_iter().chain([now.into()]);
+                tx.execute_raw(Statement::from_sql_and_values(backend, CANCEL, cancel))
+                    .await?;
+                tx.execute_raw(Statement::from_sql_and_values(backend, REMOVE, key.clone()))
+                    .await?;
+                tx.execute_raw(Statement::from_sql_and_values(backend, OWE_NO_MORE, key))
+                    .await?;
+            }
+            Ok::<_, StoreError>(rows.len() as u64)
+        })
+    });
+    write.await
+}
+
+/// Removes a webhook that nothing is in the queue for. False if something still is.
+async fn remove(db: &Database, org: OrganizationId, id: WebhookId) -> Result<bool, StoreError> {
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let key = (org, id);
+            if webhook::Entity::find_by_id(key)
+                .lock(LockType::Update)
+                .one(tx)
+                .await?
+                .is_none()
+            {
+                return Ok(true);
+            }
+            let queued = queued::Entity::find()
+                .filter(queued::Column::OrganizationId.eq(org))
+                .filter(queued::Column::WebhookId.eq(id))
+                .limit(1)
+                .count(tx)
+                .await?;
+            if queued > 0 {
+                return Ok(false);
+            }
+            webhook::Entity::delete_by_id(key).exec(tx).await?;
+            Ok::<_, StoreError>(true)
+        })
+    });
+    write.await
+}

@@ -1,0 +1,7 @@
+//! What runs behind the requests and the deliveries, and what operators ask.
+
+pub mod backlog;
+pub mod checks;
+pub mod copy;
+pub mod deletion;
+pub mod retention;
