@@ -104,12 +104,14 @@ pub async fn run(db: Database, clock: Clock, keep: Duration, mut stop: watch::Re
     }
 }
 
-/// One pass: prunes all that is older than `keep`.
+/// One pass: prunes all that is older than `keep` when it begins, and so ends however fast others publish.
 pub async fn prune(db: &Database, clock: &Clock, keep: Duration) -> Result<Pruned, StoreError> {
+    let now = clock.now();
+    let before = now.minus(keep);
     // The leases of retries that ended without a record keep deliveries for nobody.
-    leases::release_ended(db, Timestamp::from_millis(0), clock.now()).await?;
+    leases::release_ended(db, Timestamp::from_millis(0), now).await?;
     let mut total = Pruned {
-        audit_entries: prune_audit(db, clock.now().minus(keep)).await?,
+        audit_entries: prune_audit(db, before).await?,
         ..Pruned::default()
     };
     let organizations: Vec<OrganizationId> = organization::Entity::find()
@@ -122,7 +124,7 @@ pub async fn prune(db: &Database, clock: &Clock, keep: Duration) -> Result<Prune
         let mut cursor = None;
         loop {
             let began = Instant::now();
-            match batch(db, organization, cursor.as_ref(), clock.now().minus(keep)).await? {
+            match batch(db, organization, cursor.as_ref(), before).await? {
                 Batch::Done(pruned, last) => {
                     total.events += pruned.events;
                     total.deliveries += pruned.deliveries;
