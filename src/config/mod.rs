@@ -300,8 +300,9 @@ pub struct EngineOptions {
     #[arg(long, env = "KALLIMA_ATTEMPTS_PER_WEBHOOK_MAX", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub attempts_per_webhook_max: u64,
 
-    /// How often a node looks for due work that nobody told it of.
-    #[arg(long, env = "KALLIMA_POLL_INTERVAL_MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    /// How often a node looks for due work that it does not know of. What this node publishes, and what it has seen
+    /// waiting for a retry, does not wait for that.
+    #[arg(long, env = "KALLIMA_POLL_INTERVAL_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub poll_interval_ms: u64,
 
     /// Delays in seconds after attempt 1, 2, … (default: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h).

@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Engine;
 use crate::{
-    domain::id::WebhookId,
+    domain::{id::WebhookId, timestamp::Timestamp},
     store::{
         StoreError,
         queue::{
@@ -24,6 +24,9 @@ const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest time from one walk over the queue to the next.
 const WALK_INTERVAL_MIN: Duration = Duration::from_millis(5);
 
+/// The longest time to the next walk while something is due that the lanes have no room for.
+const NO_ROOM_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Deliveries in one claim at most.
 const CLAIM_MAX: usize = 1000;
 
@@ -33,6 +36,8 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
         engine: engine.clone(),
         cursor: None,
         has_claimed: false,
+        next_at: None,
+        is_ready: false,
         next_walk: Instant::now(),
         last_walk: Instant::now(),
     };
@@ -53,8 +58,8 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     engine.finish().await;
 }
 
-/// How long to wait when nothing is due: the interval, a quarter less or more, so that the nodes of one database do not
-/// all ask at the same time.
+/// How long to wait at most when nothing is due: the interval, a quarter less or more, so that the nodes of one database
+/// do not all ask at the same time.
 fn poll_pause(interval_ms: u64) -> Duration {
     Duration::from_millis(interval_ms).mul_f64(rand::rng().random_range(0.75..1.25))
 }
@@ -66,6 +71,10 @@ struct Dispatcher {
     cursor: Option<WebhookId>,
     /// Whether something was claimed since the walk last began with the first webhook.
     has_claimed: bool,
+    /// When the first of what is not due yet will be, as far as is known since the walk last began.
+    next_at: Option<Timestamp>,
+    /// Whether something was due since then.
+    is_ready: bool,
     /// When to look for webhooks with something due, unless somebody says before that there are some.
     next_walk: Instant,
     /// When that was last done. Hints that come close together are one.
@@ -92,11 +101,11 @@ impl Dispatcher {
         }
         self.engine.is_due.store(false, Ordering::SeqCst);
         self.last_walk = now;
-        let found = self.walk().await;
-        if found.is_err() {
+        let walked = self.walk(poll).await;
+        if walked.is_err() {
             self.engine.is_due.store(true, Ordering::SeqCst);
         }
-        let pause = if found? { WALK_INTERVAL_MIN } else { poll };
+        let pause = walked?;
         self.next_walk = Instant::now() + pause;
         Ok(pause)
     }
@@ -112,14 +121,27 @@ impl Dispatcher {
         self.claim(wanted.collect()).await.map(drop)
     }
 
-    /// Looks for webhooks with something due, and claims of them. True if it is worth looking again at once.
-    async fn walk(&mut self) -> Result<bool, StoreError> {
+    /// Looks for webhooks with something due, and claims of them. Returns how long to rest before the next walk: until
+    /// something known is due, and no longer than `poll`, for others may have put something in the queue.
+    async fn walk(&mut self, poll: Duration) -> Result<Duration, StoreError> {
         let engine = &self.engine;
-        let walk = claim::ready(&engine.db, self.cursor, engine.clock.now()).await?;
+        let now = engine.clock.now();
+        let walk = claim::ready(&engine.db, self.cursor, now).await?;
         self.cursor = walk.cursor;
+        self.next_at = self.next_at.into_iter().chain(walk.next_at).min();
+        self.is_ready |= !walk.ready.is_empty();
         self.has_claimed |= self.claim(walk.ready).await? > 0;
-        // Whoever has gone all the way round and found nothing to claim rests.
-        Ok(self.cursor.is_some() || std::mem::take(&mut self.has_claimed))
+        if self.cursor.is_some() {
+            return Ok(WALK_INTERVAL_MIN);
+        }
+        // It has gone all the way round. Whoever found nothing to claim rests.
+        let (next_at, is_ready) = (self.next_at.take(), std::mem::take(&mut self.is_ready));
+        if std::mem::take(&mut self.has_claimed) {
+            return Ok(WALK_INTERVAL_MIN);
+        }
+        let rest = next_at.map_or(poll, |next_at| next_at.since(now).min(poll));
+        let rest = if is_ready { rest.min(NO_ROOM_INTERVAL) } else { rest };
+        Ok(rest.max(WALK_INTERVAL_MIN))
     }
 
     /// Claims of these webhooks what the lanes have room for. Returns how many deliveries that were.

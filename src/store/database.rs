@@ -148,7 +148,7 @@ impl Database {
                 work.await
             }
             Engine::Postgres(postgres) => {
-                let executed = postgres.side(self.side).execute_raw(statement).await;
+                let executed = Box::pin(postgres.side(self.side).execute(statement)).await;
                 executed.map_err(StoreError::of_commit)
             }
         }

@@ -79,10 +79,12 @@ impl Database {
         match &self.engine {
             Engine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await,
             Engine::Postgres(postgres) => {
-                let tx = postgres.side(Side::Api).begin().await?;
+                let connection = postgres.for_migrations().await?;
+                let tx = connection.begin().await?;
                 tx.execute_unprepared(MIGRATION_LOCK).await?;
                 Migrator::up(&tx, None).await?;
-                tx.commit().await.map_err(StoreError::of_commit)
+                tx.commit().await.map_err(StoreError::of_commit)?;
+                Ok(connection.close().await?)
             }
         }
     }
@@ -96,7 +98,7 @@ impl Database {
     pub async fn close(self) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.close().await?,
-            Engine::Postgres(postgres) => postgres.close().await?,
+            Engine::Postgres(postgres) => postgres.close().await,
         }
         Ok(())
     }

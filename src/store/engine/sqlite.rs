@@ -198,8 +198,11 @@ impl Connection {
         // With WAL, a commit is on disk before it is acknowledged, power cut included.
         set("synchronous", "FULL")?;
         set("foreign_keys", "ON")?;
-        if mode == Mode::Read {
-            set("query_only", "ON")?;
+        match mode {
+            Mode::Read => set("query_only", "ON")?,
+            // Each write has a savepoint, and the pages to undo it go to a temporary file otherwise: a fifth of all the
+            // time of publishing.
+            Mode::Write => set("temp_store", "MEMORY")?,
         }
         let inner = Mutex::new(Inner {
             connection,

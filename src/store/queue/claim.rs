@@ -50,6 +50,8 @@ pub struct Walk {
     pub ready: Vec<Ready>,
     /// Where the next walk goes on; `None` if this one came to the end.
     pub cursor: Option<WebhookId>,
+    /// When the first of what is not due yet will be, among the webhooks that the walk passed.
+    pub next_at: Option<Timestamp>,
 }
 
 /// Walks over the webhooks with due deliveries, behind `cursor`.
@@ -64,18 +66,22 @@ pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> 
             SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > walk.webhook_id
                     ORDER BY webhook_id LIMIT 1), step + 1
             FROM walk WHERE walk.webhook_id IS NOT NULL AND step < $2
-        ), judged(organization_id, webhook_id, step, is_open, is_rated, is_ready) AS (
-            SELECT webhooks.organization_id, walk.webhook_id, step,
-                CASE WHEN consecutive_failures >= $4 THEN 1 ELSE 0 END,
-                CASE WHEN rate_limit IS NULL THEN 0 ELSE 1 END,
-                CASE WHEN webhooks.enabled AND webhooks.resume_at <= $3 AND EXISTS (
-                    SELECT 1 FROM queue WHERE owed AND lease_token IS NULL AND queue.webhook_id = walk.webhook_id
-                        AND due_at <= $3
-                ) THEN 1 ELSE 0 END
-            FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
+        ), judged(organization_id, webhook_id, step, is_open, is_rated, is_ready, next_at) AS (
+            SELECT organization_id, webhook_id, step, is_open, is_rated,
+                CASE WHEN due_at <= $3 AND resume_at <= $3 THEN 1 ELSE 0 END,
+                CASE WHEN due_at < resume_at THEN resume_at ELSE due_at END
+            FROM (
+                SELECT webhooks.organization_id, walk.webhook_id, step, webhooks.resume_at,
+                    CASE WHEN consecutive_failures >= $4 THEN 1 ELSE 0 END AS is_open,
+                    CASE WHEN rate_limit IS NULL THEN 0 ELSE 1 END AS is_rated,
+                    (SELECT due_at FROM queue WHERE owed AND lease_token IS NULL
+                        AND queue.webhook_id = walk.webhook_id AND webhooks.enabled ORDER BY due_at LIMIT 1) AS due_at
+                FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
+            ) AS first
         )
-        SELECT organization_id, webhook_id, step AS number, is_open, is_rated, is_ready FROM judged
-        WHERE is_ready = 1 OR step = $2 ORDER BY webhook_id";
+        SELECT organization_id, webhook_id, step AS number, is_open, is_rated, is_ready, next_at FROM judged
+        WHERE is_ready = 1 OR step = $2 OR next_at = (SELECT min(next_at) FROM judged WHERE is_ready = 0)
+        ORDER BY webhook_id";
     #[derive(FromQueryResult)]
     struct Step {
         organization_id: OrganizationId,
@@ -84,6 +90,7 @@ pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> 
         is_open: Number,
         is_rated: Number,
         is_ready: Number,
+        next_at: Option<Timestamp>,
     }
     let connection = db.read_long();
     let values: [Value; 4] = [
@@ -96,6 +103,8 @@ pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> 
     let steps = Step::find_by_statement(statement).all(&connection).await?;
     let last = steps.iter().find(|step| step.number.0 == i64::from(STEPS_MAX));
     let cursor = last.map(|step| step.webhook_id);
+    let waiting = steps.iter().filter(|step| step.is_ready.0 == 0);
+    let next_at = waiting.filter_map(|step| step.next_at).min();
     let ready = steps.into_iter().filter(|step| step.is_ready.0 == 1).map(|step| Ready {
         organization_id: step.organization_id,
         webhook_id: step.webhook_id,
@@ -108,6 +117,7 @@ pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> 
     Ok(Walk {
         ready: ready.collect(),
         cursor,
+        next_at,
     })
 }
 

@@ -86,13 +86,13 @@ pub fn pools(db: &Database) -> Vec<PoolUse> {
         }
     };
     let of = |(side, name): (Side, &'static str)| {
-        let pool = postgres.side(side).get_postgres_connection_pool();
-        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+        let fill = postgres.side(side).fill();
+        let count = |connections: usize| u32::try_from(connections).unwrap_or(u32::MAX);
         PoolUse {
             name,
-            busy: pool.size().saturating_sub(idle),
-            idle,
-            connections_max: pool.options().get_max_connections(),
+            busy: count(fill.open - fill.idle),
+            idle: count(fill.idle),
+            connections_max: count(fill.max),
         }
     };
     Side::ALL.into_iter().map(of).collect()

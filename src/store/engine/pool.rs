@@ -1,0 +1,258 @@
+//! A pool of connections to PostgreSQL, and what statements run on.
+//!
+//! sqlx's own pool pings each connection when it is given back, in a task of its own: a second round trip per
+//! statement. This one tests a connection only if it was idle for a while, or was given back in the middle of
+//! something.
+
+use std::time::Duration;
+
+use deadpool::{
+    Runtime,
+    managed::{self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts},
+};
+use sea_orm::{
+    ConnAcquireErr, DbErr, ExecResult, QueryResult, RuntimeErr, SqlxError, Statement,
+    sea_query::Values,
+    sqlx::{
+        self, AssertSqlSafe, Connection as _, Executor as _, PgConnection, Postgres, postgres::PgConnectOptions,
+        query::Query,
+    },
+};
+use sea_query_sqlx::SqlxValues;
+use tokio::sync::Mutex;
+
+/// How long a caller waits for a free connection before the database counts as unavailable.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that was idle for this long is tested before use: the server may have closed it.
+const TESTED_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// A connection is replaced after this time, so that what its server process keeps for it does not grow forever.
+const AGE_MAX: Duration = Duration::from_mins(30);
+
+/// How often closing looks whether the last connection was given back.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How full a pool is.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Fill {
+    /// Open connections, in use or idle.
+    pub(in crate::store) open: usize,
+    /// Those that are idle.
+    pub(in crate::store) idle: usize,
+    /// How many may be open.
+    pub(in crate::store) max: usize,
+}
+
+/// A pool of connections. Clones share it.
+#[derive(Clone)]
+pub(in crate::store) struct Pool(managed::Pool<Manager>);
+
+impl Pool {
+    /// A pool that opens up to `connections_max` connections, each when it is first needed.
+    pub(super) fn new(options: PgConnectOptions, connections_max: usize) -> Result<Self, DbErr> {
+        let config = PoolConfig {
+            max_size: connections_max,
+            timeouts: Timeouts {
+                wait: Some(ACQUIRE_TIMEOUT),
+                create: Some(CONNECT_TIMEOUT),
+                recycle: Some(CONNECT_TIMEOUT),
+            },
+            // The connection that was used last knows the statements, and needs no test.
+            queue_mode: QueueMode::Lifo,
+        };
+        let pool = managed::Pool::builder(Manager { options })
+            .config(config)
+            .runtime(Runtime::Tokio1)
+            .build();
+        pool.map(Self)
+            .map_err(|cause| DbErr::Conn(RuntimeErr::Internal(cause.to_string())))
+    }
+
+    async fn get(&self) -> Result<Object<Manager>, DbErr> {
+        self.0.get().await.map_err(|error| match error {
+            PoolError::Backend(cause) => DbErr::Conn(RuntimeErr::SqlxError(cause.into())),
+            PoolError::Closed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+            PoolError::Timeout(_) => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+            other => DbErr::Conn(RuntimeErr::Internal(other.to_string())),
+        })
+    }
+
+    pub(in crate::store) async fn execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.get().await?.execute(statement).await
+    }
+
+    pub(super) async fn execute_script(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.get().await?.execute_script(sql).await
+    }
+
+    pub(super) async fn query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.get().await?.query_one(statement).await
+    }
+
+    pub(super) async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.get().await?.query_all(statement).await
+    }
+
+    /// Begins a transaction. Dropped without a commit, it is rolled back before its connection is used again.
+    pub(super) async fn begin(&self) -> Result<Transaction, DbErr> {
+        let mut connection = self.get().await?;
+        connection.in_transaction = true;
+        connection.execute_script("BEGIN").await?;
+        Ok(Transaction(Mutex::new(connection)))
+    }
+
+    /// How full the pool is.
+    pub(in crate::store) fn fill(&self) -> Fill {
+        let status = self.0.status();
+        Fill {
+            open: status.size,
+            idle: status.available.min(status.size),
+            max: status.max_size,
+        }
+    }
+
+    /// Lends no more connections, and closes each when it is given back.
+    pub(super) async fn close(&self) {
+        self.0.close();
+        let all = async {
+            while self.0.status().size > 0 {
+                tokio::time::sleep(CLOSE_INTERVAL).await;
+            }
+        };
+        // A statement that hangs ends with its connection.
+        drop(tokio::time::timeout(ACQUIRE_TIMEOUT, all).await);
+    }
+}
+
+/// A transaction on one connection.
+pub(in crate::store) struct Transaction(Mutex<Object<Manager>>);
+
+impl Transaction {
+    pub(super) async fn execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.0.lock().await.execute(statement).await
+    }
+
+    pub(super) async fn execute_script(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.0.lock().await.execute_script(sql).await
+    }
+
+    pub(super) async fn query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.0.lock().await.query_one(statement).await
+    }
+
+    pub(super) async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.0.lock().await.query_all(statement).await
+    }
+
+    pub(super) async fn commit(self) -> Result<(), DbErr> {
+        self.end("COMMIT").await
+    }
+
+    pub(super) async fn roll_back(self) -> Result<(), DbErr> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(self, how: &str) -> Result<(), DbErr> {
+        let mut connection = self.0.into_inner();
+        connection.execute_script(how).await?;
+        connection.in_transaction = false;
+        Ok(())
+    }
+}
+
+/// Opens connections, and says which can be used again.
+pub(in crate::store) struct Manager {
+    options: PgConnectOptions,
+}
+
+impl managed::Manager for Manager {
+    type Type = Kept;
+    type Error = SqlxError;
+
+    async fn create(&self) -> Result<Kept, SqlxError> {
+        Ok(Kept {
+            connection: PgConnection::connect_with(&self.options).await?,
+            in_statement: false,
+            in_transaction: false,
+            is_broken: false,
+        })
+    }
+
+    async fn recycle(&self, kept: &mut Kept, metrics: &Metrics) -> RecycleResult<SqlxError> {
+        if kept.is_broken || metrics.age() > AGE_MAX {
+            return Err(RecycleError::message("broken or old"));
+        }
+        if kept.in_transaction {
+            kept.connection.execute("ROLLBACK").await?;
+        } else if kept.in_statement || metrics.last_used() >= TESTED_AFTER_IDLE {
+            // Its answer comes after everything that is still to be read.
+            kept.connection.ping().await?;
+        }
+        (kept.in_statement, kept.in_transaction) = (false, false);
+        Ok(())
+    }
+}
+
+/// A connection, and what it was given back in the middle of.
+pub(in crate::store) struct Kept {
+    connection: PgConnection,
+    in_statement: bool,
+    in_transaction: bool,
+    is_broken: bool,
+}
+
+impl Kept {
+    async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.in_statement = true;
+        let done = query(statement).execute(&mut self.connection).await;
+        let done = self
+            .noted(done)
+            .map_err(|cause| DbErr::Exec(RuntimeErr::SqlxError(cause.into())))?;
+        Ok(done.into())
+    }
+
+    async fn execute_script(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.in_statement = true;
+        let done = self.connection.execute(AssertSqlSafe(sql)).await;
+        let done = self
+            .noted(done)
+            .map_err(|cause| DbErr::Exec(RuntimeErr::SqlxError(cause.into())))?;
+        Ok(done.into())
+    }
+
+    async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.in_statement = true;
+        let row = query(statement).fetch_optional(&mut self.connection).await;
+        let row = self
+            .noted(row)
+            .map_err(|cause| DbErr::Query(RuntimeErr::SqlxError(cause.into())))?;
+        Ok(row.map(Into::into))
+    }
+
+    async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.in_statement = true;
+        let rows = query(statement).fetch_all(&mut self.connection).await;
+        let rows = self
+            .noted(rows)
+            .map_err(|cause| DbErr::Query(RuntimeErr::SqlxError(cause.into())))?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// Notes that a statement has come to its end, and whether the connection has.
+    fn noted<T>(&mut self, result: Result<T, SqlxError>) -> Result<T, SqlxError> {
+        self.in_statement = false;
+        let is_whole = matches!(result, Ok(_) | Err(SqlxError::Database(_) | SqlxError::RowNotFound));
+        self.is_broken |= !is_whole;
+        result
+    }
+}
+
+/// The statement as sqlx takes it.
+fn query<'a>(statement: Statement) -> Query<'a, Postgres, SqlxValues> {
+    let values = statement.values.unwrap_or(Values(Vec::new()));
+    sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values))
+}
