@@ -110,7 +110,7 @@ impl Database {
     pub(super) fn read(&self) -> Connection<'_> {
         match &self.engine {
             Engine::Sqlite(sqlite) => Connection::SqliteRead(sqlite),
-            Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
+            Engine::Postgres(postgres) => Connection::Postgres(postgres.pool(self.side)),
         }
     }
 
@@ -119,7 +119,7 @@ impl Database {
     pub(super) fn read_long(&self) -> Connection<'_> {
         match &self.engine {
             Engine::Sqlite(sqlite) => Connection::SqliteLongRead(sqlite),
-            Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
+            Engine::Postgres(postgres) => Connection::Postgres(postgres.pool(self.side)),
         }
     }
 
@@ -134,7 +134,7 @@ impl Database {
     {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.writer.submit(work).await,
-            Engine::Postgres(postgres) => postgres::write(postgres.side(self.side), work).await,
+            Engine::Postgres(postgres) => postgres::write(postgres.pool(self.side), work).await,
         }
     }
 
@@ -147,8 +147,8 @@ impl Database {
                     .submit(|tx| Box::pin(async move { tx.execute_raw(statement).await.map_err(StoreError::from) }));
                 work.await
             }
-            Engine::Postgres(postgres) => {
-                let executed = postgres.side(self.side).execute_raw(statement).await;
+            Engine::Postgres(_) => {
+                let executed = self.read().execute_raw(statement).await;
                 executed.map_err(StoreError::of_commit)
             }
         }

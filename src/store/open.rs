@@ -42,11 +42,12 @@ const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
 impl Database {
     /// Opens a database. An SQLite file is created if it does not exist.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
+        let node = NodeId::new(Uuid::new_v4());
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
             Engine::Sqlite(Arc::new(Sqlite::open(path, entity::column_kinds())?))
         } else if options.is_postgres() {
-            Engine::Postgres(Postgres::open(options).await?)
+            Engine::Postgres(Postgres::open(options, node).await?)
         } else {
             return Err(OpenError::UnknownEngine);
         };
@@ -55,7 +56,7 @@ impl Database {
             engine,
             side: Side::Api,
             keys: Arc::new(Keys::load(options)?),
-            node: NodeId::new(Uuid::new_v4()),
+            node,
             clock: clock.clone(),
             holders: Arc::default(),
             hand_over: Arc::new(OnceLock::new()),
@@ -87,9 +88,56 @@ impl Database {
         }
     }
 
-    /// Whether the database answers and has every migration of this version.
+    /// Whether the database answers, takes writes and has every migration of this version.
     pub async fn is_ready(&self) -> Result<bool, StoreError> {
+        if let Engine::Postgres(postgres) = &self.engine
+            && (postgres.primary.is_lost() || !self.takes_writes().await?)
+        {
+            return Ok(false);
+        }
+        self.has_every_migration().await
+    }
+
+    /// Whether the database has every migration of this version.
+    pub async fn has_every_migration(&self) -> Result<bool, StoreError> {
         Ok(!Migrator::is_behind(&self.read()).await?)
+    }
+
+    /// Whether the database takes writes: a PostgreSQL that only follows another one does not.
+    pub async fn takes_writes(&self) -> Result<bool, StoreError> {
+        let Engine::Postgres(postgres) = &self.engine else {
+            self.write(|_| Box::pin(async { Ok::<_, StoreError>(()) })).await?;
+            return Ok(true);
+        };
+        let statement = Statement::from_string(DbBackend::Postgres, "SHOW transaction_read_only");
+        let row = self.read().query_one_raw(statement).await?;
+        let read_only: Option<String> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        let takes_writes = read_only.as_deref() == Some("off");
+        if !takes_writes {
+            postgres.primary.turned_read_only();
+        }
+        Ok(takes_writes)
+    }
+
+    /// How PostgreSQL is connected to, as far as TLS goes, as the server sees it; none for SQLite.
+    pub async fn describe_connection(&self) -> Result<Option<String>, StoreError> {
+        const TLS: &str = "SELECT version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
+        let Engine::Postgres(postgres) = &self.engine else {
+            return Ok(None);
+        };
+        let statement = Statement::from_string(DbBackend::Postgres, TLS);
+        let row = self.read().query_one_raw(statement).await?;
+        let name = postgres.primary.name();
+        let Some(row) = row else {
+            return Ok(Some(format!("plaintext to {name}")));
+        };
+        let (version, cipher): (String, String) = (row.try_get("", "version")?, row.try_get("", "cipher")?);
+        let verified = if postgres.primary.is_verified() {
+            "whose certificate is verified"
+        } else {
+            "whose certificate is not verified: give sslmode=verify-full"
+        };
+        Ok(Some(format!("{version} ({cipher}) to {name}, {verified}")))
     }
 
     /// Closes every connection, after the statements under way.

@@ -5,22 +5,27 @@
 //! | [`sqlite`] | SQLite in this process: sea-orm's `ConnectionTrait` on rusqlite, and the pool of readers |
 //! | [`writer`] | the one thread that writes to SQLite, with group commit for every write |
 //! | [`postgres`] | the pools of PostgreSQL and their settings |
+//! | [`hosts`] | how each of its servers is connected to: TLS, settings |
+//! | [`primary`] | which of them takes writes, and how the pools follow it |
 //! | [`among`] | conditions whose text does not depend on how many values they have |
 //! | [`batch`] | group commit for PostgreSQL: concurrent writes of one kind share one statement |
 
 pub(super) mod among;
 pub(super) mod batch;
+mod hosts;
 pub(super) mod postgres;
+mod primary;
 pub(super) mod sqlite;
 pub(super) mod writer;
 
 use std::sync::Arc;
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
-};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
-use self::{postgres::Postgres, sqlite::Sqlite};
+use self::{
+    postgres::{Pool, Postgres, Transaction},
+    sqlite::Sqlite,
+};
 
 /// An open database of one engine. Clones share its connections.
 #[derive(Clone)]
@@ -40,9 +45,9 @@ pub(super) enum Connection<'a> {
     /// SQLite: the transaction of the thread that writes, or a snapshot.
     SqliteTransaction(&'a sqlite::Connection),
     /// PostgreSQL: each statement takes a connection of the pool.
-    Postgres(&'a DatabaseConnection),
+    Postgres(Pool<'a>),
     /// PostgreSQL: a transaction.
-    PostgresTransaction(&'a DatabaseTransaction),
+    PostgresTransaction(&'a Transaction<'a>),
 }
 
 #[async_trait::async_trait]
@@ -59,8 +64,8 @@ impl ConnectionTrait for Connection<'_> {
             Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.execute(&statement)),
             Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.execute(&statement)),
             Self::SqliteTransaction(connection) => connection.execute(&statement),
-            Self::Postgres(pool) => pool.execute_raw(statement).await,
-            Self::PostgresTransaction(tx) => tx.execute_raw(statement).await,
+            Self::Postgres(pool) => pool.run(|pool| pool.execute_raw(statement)).await,
+            Self::PostgresTransaction(tx) => tx.run(|tx| tx.execute_raw(statement)).await,
         }
     }
 
@@ -69,8 +74,8 @@ impl ConnectionTrait for Connection<'_> {
             Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.execute_script(sql)),
             Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.execute_script(sql)),
             Self::SqliteTransaction(connection) => connection.execute_script(sql),
-            Self::Postgres(pool) => pool.execute_unprepared(sql).await,
-            Self::PostgresTransaction(tx) => tx.execute_unprepared(sql).await,
+            Self::Postgres(pool) => pool.run(|pool| pool.execute_unprepared(sql)).await,
+            Self::PostgresTransaction(tx) => tx.run(|tx| tx.execute_unprepared(sql)).await,
         }
     }
 
@@ -79,8 +84,8 @@ impl ConnectionTrait for Connection<'_> {
             Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.query_one(&statement)),
             Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.query_one(&statement)),
             Self::SqliteTransaction(connection) => connection.query_one(&statement),
-            Self::Postgres(pool) => pool.query_one_raw(statement).await,
-            Self::PostgresTransaction(tx) => tx.query_one_raw(statement).await,
+            Self::Postgres(pool) => pool.run(|pool| pool.query_one_raw(statement)).await,
+            Self::PostgresTransaction(tx) => tx.run(|tx| tx.query_one_raw(statement)).await,
         }
     }
 
@@ -89,8 +94,8 @@ impl ConnectionTrait for Connection<'_> {
             Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.query_all(&statement)),
             Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.query_all(&statement)),
             Self::SqliteTransaction(connection) => connection.query_all(&statement),
-            Self::Postgres(pool) => pool.query_all_raw(statement).await,
-            Self::PostgresTransaction(tx) => tx.query_all_raw(statement).await,
+            Self::Postgres(pool) => pool.run(|pool| pool.query_all_raw(statement)).await,
+            Self::PostgresTransaction(tx) => tx.run(|tx| tx.query_all_raw(statement)).await,
         }
     }
 }

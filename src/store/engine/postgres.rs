@@ -1,13 +1,20 @@
 //! PostgreSQL: pools of connections, and how they are set up.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sea_orm::{
-    ConnectOptions, ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait as _,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqlxError, Statement,
+    TransactionTrait as _,
+    sqlx::{Connection as _, PgPool, postgres::PgPoolOptions},
 };
+use tokio::task::JoinHandle;
 
-use super::{Connection, writer::BoxFuture};
-use crate::{config::DatabaseOptions, store::StoreError};
+use super::{Connection, hosts::hosts, primary::Primary, writer::BoxFuture};
+use crate::{
+    config::DatabaseOptions,
+    domain::id::NodeId,
+    store::{StoreError, source::OpenError},
+};
 
 /// How long a caller waits for a free connection before the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,27 +44,51 @@ impl Side {
     ];
 }
 
+/// How long a heartbeat may take before the server is suspected to be gone: others take a node for dead soon after.
+const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The pools. Clones share them.
 #[derive(Clone)]
 pub(in crate::store) struct Postgres {
     api: DatabaseConnection,
     delivery: DatabaseConnection,
     heartbeat: DatabaseConnection,
+    /// Which server they lead to.
+    pub(in crate::store) primary: Arc<Primary>,
+    _follower: Arc<Follower>,
+}
+
+/// The task that makes the pools follow the server that takes writes. It ends with the last clone of the pools.
+struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Postgres {
-    /// Opens the pools.
-    pub(in crate::store) async fn open(options: &DatabaseOptions) -> Result<Self, DbErr> {
+    /// Opens the pools. The node says who it is.
+    pub(in crate::store) async fn open(options: &DatabaseOptions, node: NodeId) -> Result<Self, OpenError> {
+        let primary = Arc::new(Primary::new(hosts(options, node)?));
+        primary.choose(ACQUIRE_TIMEOUT).await?;
         // One for the heartbeat; the engine's few statements are large, the API's many are small.
         let shared = options.connections_max.saturating_sub(1).max(2);
         let delivery = (shared / 2).max(1);
-        let pool = async |connections_max| sea_orm::Database::connect(connect_options(options, connections_max)).await;
-        let api = pool(shared - delivery).await?;
+        let pools = [
+            connect(&primary, shared - delivery).await?,
+            connect(&primary, delivery).await?,
+            connect(&primary, 1).await?,
+        ];
+        let [api, delivery, heartbeat] = pools.clone().map(DatabaseConnection::from);
         warn_of_settings(&api).await?;
+        let follower = tokio::spawn(Arc::clone(&primary).follow(pools.into()));
         Ok(Self {
             api,
-            delivery: pool(delivery).await?,
-            heartbeat: pool(1).await?,
+            delivery,
+            heartbeat,
+            primary,
+            _follower: Arc::new(Follower(follower)),
         })
     }
 
@@ -70,6 +101,15 @@ impl Postgres {
         }
     }
 
+    /// The same as something to run statements on.
+    pub(in crate::store) fn pool(&self, side: Side) -> Pool<'_> {
+        Pool {
+            connections: self.side(side),
+            primary: &self.primary,
+            patience: (side == Side::Heartbeat).then_some(HEARTBEAT_PATIENCE),
+        }
+    }
+
     /// Closes every connection, after the statements under way.
     pub(in crate::store) async fn close(&self) -> Result<(), DbErr> {
         for (side, _) in Side::ALL {
@@ -79,14 +119,69 @@ impl Postgres {
     }
 }
 
+/// Connections to whichever server takes writes.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct Pool<'a> {
+    connections: &'a DatabaseConnection,
+    primary: &'a Primary,
+    patience: Option<Duration>,
+}
+
+impl<'a> Pool<'a> {
+    /// Runs a statement on a connection of the pool.
+    pub(super) async fn run<T, F>(&self, statement: impl FnOnce(&'a DatabaseConnection) -> F) -> Result<T, DbErr>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
+        self.primary.watch(self.patience, statement(self.connections)).await
+    }
+}
+
+/// A transaction, on a connection that may be abandoned meanwhile.
+pub(in crate::store) struct Transaction<'a> {
+    tx: DatabaseTransaction,
+    primary: &'a Primary,
+    generation: u64,
+}
+
+impl<'a> Transaction<'a> {
+    async fn begin(pool: Pool<'a>) -> Result<Self, DbErr> {
+        let tx = pool.run(DatabaseConnection::begin).await?;
+        Ok(Self {
+            tx,
+            primary: pool.primary,
+            generation: pool.primary.generation(),
+        })
+    }
+
+    /// Runs a statement in the transaction.
+    pub(super) async fn run<'t, T, F>(
+        &'t self,
+        statement: impl FnOnce(&'t DatabaseTransaction) -> F,
+    ) -> Result<T, DbErr>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
+        self.primary.watch_since(self.generation, statement(&self.tx)).await
+    }
+
+    async fn commit(self) -> Result<(), DbErr> {
+        self.primary.watch_since(self.generation, self.tx.commit()).await
+    }
+
+    async fn rollback(self) -> Result<(), DbErr> {
+        self.primary.watch_since(self.generation, self.tx.rollback()).await
+    }
+}
+
 /// Runs a write in a transaction of its own: committed if it succeeds, rolled back otherwise.
-pub(in crate::store) async fn write<F, T, E>(pool: &DatabaseConnection, work: F) -> Result<T, E>
+pub(in crate::store) async fn write<F, T, E>(pool: Pool<'_>, work: F) -> Result<T, E>
 where
     F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send,
     T: Send,
     E: From<StoreError> + Send,
 {
-    let tx = pool.begin().await.map_err(StoreError::from)?;
+    let tx = Transaction::begin(pool).await.map_err(StoreError::from)?;
     let result = {
         let connection = Connection::PostgresTransaction(&tx);
         work(&connection).await
@@ -104,33 +199,33 @@ where
     }
 }
 
-fn connect_options(options: &DatabaseOptions, connections_max: u32) -> ConnectOptions {
-    let mut connect = ConnectOptions::new(&options.url);
-    let timeout_ms = options.statement_timeout_ms;
-    connect
+async fn connect(primary: &Arc<Primary>, connections_max: u32) -> Result<PgPool, OpenError> {
+    let (acquiring, releasing) = (Arc::clone(primary), Arc::clone(primary));
+    let pool = PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire_if_idle_for(TRIED_AFTER_IDLE)
-        .sqlx_logging(false)
-        .map_sqlx_postgres_opts(move |connect| {
-            // PgBouncer refuses what it does not know at the start of a connection, and this says nothing that
-            // PostgreSQL 12 and newer do not do by themselves.
-            let connect = connect.extra_float_digits(None);
-            if timeout_ms == 0 {
-                return connect;
-            }
-            let half = timeout_ms.div_ceil(2).to_string();
-            connect.options([
-                ("statement_timeout", timeout_ms.to_string()),
-                ("lock_timeout", half.clone()),
-                ("idle_in_transaction_session_timeout", half),
-                // A plan that is kept suits the tables as they were when it was made. The queue is empty one moment and
-                // long the next: what was planned for the former reads all of it for each batch of the latter, until
-                // somebody analyzes the table.
-                ("plan_cache_mode", "force_custom_plan".to_owned()),
-            ])
+        .test_before_acquire(false)
+        .before_acquire(move |connection, used| {
+            let is_valid = acquiring.is_valid(&used);
+            Box::pin(async move {
+                if is_valid && used.idle_for >= TRIED_AFTER_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(is_valid)
+            })
+        })
+        .after_release(move |_, used| {
+            let is_valid = releasing.is_valid(&used);
+            Box::pin(async move { Ok(is_valid) })
         });
-    connect
+    let connected = pool.connect_with(primary.connect_options()).await;
+    connected.map_err(|cause| match cause {
+        // The driver's own failures of TLS are words alone: this one says that the server said no.
+        SqlxError::Tls(cause) if cause.to_string().contains("does not support TLS") => {
+            OpenError::NoTls(primary.name().to_owned())
+        }
+        cause => DbErr::Conn(RuntimeErr::SqlxError(cause.into())).into(),
+    })
 }
 
 /// Warns if nothing ends a statement that hangs, which would hold its locks and its connection forever, and if plans
