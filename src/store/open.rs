@@ -22,6 +22,7 @@ use super::{
         batch::Batcher,
         postgres::{Postgres, Side},
         sqlite::{self, Sqlite},
+        worker::Workers,
     },
     entity,
     queue::{finish, publish_batch},
@@ -42,12 +43,12 @@ const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
 impl Database {
     /// Opens a database. An SQLite file is created if it does not exist.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
-        let node = NodeId::new(Uuid::new_v4());
+        let (node, workers) = (NodeId::new(Uuid::new_v4()), Workers::default());
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
-            Engine::Sqlite(Arc::new(Sqlite::open(path, entity::column_kinds())?))
+            Engine::Sqlite(Arc::new(Sqlite::open(path, entity::column_kinds(), &workers)?))
         } else if options.is_postgres() {
-            Engine::Postgres(Postgres::open(options, node).await?)
+            Engine::Postgres(Postgres::open(options, node, &workers).await?)
         } else {
             return Err(OpenError::UnknownEngine);
         };
@@ -63,6 +64,7 @@ impl Database {
             deleted: Arc::default(),
             shared: None,
             metrics,
+            workers,
         };
         match &db.engine {
             Engine::Sqlite(sqlite) => sqlite.writer.observe(db.metrics.batch_sizes("write")),
@@ -155,11 +157,18 @@ impl Database {
 fn shared_writes(db: &Database) -> SharedWrites {
     let of = |write: &'static str, side: Database| (db.metrics.batch_sizes(write), side);
     let (sizes, side) = of("publish", db.for_delivery());
-    let publications = Batcher::spawn(sizes, move |batch| publish_batch::record_batch(side.clone(), batch));
+    let work = db.workers.begin("publish batches");
+    let publications = Batcher::spawn(work, sizes, move |batch| {
+        publish_batch::record_batch(side.clone(), batch)
+    });
     let (sizes, side) = of("finish", db.for_delivery());
-    let records = Batcher::spawn(sizes, move |batch| finish::finish_batch(side.clone(), batch));
+    let work = db.workers.begin("finish batches");
+    let records = Batcher::spawn(work, sizes, move |batch| finish::finish_batch(side.clone(), batch));
     let (sizes, side) = of("change", db.clone());
-    let changes = Batcher::spawn(sizes, move |batch| webhook_batch::change_batch(side.clone(), batch));
+    let work = db.workers.begin("change batches");
+    let changes = Batcher::spawn(work, sizes, move |batch| {
+        webhook_batch::change_batch(side.clone(), batch)
+    });
     SharedWrites {
         publications,
         records,

@@ -9,7 +9,7 @@ use sea_orm::{
 };
 use tokio::task::JoinHandle;
 
-use super::{Connection, hosts::hosts, primary::Primary, writer::BoxFuture};
+use super::{Connection, hosts::hosts, primary::Primary, worker::Workers, writer::BoxFuture};
 use crate::{
     config::DatabaseOptions,
     domain::id::NodeId,
@@ -69,7 +69,11 @@ impl Drop for Follower {
 
 impl Postgres {
     /// Opens the pools. The node says who it is.
-    pub(in crate::store) async fn open(options: &DatabaseOptions, node: NodeId) -> Result<Self, OpenError> {
+    pub(in crate::store) async fn open(
+        options: &DatabaseOptions,
+        node: NodeId,
+        workers: &Workers,
+    ) -> Result<Self, OpenError> {
         let primary = Arc::new(Primary::new(hosts(options, node)?));
         primary.choose(ACQUIRE_TIMEOUT).await?;
         // One for the heartbeat; the engine's few statements are large, the API's many are small.
@@ -82,7 +86,7 @@ impl Postgres {
         ];
         let [api, delivery, heartbeat] = pools.clone().map(DatabaseConnection::from);
         warn_of_settings(&api).await?;
-        let follower = tokio::spawn(Arc::clone(&primary).follow(pools.into()));
+        let follower = tokio::spawn(Arc::clone(&primary).follow(pools.into(), workers.begin("postgres primary")));
         Ok(Self {
             api,
             delivery,

@@ -24,7 +24,7 @@ use sea_orm::{
 };
 use tokio::{sync::Notify, time::timeout};
 
-use super::hosts::Host;
+use super::{hosts::Host, worker::Work};
 use crate::store::{error::ServerSign, source::OpenError};
 
 /// How long one server may take to say whether it takes writes.
@@ -187,10 +187,13 @@ impl Primary {
         }
     }
 
-    /// Follows whichever server takes writes with these pools, until they are closed.
-    pub(super) async fn follow(self: Arc<Self>, pools: Vec<PgPool>) {
+    /// Follows whichever server takes writes with these pools. It never returns.
+    pub(super) async fn follow(self: Arc<Self>, pools: Vec<PgPool>, work: Work) {
         loop {
-            self.suspected.notified().await;
+            tokio::select! {
+                () = self.suspected.notified() => {}
+                () = work.fails_on_purpose() => {}
+            }
             while let Err(cause) = self.search(&pools).await {
                 if !self.is_lost.swap(true, Ordering::SeqCst) {
                     tracing::warn!(%cause, "no PostgreSQL server takes writes; searching");
