@@ -19,6 +19,7 @@
 //! clock            the time
 //! machine          this machine's addresses and routes
 //! metrics          what is measured
+//! faults           faults on purpose, in debug builds alone
 //! domain/          facts and pure decisions: no I/O, no clock
 //! ```
 //!
@@ -33,6 +34,8 @@ pub mod config;
 pub mod contract;
 pub mod delivery;
 pub mod domain;
+#[cfg(debug_assertions)]
+mod faults;
 pub mod machine;
 pub mod metrics;
 pub mod scrape;

@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 /// The floors of `src`, each with those it may import from.
-const FLOORS: [(&str, &[&str]); 13] = [
+const FLOORS: [(&str, &[&str]); 14] = [
+    ("faults.rs", &[]),
     ("domain", &["domain"]),
     ("clock.rs", &["domain"]),
     ("contract", &["domain"]),
@@ -11,7 +12,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("config", &["machine", "domain"]),
     ("metrics.rs", &["domain"]),
     ("telemetry", &["telemetry", "config", "domain"]),
-    ("store", &["store", "config", "clock", "metrics", "domain"]),
+    ("store", &["store", "config", "clock", "metrics", "faults", "domain"]),
     (
         "delivery",
         &["delivery", "store", "telemetry", "config", "clock", "machine", "domain"],
@@ -29,6 +30,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
             "config",
             "contract",
             "clock",
+            "faults",
             "domain",
         ],
     ),

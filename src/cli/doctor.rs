@@ -101,7 +101,7 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
     let mut opened = None;
     let found = report.check("database", async {
         let db = Database::open(options, clock).await?;
-        let answer = if checks::is_writable(&db).await? {
+        let answer = if db.takes_writes().await? {
             Ok(format!("{} answers and takes writes", engine(options)))
         } else {
             Err(format!("{} answers, but takes no writes", engine(options)))
@@ -111,9 +111,13 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
     });
     found.await;
     let Some(db) = opened else { return };
+    if options.is_postgres() {
+        let connection = async { Ok(db.describe_connection().await?.unwrap_or_default()) };
+        report.check("connection", connection).await;
+    }
     report
         .check("migrations", async {
-            if db.is_ready().await? {
+            if db.has_every_migration().await? {
                 Ok("the database has every migration".to_owned())
             } else {
                 Err("some are missing; `migrate` applies them".into())

@@ -6,6 +6,8 @@
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 use url::Url;
 
+use crate::config::postgres_url;
+
 /// What stands in the place of a secret.
 const REDACTED: &str = "[redacted]";
 
@@ -43,8 +45,22 @@ pub(super) fn redacted(option: &Arg, value: &str) -> String {
     }
 }
 
-/// A URL without its password, whether that stands before the host or in the query.
+/// A URL without its password, whether that stands before the host or in the query; of a database with several hosts,
+/// too.
 fn redacted_url(value: &str) -> String {
+    let several = postgres_url::parts(value).filter(|parts| parts.hosts.contains(','));
+    let Some(several) = several.filter(|_| postgres_url::hosts(value).is_ok()) else {
+        return redacted_single(value);
+    };
+    // One host stands for all of them meanwhile.
+    let single = redacted_single(&format!("{}host{}", several.before, several.after));
+    match postgres_url::parts(&single) {
+        Some(shown) => format!("{}{}{}", shown.before, several.hosts, shown.after),
+        None => single,
+    }
+}
+
+fn redacted_single(value: &str) -> String {
     let Ok(mut url) = Url::parse(value) else {
         // What cannot be read may hold anything.
         return REDACTED.to_owned();
@@ -112,6 +128,15 @@ mod tests {
                 "postgres://host/name?user=u&pasword=redacted&mode=rwc",
             ),
             ("postgres://user:s3cret@ho st/name", REDACTED),
+            (
+                "postgres://user:s3cret@h1:1,h2:2/name?target_session_attrs=read-write",
+                "postgres://user:redacted@h1:1,h2:2/name?target_session_attrs=read-write",
+            ),
+            (
+                "postgres://h1,h2/name?password=s3cret",
+                "postgres://h1,h2/name?password=redacted",
+            ),
+            ("postgres://user:s3cret@h1:x,h2/name", REDACTED),
         ] {
             assert_eq!(redacted_url(url), shown);
         }

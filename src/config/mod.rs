@@ -3,6 +3,7 @@
 
 mod http;
 mod log_filter;
+pub mod postgres_url;
 
 use std::{
     net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -25,7 +26,8 @@ use crate::{
 /// Where the data is.
 #[derive(Args, Clone)]
 pub struct DatabaseOptions {
-    /// Database: `sqlite://FILE` (made where there is none) or `postgres://USER@HOST/NAME`.
+    /// Database: `sqlite://FILE` (made where there is none) or `postgres://USER@HOST/NAME`; of several hosts
+    /// (`HOST1,HOST2`) the first one that takes writes is used.
     #[arg(
         id = "database_url",
         long = "database-url",
@@ -373,6 +375,9 @@ pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
     }
     if database.is_postgres() && database.master_key.is_none() && database.master_key_file.is_none() {
         faults.push("--master-key-file (KALLIMA_MASTER_KEY_FILE) or --master-key (KALLIMA_MASTER_KEY) must be given: PostgreSQL needs a master key".to_owned());
+    }
+    if let Some(Err(fault)) = database.is_postgres().then(|| postgres_url::hosts(&database.url)) {
+        faults.push(format!("--database-url (KALLIMA_DATABASE_URL): {fault}"));
     }
     if serve.allowed_ports.contains(&0) {
         faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is no port; leave the option out to allow all".to_owned());

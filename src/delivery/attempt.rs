@@ -231,9 +231,12 @@ impl Engine {
         }
     }
 
-    /// Records an attempt, and tries again as long as its lease holds while the database is away: the receiver has the
-    /// event already, and a record that is lost means that it gets it twice.
+    /// Records an attempt, and tries again as long as the database is away: the receiver has the event already, and a
+    /// record that is lost means that it gets it twice. The lease is renewed meanwhile; a server that stops waits until
+    /// it would have ended.
     async fn record(&self, finished: Finished, until: Timestamp) {
+        let _kept = self.records.keep(&finished.lease, self.clock.monotonic());
+        let mut is_told = false;
         loop {
             match finish::finish(&self.db, finished.clone()).await {
                 Ok(true) => {
@@ -248,8 +251,12 @@ impl Engine {
                     tracing::warn!("the lease was lost during the attempt");
                     return;
                 }
-                Err(StoreError::Unavailable(cause) | StoreError::InDoubt(cause)) if self.clock.now() < until => {
-                    tracing::warn!(%cause, "an attempt could not be recorded yet");
+                Err(StoreError::Unavailable(cause) | StoreError::InDoubt(cause))
+                    if !self.is_stopping() || self.clock.now() < until =>
+                {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(%cause, "an attempt could not be recorded yet; trying until the database is back");
+                    }
                     tokio::time::sleep(RECORD_PAUSE).await;
                 }
                 Err(error) => {

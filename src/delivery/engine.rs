@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::{
     heartbeat::Pulse,
     lanes::{LaneLimits, Lanes, Load, Now, Start, Step},
+    records::Records,
     sender::Sender,
 };
 use crate::{
@@ -47,6 +48,8 @@ pub struct Engine {
     pub(super) wake: Arc<Notify>,
     /// Whether something is due that no lane knows of.
     pub(super) is_due: Arc<AtomicBool>,
+    /// What has ended and waits for its record.
+    pub(super) records: Arc<Records>,
     lanes: Arc<Mutex<Lanes>>,
     is_stopping: Arc<AtomicBool>,
     /// Told when an attempt has been recorded.
@@ -73,6 +76,7 @@ impl Engine {
             spans: Spans::default(),
             wake: Arc::default(),
             is_due: Arc::new(AtomicBool::new(true)),
+            records: Arc::default(),
             lanes: Arc::new(Mutex::new(Lanes::new(limits))),
             is_stopping: Arc::default(),
             quiet: Arc::default(),
@@ -93,6 +97,10 @@ impl Engine {
     #[must_use]
     pub fn load(&self) -> Load {
         self.lanes().load()
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
     }
 
     /// Says that something is due that nobody has claimed.
@@ -186,7 +194,7 @@ impl Engine {
 
 impl HandOver for Engine {
     fn room(&self) -> Option<Room> {
-        if self.is_stopping.load(Ordering::SeqCst) || !self.pulse.is_alive() {
+        if self.is_stopping() || !self.pulse.is_alive() {
             return None;
         }
         Some(Room {
@@ -196,7 +204,7 @@ impl HandOver for Engine {
     }
 
     fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration) {
-        if self.is_stopping.load(Ordering::SeqCst) {
+        if self.is_stopping() {
             let unwanted = leased.into_iter().map(|one| one.lease).collect();
             let engine = self.clone();
             tokio::spawn(async move { engine.give_back(unwanted).await });

@@ -31,6 +31,9 @@ const SWEEP_MARGIN: Duration = Duration::from_secs(15);
 /// How long before a waiting lease would be too short for an attempt it is renewed.
 const RENEWED_BEFORE: Duration = Duration::from_secs(4);
 
+/// How long a record takes at most while the database is well; the lease of one that takes longer is renewed.
+const RECORDED_WITHIN: Duration = Duration::from_secs(2);
+
 /// What is known of this node's own life.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
@@ -122,11 +125,13 @@ fn seat(nodes: &[NodeId], own: NodeId, is_known: bool) -> Seat {
 pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     let mut swept = Timestamp::from_millis(0);
     loop {
-        if let Err(error) = renew(&engine).await {
+        let renewed = renew(&engine).await;
+        if let Err(error) = &renewed {
             tracing::warn!(%error, "leases could not be renewed");
         }
         let now = engine.clock.now();
-        if now.since(swept) >= SWEEP_INTERVAL {
+        // What waits for its record is renewed first: its lease may have ended while the database was away.
+        if renewed.is_ok() && now.since(swept) >= SWEEP_INTERVAL {
             match leases::release_ended(&engine.db, swept.minus(SWEEP_MARGIN), now).await {
                 Ok(released) => {
                     swept = now;
@@ -148,11 +153,17 @@ pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Renews what waits and would end too soon for an attempt.
+/// Renews what waits and would end too soon for an attempt, and what has waited for its record.
 pub async fn renew(engine: &Engine) -> Result<(), StoreError> {
     let (now, lease) = (engine.clock.now(), engine.options.lease());
     let ends_before = now.plus(engine.options.lease_needed() + RENEWED_BEFORE);
-    let leases = engine.lanes().renewable(ends_before, now.plus(lease));
+    let mut leases = engine.lanes().renewable(ends_before, now.plus(lease));
+    let late = engine.clock.monotonic().checked_sub(RECORDED_WITHIN);
+    leases.extend(
+        late.map(|late| engine.records.waiting_since(late))
+            .into_iter()
+            .flatten(),
+    );
     leases::renew(&engine.db, leases, now.plus(lease)).await
 }
 

@@ -16,7 +16,8 @@
 //!    │ addresses
 //! dial          the first of several addresses that answers
 //! ```
-//! `engine` holds what they share; `seat` is how nodes divide the caps. Beside them beats the *heartbeat*: the node is alive, what waits keeps its leases, dead
+//! `engine` holds what they share; `seat` is how nodes divide the caps; `records` keeps the leases of attempts that wait
+//! for the database. Beside them beats the *heartbeat*: the node is alive, what waits keeps its leases, dead
 //! nodes' work goes on. No transaction is open while the network is used.
 
 pub mod attempt;
@@ -29,6 +30,7 @@ pub mod heartbeat;
 mod lane;
 pub mod lanes;
 mod pool;
+mod records;
 pub mod seat;
 pub mod sender;
 

@@ -255,7 +255,7 @@ impl Server {
     /// The names of the tasks in the background, in alphabetical order.
     #[must_use]
     pub fn tasks(&self) -> Vec<&'static str> {
-        let mut names = [self.heart.names(), self.tasks.names()].concat();
+        let mut names = [self.heart.names(), self.tasks.names(), self.db.workers()].concat();
         names.sort_unstable();
         names
     }
@@ -266,6 +266,7 @@ impl Server {
         tokio::select! {
             failure = self.tasks.failure() => failure,
             failure = self.heart.failure() => failure,
+            (task, has_panicked) = self.db.worker_ended() => TaskFailure::of_store(task, has_panicked),
         }
     }
 

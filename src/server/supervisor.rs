@@ -23,7 +23,16 @@ pub struct TaskFailure {
 #[derive(Debug)]
 enum Cause {
     Returned,
+    Panicked,
     Failed(JoinError),
+}
+
+impl TaskFailure {
+    /// The failure of a task that the store runs by itself.
+    pub(super) fn of_store(task: &'static str, has_panicked: bool) -> Self {
+        let cause = if has_panicked { Cause::Panicked } else { Cause::Returned };
+        Self { task, cause }
+    }
 }
 
 impl fmt::Display for TaskFailure {
@@ -35,7 +44,7 @@ impl fmt::Display for TaskFailure {
                 "background task {task} ended although nothing had stopped it"
             ),
             // Its message and place are in the log, where the panic hook wrote them.
-            Cause::Failed(cause) if cause.is_panic() => write!(formatter, "background task {task} panicked"),
+            Cause::Panicked => write!(formatter, "background task {task} panicked"),
             Cause::Failed(cause) => write!(formatter, "background task {task} failed: {cause}"),
         }
     }
@@ -46,7 +55,10 @@ impl Supervisor {
     pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let handle = self.tasks.spawn(async move {
             #[cfg(debug_assertions)]
-            faults::inject(name).await;
+            if crate::faults::is_wanted(name) {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                crate::faults::panic();
+            }
             task.await;
         });
         self.names.insert(handle.id(), name);
@@ -63,6 +75,7 @@ impl Supervisor {
     pub(super) async fn failure(&mut self) -> TaskFailure {
         let (id, cause) = match self.tasks.join_next_with_id().await {
             Some(Ok((id, ()))) => (id, Cause::Returned),
+            Some(Err(cause)) if cause.is_panic() => (cause.id(), Cause::Panicked),
             Some(Err(cause)) => (cause.id(), Cause::Failed(cause)),
             None => std::future::pending().await,
         };
@@ -84,23 +97,6 @@ impl Supervisor {
 
     fn name(&mut self, id: Id) -> &'static str {
         self.names.remove(&id).unwrap_or("unknown")
-    }
-}
-
-/// Faults on purpose, for tests of the binary. They are not compiled into a release.
-#[cfg(debug_assertions)]
-mod faults {
-    use std::time::Duration;
-
-    /// Names the task that is to panic while the server serves.
-    const VARIABLE: &str = "FAULT_PANIC_TASK";
-
-    #[expect(clippy::panic, reason = "that is the fault")]
-    pub(super) async fn inject(task: &str) {
-        if std::env::var(VARIABLE).is_ok_and(|name| name == task) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            panic!("a fault on purpose");
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
         Connection, Engine,
         batch::Batcher,
         postgres::{self, Side},
+        worker::Workers,
         writer::BoxFuture,
     },
     once::{Once, Publish},
@@ -48,6 +49,8 @@ pub struct Database {
     /// The ways to shared statements; only PostgreSQL has them, since on SQLite every write shares its transaction.
     pub(super) shared: Option<Arc<SharedWrites>>,
     pub(super) metrics: Metrics,
+    /// What the engine runs by itself.
+    pub(super) workers: Workers,
 }
 
 /// Writes of one kind that share a statement with others of their kind.
@@ -92,6 +95,18 @@ impl Database {
     #[must_use]
     pub fn load(&self) -> Option<(usize, usize)> {
         Some(self.hand_over.get()?.load())
+    }
+
+    /// The names of the tasks that the store runs by itself.
+    #[must_use]
+    pub fn workers(&self) -> Vec<&'static str> {
+        self.workers.names()
+    }
+
+    /// Waits until one of the store's own tasks has ended, without which it is of no use: its name, and whether it
+    /// panicked.
+    pub async fn worker_ended(&self) -> (&'static str, bool) {
+        self.workers.ended().await
     }
 
     /// What is measured in this process. It rides with the database, which everything that measures has anyway.

@@ -42,9 +42,7 @@ impl StoreError {
         let is_broken = match &error {
             DbErr::Conn(RuntimeErr::SqlxError(cause))
             | DbErr::Exec(RuntimeErr::SqlxError(cause))
-            | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
-                matches!(**cause, SqlxError::Io(_) | SqlxError::Protocol(_))
-            }
+            | DbErr::Query(RuntimeErr::SqlxError(cause)) => is_cut_off(cause),
             _ => false,
         };
         if is_broken { Self::InDoubt(error) } else { error.into() }
@@ -56,6 +54,49 @@ impl StoreError {
 /// that idled; and that of a server that only follows another one, which a failover leaves behind
 /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 const POSTGRES_PASSING: [&str; 7] = ["08", "40", "53", "57", "55P03", "25P03", "25006"];
+
+/// Whether the connection broke, or the server ended it: a server that is stopped while it waits for a synchronous standby
+/// has committed already.
+fn is_cut_off(error: &SqlxError) -> bool {
+    match error {
+        SqlxError::Io(_) | SqlxError::Protocol(_) => true,
+        SqlxError::Database(cause) => {
+            let code = cause.code().unwrap_or_default();
+            ["08", "57P01", "57P02"].iter().any(|class| code.starts_with(class))
+        }
+        _ => false,
+    }
+}
+
+/// What an error says about the server of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServerSign {
+    /// Nothing: the statement failed for its own reasons.
+    None,
+    /// It may be gone.
+    MayBeGone,
+    /// It takes no writes: it only follows another one, or has been told to.
+    IsReadOnly,
+}
+
+impl ServerSign {
+    pub(super) fn of(error: &DbErr) -> Self {
+        let (DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause))) = error
+        else {
+            let is_lost = matches!(error, DbErr::Conn(_) | DbErr::ConnectionAcquire(_));
+            return if is_lost { Self::MayBeGone } else { Self::None };
+        };
+        match &**cause {
+            SqlxError::Database(cause) if cause.code().as_deref() == Some("25006") => Self::IsReadOnly,
+            SqlxError::Database(cause) if cause.code().as_deref() == Some("57P03") => Self::MayBeGone,
+            SqlxError::PoolTimedOut | SqlxError::Tls(_) => Self::MayBeGone,
+            cause if is_cut_off(cause) => Self::MayBeGone,
+            _ => Self::None,
+        }
+    }
+}
 
 fn is_passing(error: &SqlxError) -> bool {
     match error {

@@ -22,6 +22,7 @@ use super::{
         batch::Batcher,
         postgres::{Postgres, Side},
         sqlite::{self, Sqlite},
+        worker::Workers,
     },
     entity,
     queue::{finish, publish_batch},
@@ -42,11 +43,12 @@ const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
 impl Database {
     /// Opens a database. An SQLite file is created if it does not exist.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
+        let (node, workers) = (NodeId::new(Uuid::new_v4()), Workers::default());
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
-            Engine::Sqlite(Arc::new(Sqlite::open(path, entity::column_kinds())?))
+            Engine::Sqlite(Arc::new(Sqlite::open(path, entity::column_kinds(), &workers)?))
         } else if options.is_postgres() {
-            Engine::Postgres(Postgres::open(options).await?)
+            Engine::Postgres(Postgres::open(options, node, &workers).await?)
         } else {
             return Err(OpenError::UnknownEngine);
         };
@@ -55,13 +57,14 @@ impl Database {
             engine,
             side: Side::Api,
             keys: Arc::new(Keys::load(options)?),
-            node: NodeId::new(Uuid::new_v4()),
+            node,
             clock: clock.clone(),
             holders: Arc::default(),
             hand_over: Arc::new(OnceLock::new()),
             deleted: Arc::default(),
             shared: None,
             metrics,
+            workers,
         };
         match &db.engine {
             Engine::Sqlite(sqlite) => sqlite.writer.observe(db.metrics.batch_sizes("write")),
@@ -89,9 +92,56 @@ impl Database {
         }
     }
 
-    /// Whether the database answers and has every migration of this version.
+    /// Whether the database answers, takes writes and has every migration of this version.
     pub async fn is_ready(&self) -> Result<bool, StoreError> {
+        if let Engine::Postgres(postgres) = &self.engine
+            && (postgres.primary.is_lost() || !self.takes_writes().await?)
+        {
+            return Ok(false);
+        }
+        self.has_every_migration().await
+    }
+
+    /// Whether the database has every migration of this version.
+    pub async fn has_every_migration(&self) -> Result<bool, StoreError> {
         Ok(!Migrator::is_behind(&self.read()).await?)
+    }
+
+    /// Whether the database takes writes: a PostgreSQL that only follows another one does not.
+    pub async fn takes_writes(&self) -> Result<bool, StoreError> {
+        let Engine::Postgres(postgres) = &self.engine else {
+            self.write(|_| Box::pin(async { Ok::<_, StoreError>(()) })).await?;
+            return Ok(true);
+        };
+        let statement = Statement::from_string(DbBackend::Postgres, "SHOW transaction_read_only");
+        let row = self.read().query_one_raw(statement).await?;
+        let read_only: Option<String> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        let takes_writes = read_only.as_deref() == Some("off");
+        if !takes_writes {
+            postgres.primary.turned_read_only();
+        }
+        Ok(takes_writes)
+    }
+
+    /// How PostgreSQL is connected to, as far as TLS goes, as the server sees it; none for SQLite.
+    pub async fn describe_connection(&self) -> Result<Option<String>, StoreError> {
+        const TLS: &str = "SELECT version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
+        let Engine::Postgres(postgres) = &self.engine else {
+            return Ok(None);
+        };
+        let statement = Statement::from_string(DbBackend::Postgres, TLS);
+        let row = self.read().query_one_raw(statement).await?;
+        let name = postgres.primary.name();
+        let Some(row) = row else {
+            return Ok(Some(format!("plaintext to {name}")));
+        };
+        let (version, cipher): (String, String) = (row.try_get("", "version")?, row.try_get("", "cipher")?);
+        let verified = if postgres.primary.is_verified() {
+            "whose certificate is verified"
+        } else {
+            "whose certificate is not verified: give sslmode=verify-full"
+        };
+        Ok(Some(format!("{version} ({cipher}) to {name}, {verified}")))
     }
 
     /// Closes every connection, after the statements under way.
@@ -109,11 +159,18 @@ impl Database {
 fn shared_writes(db: &Database) -> SharedWrites {
     let of = |write: &'static str, side: Database| (db.metrics.batch_sizes(write), side);
     let (sizes, side) = of("publish", db.for_delivery());
-    let publications = Batcher::spawn(sizes, move |batch| publish_batch::record_batch(side.clone(), batch));
+    let work = db.workers.begin("publish batches");
+    let publications = Batcher::spawn(work, sizes, move |batch| {
+        publish_batch::record_batch(side.clone(), batch)
+    });
     let (sizes, side) = of("finish", db.for_delivery());
-    let records = Batcher::spawn(sizes, move |batch| finish::finish_batch(side.clone(), batch));
+    let work = db.workers.begin("finish batches");
+    let records = Batcher::spawn(work, sizes, move |batch| finish::finish_batch(side.clone(), batch));
     let (sizes, side) = of("change", db.clone());
-    let changes = Batcher::spawn(sizes, move |batch| webhook_batch::change_batch(side.clone(), batch));
+    let work = db.workers.begin("change batches");
+    let changes = Batcher::spawn(work, sizes, move |batch| {
+        webhook_batch::change_batch(side.clone(), batch)
+    });
     SharedWrites {
         publications,
         records,

@@ -45,6 +45,28 @@ pub enum OpenError {
     /// The file of the master keys cannot be read, made or changed.
     #[error("master key file {0}: {1}")]
     KeyFile(PathBuf, std::io::Error),
+    /// The URL cannot be meant.
+    #[error("--database-url: {0}")]
+    Url(String),
+    /// A file that the URL names cannot be read.
+    #[error("--database-url: {parameter} {path}: {cause}")]
+    Certificate {
+        /// The parameter that names it.
+        parameter: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// The server would have been written to in plaintext.
+    #[error(
+        "PostgreSQL at {0} offers no TLS: turn it on there (ssl = on), or give sslmode=disable in --database-url to send \
+         everything in plaintext"
+    )]
+    NoTls(String),
+    /// None of several servers can be used.
+    #[error("no PostgreSQL server takes writes: {0}")]
+    NoPrimary(String),
     /// The database itself said no.
     #[error("cannot open the database: {0}")]
     Database(#[from] DbErr),

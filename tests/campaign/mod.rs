@@ -7,6 +7,7 @@
 //! `KALLIMA_CAMPAIGN_SEED` repeats the decisions of an earlier one.
 #![expect(clippy::print_stdout, reason = "a campaign tells what it saw")]
 
+mod failover;
 mod journal;
 mod nodes;
 mod stopped;
@@ -86,14 +87,8 @@ impl Campaign {
         let mut url = database.options.url.clone();
         let mut proxy = None;
         if database.is_postgres() {
-            let mut through = url::Url::parse(&url).unwrap();
-            let port = through.port().unwrap_or(5432);
-            let target = format!("{}:{port}", through.host_str().unwrap());
-            let target = tokio::net::lookup_host(target).await.unwrap().next().unwrap();
-            let started = Proxy::start(target).await;
-            through.set_host(Some("127.0.0.1")).unwrap();
-            through.set_port(Some(started.address.port())).unwrap();
-            url = through.to_string();
+            let (started, through) = Proxy::before(&url).await;
+            url = through;
             proxy = Some(started);
         }
         let (journal, receiver) = Journal::start().await;

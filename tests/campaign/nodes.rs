@@ -77,6 +77,11 @@ impl Nodes {
         self.processes.len()
     }
 
+    /// Where the living nodes are.
+    pub(crate) fn bases(&self) -> Vec<String> {
+        self.shared.bases.lock().unwrap().iter().flatten().cloned().collect()
+    }
+
     /// Lets the publishers begin the events of another round.
     pub(crate) fn publish_more(&self) {
         self.shared.budget.store(EVENTS_A_ROUND, Ordering::SeqCst);

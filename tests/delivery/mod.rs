@@ -8,6 +8,7 @@ mod guard;
 mod hold;
 mod lost_lease;
 mod operational;
+mod outage;
 mod rate;
 mod restart;
 mod retry;

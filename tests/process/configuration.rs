@@ -93,6 +93,28 @@ async fn every_fault_of_the_configuration_is_one_line() {
 }
 
 #[tokio::test]
+async fn a_database_url_that_cannot_be_meant_is_one_line() {
+    for (url, expected) in [
+        ("postgres://u:s3cret@h1:x,h2/db", "invalid port number"),
+        ("postgres://u:s3cret@h/db?sslmode=yes", "sslmode must be one of disable"),
+        (
+            "postgres://u:s3cret@h/db?sslcert=c.pem",
+            "sslcert and sslkey must be given together",
+        ),
+        (
+            "postgres://u:s3cret@h1,h2/db?target_session_attrs=any",
+            "target_session_attrs must be read-write",
+        ),
+    ] {
+        let (code, _, complaint) = run_with(&[("KALLIMA_DATABASE_URL", url)], &["serve"]).await;
+        assert_eq!((code, complaint.lines().count()), (Some(1), 1), "{complaint}");
+        let is_told = complaint.starts_with("error: --database-url (KALLIMA_DATABASE_URL): ");
+        assert!(is_told && complaint.contains(expected), "{complaint}");
+        assert!(!complaint.contains("s3cret"), "{complaint}");
+    }
+}
+
+#[tokio::test]
 async fn a_value_that_cannot_be_read_is_one_line_that_names_its_flag() {
     for (flag, value) in [
         ("--listen", "nowhere"),

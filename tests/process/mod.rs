@@ -4,6 +4,7 @@ mod at_rest;
 mod blocked_log;
 mod command_line;
 mod configuration;
+mod database_tls;
 mod descriptors;
 mod doctor;
 mod keys;

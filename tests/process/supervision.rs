@@ -5,9 +5,12 @@ use std::process::Stdio;
 use tokio::io::AsyncReadExt as _;
 
 use super::{Process, command};
-use crate::support::{App, database::TestDatabase};
+use crate::support::{
+    App,
+    database::{TestDatabase, is_on_postgres},
+};
 
-/// Every task that a server with all its parts has.
+/// Every task that a server with all its parts has on either engine.
 const TASKS: [&str; 8] = [
     "api listener",
     "deletion",
@@ -19,13 +22,30 @@ const TASKS: [&str; 8] = [
     "retention",
 ];
 
+/// Every task that a server with all its parts has.
+fn tasks(is_postgres: bool) -> Vec<&'static str> {
+    let of_store: &[&str] = if is_postgres {
+        &[
+            "change batches",
+            "finish batches",
+            "postgres primary",
+            "publish batches",
+        ]
+    } else {
+        &["sqlite writer"]
+    };
+    let mut tasks = [&TASKS[..], of_store].concat();
+    tasks.sort_unstable();
+    tasks
+}
+
 #[tokio::test]
 async fn every_task_of_the_server_is_supervised() {
     let app = App::builder()
         .arguments(&["--dev", "--metrics-listen", "127.0.0.1:0"])
         .start()
         .await;
-    assert_eq!(app.tasks(), TASKS);
+    assert_eq!(app.tasks(), tasks(app.database.is_postgres()));
 }
 
 #[tokio::test]
@@ -34,7 +54,7 @@ async fn a_task_that_panics_ends_the_process_with_a_line_that_names_it() {
         eprintln!("a release has no faults on purpose");
         return;
     }
-    for task in TASKS {
+    for task in tasks(is_on_postgres()) {
         let database = TestDatabase::create().await;
         let mut command = command(&database.options.url, &std::env::temp_dir());
         command

@@ -1,9 +1,15 @@
 //! A PostgreSQL cluster of a test's own, to be crashed: never the one that others use.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use tempfile::TempDir;
 use tokio::process::Command;
+
+use super::app::eventually;
 
 /// Whom PostgreSQL runs as when the test is root, which it refuses: `nobody`.
 const NOBODY: u32 = 65_534;
@@ -20,27 +26,78 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes and starts one.
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let programs = Command::new("pg_config").arg("--bindir").output().await.unwrap();
-        let cluster = Self {
-            url: format!("postgres://postgres@127.0.0.1:{port}/postgres"),
-            port,
-            programs: PathBuf::from(String::from_utf8(programs.stdout).unwrap().trim()),
-            folder,
-        };
-        if is_root() {
-            std::os::unix::fs::chown(cluster.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let cluster = Self::new();
+        cluster.initialize().await;
+        cluster.serve().await;
+        cluster
+    }
+
+    /// Makes and starts one that speaks TLS and nothing else: files of these names and contents lie beside its data, and
+    /// these are its settings and its rules for clients.
+    pub(crate) async fn with_files(files: &[(&str, String)], settings: &str, rules: &str) -> Self {
+        let cluster = Self::new();
+        cluster.initialize().await;
+        for (name, content) in files {
+            cluster.write(name, content);
         }
+        cluster.write("data/postgresql.auto.conf", settings);
+        cluster.write("data/pg_hba.conf", rules);
+        cluster.serve().await;
         cluster
-            .run("initdb", &["-U", "postgres", "-A", "trust", "--no-sync"])
-            .await;
-        cluster.run("pg_ctl", &["start", "-w", "-o", &cluster.options()]).await;
-        cluster
+    }
+
+    /// Makes and starts one that follows this one, which acknowledges nothing from now on that the other has not got.
+    pub(crate) async fn synchronous_standby(&self) -> Self {
+        let standby = Self::new();
+        let port = self.port.to_string();
+        let copied = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "postgres",
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+        ];
+        standby.run("pg_basebackup", &copied).await;
+        standby.serve().await;
+        let admin = sea_orm::Database::connect(&self.url).await.unwrap();
+        for setting in [
+            "ALTER SYSTEM SET synchronous_standby_names = '*'",
+            "SELECT pg_reload_conf()",
+        ] {
+            sea_orm::ConnectionTrait::execute_unprepared(&admin, setting)
+                .await
+                .unwrap();
+        }
+        eventually(|| async {
+            let follows = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+            let follows = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, follows);
+            sea_orm::ConnectionTrait::query_one_raw(&admin, follows)
+                .await
+                .unwrap()
+                .map(drop)
+        })
+        .await;
+        admin.close().await.unwrap();
+        standby
+    }
+
+    /// Kills it, as a machine that fails would.
+    pub(crate) async fn kill(&self) {
+        let pid = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap();
+        let killed = Command::new("kill").args(["-KILL", pid]).status().await.unwrap();
+        assert!(killed.success());
+    }
+
+    /// Lets it take writes instead of following.
+    pub(crate) async fn promote(&self) {
+        self.run("pg_ctl", &["promote", "-w"]).await;
     }
 
     /// Ends it as a power cut would, and starts it again.
@@ -48,6 +105,45 @@ impl Cluster {
         let options = self.options();
         self.run("pg_ctl", &["restart", "-w", "-m", "immediate", "-o", &options])
             .await;
+    }
+
+    /// A file beside its data.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        if is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
+        Self {
+            url: format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            port,
+            programs: programs(),
+            folder,
+        }
+    }
+
+    async fn initialize(&self) {
+        self.run("initdb", &["-U", "postgres", "-A", "trust", "--no-sync"])
+            .await;
+    }
+
+    async fn serve(&self) {
+        self.run("pg_ctl", &["start", "-w", "-o", &self.options()]).await;
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        // A key that others can read is refused.
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        if is_root() {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
     }
 
     fn options(&self) -> String {
@@ -85,11 +181,27 @@ impl Drop for Cluster {
         if is_root() {
             std::os::unix::process::CommandExt::uid(&mut stop, NOBODY);
         }
-        stop.args(["stop", "-m", "immediate"]).stdout(Stdio::null());
+        stop.args(["stop", "-m", "immediate"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         drop(stop.status());
     }
 }
 
+/// Where PostgreSQL's programs are: as it says itself, or where Debian keeps them.
+///
+/// # Panics
+/// If there are none: what needs them must not pass for having been tested.
+fn programs() -> PathBuf {
+    let said = std::process::Command::new("pg_config").arg("--bindir").output();
+    let said = said.map(|said| PathBuf::from(String::from_utf8(said.stdout).unwrap().trim()));
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let kept = versions.map(|version| version.unwrap().path().join("bin"));
+    let is_whole = |folder: &Path| folder.join("initdb").is_file();
+    let found = said.into_iter().chain(kept).find(|folder| is_whole(folder));
+    found.expect("initdb, pg_ctl and pg_basebackup are installed: the PostgreSQL half of the suite needs them")
+}
+
 fn is_root() -> bool {
-    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
 }

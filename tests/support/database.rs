@@ -191,6 +191,11 @@ fn postgres(server: &str, name: &str) -> DatabaseOptions {
     }
 }
 
+/// Whether the suite runs on PostgreSQL, so that its programs are there for clusters of a test's own.
+pub(crate) fn is_on_postgres() -> bool {
+    std::env::var(VARIABLE).is_ok()
+}
+
 /// Whether the product under test reaches PostgreSQL through a pooler, which knows no start parameters.
 pub(crate) fn is_pooled() -> bool {
     std::env::var(POOLER_VARIABLE).is_ok()

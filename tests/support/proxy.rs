@@ -42,6 +42,17 @@ impl Proxy {
         Self { address, cut }
     }
 
+    /// Starts one before the server of that URL: the proxy, and the URL that leads through it.
+    pub(crate) async fn before(url: &str) -> (Self, String) {
+        let mut through = url::Url::parse(url).unwrap();
+        let target = format!("{}:{}", through.host_str().unwrap(), through.port().unwrap_or(5432));
+        let target = tokio::net::lookup_host(target).await.unwrap().next().unwrap();
+        let started = Self::start(target).await;
+        through.set_host(Some("127.0.0.1")).unwrap();
+        through.set_port(Some(started.address.port())).unwrap();
+        (started, through.to_string())
+    }
+
     /// Ends every connection and takes no new one, or takes them again.
     pub(crate) fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);

@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::worker::Work;
 use crate::{metrics::BatchSizes, store::StoreError};
 
 /// How many writes may wait for the next transaction before callers wait in turn.
@@ -33,7 +34,7 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
     ///
     /// `sizes` observes how many writes each transaction has. `write` takes a whole batch and returns one result per
     /// item, in order, after its commit.
-    pub(in crate::store) fn spawn<F, R>(sizes: BatchSizes, write: F) -> Self
+    pub(in crate::store) fn spawn<F, R>(work: Work, sizes: BatchSizes, write: F) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, StoreError>> + Send,
@@ -41,7 +42,14 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
         let (waiting, mut arrivals) = mpsc::channel::<Waiting<I, O>>(WAITING_MAX);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH_MAX);
-            while arrivals.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            loop {
+                let arrived = tokio::select! {
+                    arrived = arrivals.recv_many(&mut batch, BATCH_MAX) => arrived,
+                    () = work.fails_on_purpose() => 0,
+                };
+                if arrived == 0 {
+                    break;
+                }
                 sizes.observe(batch.len());
                 let (items, callers): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
                 run(&write, items.into(), callers).await;

@@ -6,14 +6,20 @@
 //! | [`writer`] | the one thread that writes to SQLite, with group commit for every write |
 //! | [`postgres`] | the pools of PostgreSQL and their settings |
 //! | [`pool`] | one pool: connections that are lent and kept, and transactions |
+//! | [`hosts`] | how each of its servers is connected to: TLS, settings |
+//! | [`primary`] | which of them takes writes, and how the pools follow it |
 //! | [`among`] | conditions whose text does not depend on how many values they have |
+//! | [`worker`] | what of this runs by itself, and is watched |
 //! | [`batch`] | group commit for PostgreSQL: concurrent writes of one kind share one statement |
 
 pub(super) mod among;
 pub(super) mod batch;
+mod hosts;
 pub(super) mod pool;
 pub(super) mod postgres;
+mod primary;
 pub(super) mod sqlite;
+pub(super) mod worker;
 pub(super) mod writer;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! statement. This one tests a connection only if it was idle for a while, or was given back in the middle of
 //! something.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool::{
     Runtime,
@@ -13,16 +13,15 @@ use deadpool::{
 use sea_orm::{
     ConnAcquireErr, DbErr, ExecResult, QueryResult, RuntimeErr, SqlxError, Statement,
     sea_query::Values,
-    sqlx::{
-        self, AssertSqlSafe, Connection as _, Executor as _, PgConnection, Postgres, postgres::PgConnectOptions,
-        query::Query,
-    },
+    sqlx::{self, AssertSqlSafe, Connection as _, Executor as _, PgConnection, Postgres, query::Query},
 };
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 
+use super::primary::Primary;
+
 /// How long a caller waits for a free connection before the database counts as unavailable.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,15 +46,20 @@ pub(in crate::store) struct Fill {
     pub(in crate::store) max: usize,
 }
 
-/// A pool of connections. Clones share it.
+/// A pool of connections to whichever server takes writes. Clones share it.
 #[derive(Clone)]
-pub(in crate::store) struct Pool(managed::Pool<Manager>);
+pub(in crate::store) struct Pool {
+    connections: managed::Pool<Manager>,
+    primary: Arc<Primary>,
+    /// How long a statement may take before the server is suspected to be gone.
+    patience: Option<Duration>,
+}
 
 impl Pool {
     /// A pool that opens up to `connections_max` connections, each when it is first needed.
-    pub(super) fn new(options: PgConnectOptions, connections_max: usize) -> Result<Self, DbErr> {
+    pub(super) fn new(primary: &Arc<Primary>, connections_max: u32, patience: Option<Duration>) -> Result<Self, DbErr> {
         let config = PoolConfig {
-            max_size: connections_max,
+            max_size: usize::try_from(connections_max).unwrap_or(usize::MAX),
             timeouts: Timeouts {
                 wait: Some(ACQUIRE_TIMEOUT),
                 create: Some(CONNECT_TIMEOUT),
@@ -64,16 +68,23 @@ impl Pool {
             // The connection that was used last knows the statements, and needs no test.
             queue_mode: QueueMode::Lifo,
         };
-        let pool = managed::Pool::builder(Manager { options })
+        let manager = Manager {
+            primary: Arc::clone(primary),
+        };
+        let pool = managed::Pool::builder(manager)
             .config(config)
             .runtime(Runtime::Tokio1)
             .build();
-        pool.map(Self)
-            .map_err(|cause| DbErr::Conn(RuntimeErr::Internal(cause.to_string())))
+        Ok(Self {
+            connections: pool.map_err(|cause| DbErr::Conn(RuntimeErr::Internal(cause.to_string())))?,
+            primary: Arc::clone(primary),
+            patience,
+        })
     }
 
     async fn get(&self) -> Result<Object<Manager>, DbErr> {
-        self.0.get().await.map_err(|error| match error {
+        // Boxed: what connecting needs would make every future of a statement large.
+        Box::pin(self.connections.get()).await.map_err(|error| match error {
             PoolError::Backend(cause) => DbErr::Conn(RuntimeErr::SqlxError(cause.into())),
             PoolError::Closed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
             PoolError::Timeout(_) => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
@@ -81,33 +92,50 @@ impl Pool {
         })
     }
 
+    async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        self.primary.watch(self.patience, statement).await
+    }
+
+    /// Opens a connection, or shows why there is none.
+    pub(super) async fn test(&self) -> Result<(), DbErr> {
+        self.get().await.map(drop)
+    }
+
     pub(in crate::store) async fn execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.get().await?.execute(statement).await
+        self.watch(async { self.get().await?.execute(statement).await }).await
     }
 
     pub(super) async fn execute_script(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.get().await?.execute_script(sql).await
+        self.watch(async { self.get().await?.execute_script(sql).await }).await
     }
 
     pub(super) async fn query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.get().await?.query_one(statement).await
+        self.watch(async { self.get().await?.query_one(statement).await }).await
     }
 
     pub(super) async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.get().await?.query_all(statement).await
+        self.watch(async { self.get().await?.query_all(statement).await }).await
     }
 
     /// Begins a transaction. Dropped without a commit, it is rolled back before its connection is used again.
     pub(super) async fn begin(&self) -> Result<Transaction, DbErr> {
-        let mut connection = self.get().await?;
-        connection.in_transaction = true;
-        connection.execute_script("BEGIN").await?;
-        Ok(Transaction(Mutex::new(connection)))
+        let begun = async {
+            let mut connection = self.get().await?;
+            connection.in_transaction = true;
+            connection.execute_script("BEGIN").await?;
+            Ok(connection)
+        };
+        let connection = self.watch(begun).await?;
+        Ok(Transaction {
+            generation: connection.generation,
+            connection: Mutex::new(connection),
+            primary: Arc::clone(&self.primary),
+        })
     }
 
     /// How full the pool is.
     pub(in crate::store) fn fill(&self) -> Fill {
-        let status = self.0.status();
+        let status = self.connections.status();
         Fill {
             open: status.size,
             idle: status.available.min(status.size),
@@ -117,9 +145,9 @@ impl Pool {
 
     /// Lends no more connections, and closes each when it is given back.
     pub(super) async fn close(&self) {
-        self.0.close();
+        self.connections.close();
         let all = async {
-            while self.0.status().size > 0 {
+            while self.connections.status().size > 0 {
                 tokio::time::sleep(CLOSE_INTERVAL).await;
             }
         };
@@ -128,24 +156,36 @@ impl Pool {
     }
 }
 
-/// A transaction on one connection.
-pub(in crate::store) struct Transaction(Mutex<Object<Manager>>);
+/// A transaction on one connection, which may be abandoned meanwhile.
+pub(in crate::store) struct Transaction {
+    connection: Mutex<Object<Manager>>,
+    primary: Arc<Primary>,
+    generation: u64,
+}
 
 impl Transaction {
+    async fn watch<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        self.primary.watch_since(self.generation, statement).await
+    }
+
     pub(super) async fn execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.0.lock().await.execute(statement).await
+        self.watch(async { self.connection.lock().await.execute(statement).await })
+            .await
     }
 
     pub(super) async fn execute_script(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.0.lock().await.execute_script(sql).await
+        self.watch(async { self.connection.lock().await.execute_script(sql).await })
+            .await
     }
 
     pub(super) async fn query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.0.lock().await.query_one(statement).await
+        self.watch(async { self.connection.lock().await.query_one(statement).await })
+            .await
     }
 
     pub(super) async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.0.lock().await.query_all(statement).await
+        self.watch(async { self.connection.lock().await.query_all(statement).await })
+            .await
     }
 
     pub(super) async fn commit(self) -> Result<(), DbErr> {
@@ -157,16 +197,15 @@ impl Transaction {
     }
 
     async fn end(self, how: &str) -> Result<(), DbErr> {
-        let mut connection = self.0.into_inner();
-        connection.execute_script(how).await?;
-        connection.in_transaction = false;
+        self.execute_script(how).await?;
+        self.connection.into_inner().in_transaction = false;
         Ok(())
     }
 }
 
 /// Opens connections, and says which can be used again.
 pub(in crate::store) struct Manager {
-    options: PgConnectOptions,
+    primary: Arc<Primary>,
 }
 
 impl managed::Manager for Manager {
@@ -174,8 +213,10 @@ impl managed::Manager for Manager {
     type Error = SqlxError;
 
     async fn create(&self) -> Result<Kept, SqlxError> {
+        let generation = self.primary.generation();
         Ok(Kept {
-            connection: PgConnection::connect_with(&self.options).await?,
+            connection: PgConnection::connect_with(&self.primary.connect_options()).await?,
+            generation,
             in_statement: false,
             in_transaction: false,
             is_broken: false,
@@ -183,8 +224,8 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, kept: &mut Kept, metrics: &Metrics) -> RecycleResult<SqlxError> {
-        if kept.is_broken || metrics.age() > AGE_MAX {
-            return Err(RecycleError::message("broken or old"));
+        if kept.is_broken || kept.generation != self.primary.generation() || metrics.age() > AGE_MAX {
+            return Err(RecycleError::message("it is not used again"));
         }
         if kept.in_transaction {
             kept.connection.execute("ROLLBACK").await?;
@@ -200,6 +241,8 @@ impl managed::Manager for Manager {
 /// A connection, and what it was given back in the middle of.
 pub(in crate::store) struct Kept {
     connection: PgConnection,
+    /// Which server it goes to, as [`Primary::generation`] has it.
+    generation: u64,
     in_statement: bool,
     in_transaction: bool,
     is_broken: bool,

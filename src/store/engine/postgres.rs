@@ -1,14 +1,25 @@
 //! PostgreSQL: pools of connections, and how they are set up.
 
-use std::str::FromStr as _;
+use std::{sync::Arc, time::Duration};
 
 use sea_orm::{
-    ConnectOptions, DatabaseConnection, DbBackend, DbErr, RuntimeErr, Statement,
-    sqlx::{ConnectOptions as _, postgres::PgConnectOptions},
+    ConnectOptions, DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError, Statement, sqlx::ConnectOptions as _,
 };
+use tokio::task::JoinHandle;
 
-use super::{Connection, pool::Pool, writer::BoxFuture};
-use crate::{config::DatabaseOptions, store::StoreError};
+use super::{
+    Connection,
+    hosts::hosts,
+    pool::{ACQUIRE_TIMEOUT, Pool},
+    primary::Primary,
+    worker::Workers,
+    writer::BoxFuture,
+};
+use crate::{
+    config::DatabaseOptions,
+    domain::id::NodeId,
+    store::{StoreError, source::OpenError},
+};
 
 /// Who asks. Each has connections of its own, so that neither the API nor the engine can starve the other, and nothing
 /// at all the heartbeat.
@@ -31,38 +42,61 @@ impl Side {
     ];
 }
 
+/// How long a heartbeat may take before the server is suspected to be gone: others take a node for dead soon after.
+const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The pools. Clones share them.
 #[derive(Clone)]
 pub(in crate::store) struct Postgres {
-    options: Box<PgConnectOptions>,
     api: Pool,
     delivery: Pool,
     heartbeat: Pool,
+    /// Which server they lead to.
+    pub(in crate::store) primary: Arc<Primary>,
+    _follower: Arc<Follower>,
+}
+
+/// The task that makes the pools follow the server that takes writes. It ends with the last clone of the pools.
+struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Postgres {
-    /// Opens the pools.
-    pub(in crate::store) async fn open(options: &DatabaseOptions) -> Result<Self, DbErr> {
+    /// Opens the pools. The node says who it is.
+    pub(in crate::store) async fn open(
+        options: &DatabaseOptions,
+        node: NodeId,
+        workers: &Workers,
+    ) -> Result<Self, OpenError> {
+        let primary = Arc::new(Primary::new(hosts(options, node)?));
+        primary.choose(ACQUIRE_TIMEOUT).await?;
         // One for the heartbeat; the engine's few statements are large, the API's many are small.
         let shared = options.connections_max.saturating_sub(1).max(2);
         let delivery = (shared / 2).max(1);
-        let count = |connections: u32| usize::try_from(connections).unwrap_or(usize::MAX);
-        let connect = connect_options(options)?;
-        let pool = |connections_max| Pool::new(connect.clone(), count(connections_max));
-        let api = pool(shared - delivery)?;
+        let pool = |connections_max, patience| Pool::new(&primary, connections_max, patience);
+        let api = pool(shared - delivery, None)?;
+        api.test().await.map_err(|cause| connect_error(cause, &primary))?;
         warn_of_settings(&api).await?;
+        let delivery = pool(delivery, None)?;
+        let heartbeat = pool(1, Some(HEARTBEAT_PATIENCE))?;
+        let follower = tokio::spawn(Arc::clone(&primary).follow(workers.begin("postgres primary")));
         Ok(Self {
             api,
-            delivery: pool(delivery)?,
-            heartbeat: pool(1)?,
-            options: Box::new(connect),
+            delivery,
+            heartbeat,
+            primary,
+            _follower: Arc::new(Follower(follower)),
         })
     }
 
     /// A connection of sea-orm's own kind, for its migrator.
     pub(in crate::store) async fn for_migrations(&self) -> Result<DatabaseConnection, DbErr> {
-        let options = PgConnectOptions::clone(&self.options);
-        let mut connect = ConnectOptions::new(options.to_url_lossy().to_string());
+        let options = self.primary.connect_options();
+        let mut connect = ConnectOptions::new(options.to_url_lossy());
         connect
             .max_connections(1)
             .sqlx_logging(false)
@@ -112,26 +146,15 @@ where
     }
 }
 
-fn connect_options(options: &DatabaseOptions) -> Result<PgConnectOptions, DbErr> {
-    let connect =
-        PgConnectOptions::from_str(&options.url).map_err(|cause| DbErr::Conn(RuntimeErr::SqlxError(cause.into())))?;
-    // PgBouncer refuses what it does not know at the start of a connection, and this says nothing that PostgreSQL 12 and
-    // newer do not do by themselves.
-    let connect = connect.disable_statement_logging().extra_float_digits(None);
-    let timeout_ms = options.statement_timeout_ms;
-    if timeout_ms == 0 {
-        return Ok(connect);
+/// Why there is no first connection.
+fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
+    match &cause {
+        // The driver's own failures of TLS are words alone: this one says that the server said no.
+        DbErr::Conn(RuntimeErr::SqlxError(tls)) if matches!(&**tls, SqlxError::Tls(said) if said.to_string().contains("does not support TLS")) => {
+            OpenError::NoTls(primary.name().to_owned())
+        }
+        _ => cause.into(),
     }
-    let half = timeout_ms.div_ceil(2).to_string();
-    Ok(connect.options([
-        ("statement_timeout", timeout_ms.to_string()),
-        ("lock_timeout", half.clone()),
-        ("idle_in_transaction_session_timeout", half),
-        // A plan that is kept suits the tables as they were when it was made. The queue is empty one moment and long the
-        // next: what was planned for the former reads all of it for each batch of the latter, until somebody analyzes
-        // the table.
-        ("plan_cache_mode", "force_custom_plan".to_owned()),
-    ]))
 }
 
 /// Warns if nothing ends a statement that hangs, which would hold its locks and its connection forever, and if plans

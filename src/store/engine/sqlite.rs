@@ -18,7 +18,7 @@ use rusqlite::{CachedStatement, OpenFlags, Row, config::DbConfig, types::ValueRe
 use sea_orm::{DbErr, ExecResult, ProxyExecResult, ProxyRow, QueryResult, RuntimeErr, Statement, Value, prelude::Uuid};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::writer::Writer;
+use super::{worker::Workers, writer::Writer};
 
 /// How long a statement waits for another process's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,11 +70,11 @@ pub(in crate::store) struct Sqlite {
 
 impl Sqlite {
     /// Opens the database file, which is created if it does not exist.
-    pub(in crate::store) fn open(path: &Path, kinds: Kinds) -> Result<Self, DbErr> {
+    pub(in crate::store) fn open(path: &Path, kinds: Kinds, workers: &Workers) -> Result<Self, DbErr> {
         let (kinds, counts) = (Arc::new(kinds), Arc::new(Counts::default()));
         let open = |mode| Connection::open(path, mode, &kinds, &counts);
         // The writer first: it creates the file and switches it to WAL.
-        let writer = Writer::spawn(open(Mode::Write)?)?;
+        let writer = Writer::spawn(workers.begin("sqlite writer"), open(Mode::Write)?)?;
         Ok(Self {
             path: path.to_owned(),
             readers: (0..READERS).map(|_| open(Mode::Read)).collect::<Result<_, _>>()?,

@@ -17,7 +17,7 @@ use std::{
 use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Connection, sqlite};
+use super::{Connection, sqlite, worker::Work};
 use crate::{metrics::BatchSizes, store::StoreError};
 
 /// How many writes may wait for the next transaction before callers wait in turn.
@@ -97,7 +97,7 @@ pub(in crate::store) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn spawn(connection: sqlite::Connection) -> Result<Self, DbErr> {
+    pub(super) fn spawn(work: Work, connection: sqlite::Connection) -> Result<Self, DbErr> {
         let (writes, mut arrivals) = mpsc::channel::<Box<dyn Write>>(WAITING_MAX);
         let sizes = Arc::new(OnceLock::<BatchSizes>::new());
         let observed = Arc::clone(&sizes);
@@ -106,6 +106,7 @@ impl Writer {
             .spawn(move || {
                 let mut batch = Vec::with_capacity(BATCH_MAX);
                 while arrivals.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+                    work.fail_on_purpose();
                     if let Some(sizes) = observed.get() {
                         sizes.observe(batch.len());
                     }
@@ -211,11 +212,14 @@ mod tests {
     use sea_orm::{ConnectionTrait as _, Statement};
 
     use super::*;
-    use crate::store::engine::sqlite::{Kinds, Sqlite};
+    use crate::store::engine::{
+        sqlite::{Kinds, Sqlite},
+        worker::Workers,
+    };
 
     fn database() -> (tempfile::TempDir, Arc<Sqlite>) {
         let folder = tempfile::tempdir().unwrap();
-        let sqlite = Sqlite::open(&folder.path().join("test.db"), Kinds::new()).unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("test.db"), Kinds::new(), &Workers::default()).unwrap();
         let connection = sqlite.connect().unwrap();
         connection
             .execute_script("CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT")

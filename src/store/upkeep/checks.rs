@@ -62,18 +62,6 @@ pub async fn open_secrets(db: &Database) -> Result<usize, StoreError> {
     Ok(rows.len())
 }
 
-/// Whether the database takes writes: a PostgreSQL that only follows another one does not.
-pub async fn is_writable(db: &Database) -> Result<bool, StoreError> {
-    if db.backend() != DbBackend::Postgres {
-        db.write(|_| Box::pin(async { Ok::<_, StoreError>(()) })).await?;
-        return Ok(true);
-    }
-    let statement = Statement::from_string(db.backend(), "SHOW transaction_read_only");
-    let row = db.read().query_one_raw(statement).await?;
-    let read_only: Option<String> = row.map(|row| row.try_get_by_index(0)).transpose()?;
-    Ok(read_only.as_deref() == Some("off"))
-}
-
 /// Writes a file beside an SQLite database, to the disk itself, and takes it away again. None where there is no file.
 #[must_use]
 pub fn try_disk(options: &DatabaseOptions) -> Option<io::Result<()>> {

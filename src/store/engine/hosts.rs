@@ -1,0 +1,204 @@
+//! How each PostgreSQL server is connected to: TLS, settings of a connection, and the name under which the server's
+//! administrator sees it.
+
+use std::{fs::File, net::IpAddr, path::Path};
+
+use sea_orm::sqlx::{
+    ConnectOptions as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use url::Url;
+
+use crate::{
+    config::{DatabaseOptions, postgres_url},
+    domain::id::NodeId,
+    store::source::OpenError,
+};
+
+/// A server that may be connected to.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    /// Its name and port, for people.
+    pub(super) name: String,
+    pub(super) connect: PgConnectOptions,
+}
+
+/// The servers of the URL, in the order in which they are tried.
+pub(super) fn hosts(options: &DatabaseOptions, node: NodeId) -> Result<Vec<Host>, OpenError> {
+    let urls = postgres_url::hosts(&options.url).map_err(OpenError::Url)?;
+    urls.iter().map(|url| host(url, options, node)).collect()
+}
+
+fn host(url: &Url, options: &DatabaseOptions, node: NodeId) -> Result<Host, OpenError> {
+    let wanted = Wanted::of(url);
+    readable(url)?;
+    let connect = PgConnectOptions::from_url(url).map_err(|cause| OpenError::Url(cause.to_string()))?;
+    let connect = with_settings(connect, options, node);
+    // The driver resolves an address in brackets as a name.
+    let bare = connect.get_host().trim_matches(['[', ']']).to_owned();
+    let connect = connect.host(&bare);
+    let mode = wanted.mode(&connect);
+    let connect = connect.ssl_mode(mode);
+    let name = match connect.get_socket() {
+        Some(folder) => folder.display().to_string(),
+        None if bare.contains(':') => format!("[{bare}]:{}", connect.get_port()),
+        None => format!("{bare}:{}", connect.get_port()),
+    };
+    Ok(Host { name, connect })
+}
+
+/// What the URL and libpq's variables say of TLS.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wanted {
+    mode: bool,
+    authority: bool,
+    client_certificate: bool,
+}
+
+impl Wanted {
+    fn of(url: &Url) -> Self {
+        let given = |names: [&str; 3], variable: &str| {
+            let is_named = url.query_pairs().any(|(name, _)| names.contains(&&*name));
+            is_named || std::env::var_os(variable).is_some()
+        };
+        Self {
+            mode: given(["sslmode", "ssl-mode", ""], "PGSSLMODE"),
+            authority: given(["sslrootcert", "ssl-root-cert", "ssl-ca"], "PGSSLROOTCERT"),
+            client_certificate: given(["sslcert", "ssl-cert", ""], "PGSSLCERT"),
+        }
+    }
+
+    /// Nothing goes over a network in plaintext unless that is asked for in so many words. As in libpq, sockets know no
+    /// TLS, and an authority is given to be checked against.
+    fn mode(self, connect: &PgConnectOptions) -> PgSslMode {
+        if connect.get_socket().is_some() || connect.get_host().starts_with('/') {
+            return PgSslMode::Disable;
+        }
+        let is_said = self.mode || self.authority || self.client_certificate;
+        let mode = match connect.get_ssl_mode() {
+            // TLS would protect nothing here, and cost time.
+            _ if is_loopback(connect.get_host()) && !is_said => PgSslMode::Disable,
+            mode @ (PgSslMode::Allow | PgSslMode::Prefer) if is_loopback(connect.get_host()) && self.mode => mode,
+            PgSslMode::Allow | PgSslMode::Prefer => PgSslMode::Require,
+            mode => mode,
+        };
+        match mode {
+            PgSslMode::Require if self.authority => PgSslMode::VerifyCa,
+            mode => mode,
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Finds out before the first connection, which would say less, whether the files that the URL names can be read.
+fn readable(url: &Url) -> Result<(), OpenError> {
+    const FILES: [&str; 7] = [
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+    ];
+    for (parameter, value) in url.query_pairs() {
+        // A certificate may stand in the URL itself.
+        if FILES.contains(&&*parameter) && !value.trim().starts_with("-----BEGIN") {
+            let path = Path::new(&*value);
+            File::open(path).map_err(|cause| OpenError::Certificate {
+                parameter: parameter.to_string(),
+                path: path.to_owned(),
+                cause,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn with_settings(connect: PgConnectOptions, options: &DatabaseOptions, node: NodeId) -> PgConnectOptions {
+    // PgBouncer refuses what it does not know at the start of a connection, and this says nothing that PostgreSQL 12 and
+    // newer do not do by themselves.
+    let connect = connect.disable_statement_logging().extra_float_digits(None);
+    let connect = match connect.get_application_name() {
+        Some(_) => connect,
+        None => connect.application_name(&format!("kallima-webhooks {node}")),
+    };
+    let timeout_ms = options.statement_timeout_ms;
+    if timeout_ms == 0 {
+        return connect;
+    }
+    let half = timeout_ms.div_ceil(2).to_string();
+    connect.options([
+        ("statement_timeout", timeout_ms.to_string()),
+        ("lock_timeout", half.clone()),
+        ("idle_in_transaction_session_timeout", half),
+        // A plan that is kept suits the tables as they were when it was made. The queue is empty one moment and long the
+        // next: what was planned for the former reads all of it for each batch of the latter, until somebody analyzes
+        // the table.
+        ("plan_cache_mode", "force_custom_plan".to_owned()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(url: &str) -> Vec<Host> {
+        hosts(&DatabaseOptions::of(url), NodeId::NIL).unwrap()
+    }
+
+    #[test]
+    fn only_this_machine_is_connected_to_in_plaintext_unless_that_is_asked_for() {
+        use PgSslMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("authority.pem");
+        File::create(&file).unwrap();
+        let authority = format!("sslrootcert={}", file.display());
+        for (host, parameters, expected) in [
+            ("localhost", "", Disable),
+            ("127.0.0.1:5433", "", Disable),
+            ("[::1]", "", Disable),
+            ("127.0.0.1", "sslmode=prefer", Prefer),
+            ("127.0.0.1", "sslmode=allow", Allow),
+            ("127.0.0.1", "sslmode=require", Require),
+            ("127.0.0.1", authority.as_str(), VerifyCa),
+            ("", "host=/run/postgresql&sslmode=require", Disable),
+            ("db.example.com", "", Require),
+            ("localhost.example.com", "", Require),
+            ("10.0.0.1", "sslmode=prefer", Require),
+            ("[fd00::1]", "sslmode=allow", Require),
+            ("10.0.0.1", "sslmode=disable", Disable),
+            ("10.0.0.1", authority.as_str(), VerifyCa),
+            ("10.0.0.1", "sslmode=verify-ca", VerifyCa),
+            ("10.0.0.1", "sslmode=verify-full", VerifyFull),
+            ("127.0.0.1,10.0.0.1", "", Disable),
+            ("10.0.0.1,127.0.0.1", "", Require),
+        ] {
+            let hosts = of(&format!("postgres://{host}/db?{parameters}"));
+            let mode = hosts[0].connect.get_ssl_mode();
+            assert_eq!(format!("{mode:?}"), format!("{expected:?}"), "{host} {parameters}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_named_and_names_us() {
+        let hosts = of("postgres://u@[fd00::1]:1,h2/db");
+        let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+        assert_eq!(names, ["[fd00::1]:1", "h2:5432"]);
+        let node = NodeId::NIL;
+        let expected = format!("kallima-webhooks {node}");
+        assert_eq!(hosts[0].connect.get_application_name(), Some(expected.as_str()));
+        let own = of("postgres://u@h/db?application_name=mine");
+        assert_eq!(own[0].connect.get_application_name(), Some("mine"));
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_is_named() {
+        let options = DatabaseOptions::of("postgres://u@h/db?sslrootcert=/nowhere/ca.pem");
+        let fault = hosts(&options, NodeId::NIL).unwrap_err().to_string();
+        assert!(fault.contains("sslrootcert /nowhere/ca.pem: No such file"), "{fault}");
+    }
+}
