@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
             }
         }
         if faults.is_empty() {
-            return cli.run();
+            return cli.run(arguments::shows_master_key(&matches));
         }
     }
     arguments::say(&faults);
@@ -118,9 +118,14 @@ impl Cli {
         }
     }
 
-    fn run(self) -> ExitCode {
+    fn run(self, shows_master_key: bool) -> ExitCode {
         let format = self.log.format;
         telemetry::start(&self.log);
+        if shows_master_key {
+            tracing::warn!(
+                "--master-key shows in the list of processes: give KALLIMA_MASTER_KEY or --master-key-file instead"
+            );
+        }
         let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
             let done = runtime.block_on(self.dispatch());
             // A name that is still being resolved must not hold up the end.
@@ -153,8 +158,14 @@ impl Cli {
         match command {
             None => serve::run(&serve, &database, clock).await,
             Some(Command::Serve(serve)) => serve::run(&serve, &database, clock).await,
-            Some(Command::Token(command)) => command.run(&open(&database, &clock).await?, &clock).await,
-            Some(Command::Organization(command)) => command.run(&open(&database, &clock).await?, &clock).await,
+            Some(Command::Token(command)) => {
+                let db = Database::open_migrated(&database, &clock).await?;
+                command.run(&db, &clock).await
+            }
+            Some(Command::Organization(command)) => {
+                let db = Database::open_migrated(&database, &clock).await?;
+                command.run(&db, &clock).await
+            }
             Some(Command::Keys(command)) => command.run(&database, &clock).await,
             Some(Command::Migrate) => {
                 open(&database, &clock).await?;
@@ -168,7 +179,7 @@ impl Cli {
     }
 }
 
-/// Opens the database and brings it up to date.
+/// Opens the database, which is made where there is none, and brings it up to date. For `serve` and `migrate` alone.
 async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Database, Box<dyn Error>> {
     let db = Database::open(options, clock).await?;
     db.migrate().await?;

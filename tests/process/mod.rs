@@ -6,6 +6,8 @@ mod command_line;
 mod configuration;
 mod descriptors;
 mod doctor;
+mod files;
+mod first_start;
 mod keys;
 mod memory;
 mod migrate_data;

@@ -211,11 +211,16 @@ mod tests {
     use sea_orm::{ConnectionTrait as _, Statement};
 
     use super::*;
-    use crate::store::engine::sqlite::{Kinds, Sqlite};
+    use crate::store::{
+        engine::sqlite::{Kinds, Sqlite},
+        source::Creation,
+    };
 
     fn database() -> (tempfile::TempDir, Arc<Sqlite>) {
         let folder = tempfile::tempdir().unwrap();
-        let sqlite = Sqlite::open(&folder.path().join("test.db"), Kinds::new()).unwrap();
+        let path = folder.path().join("test.db");
+        std::fs::File::create(&path).unwrap();
+        let sqlite = Sqlite::open(&path, Kinds::new(), Creation::Allowed).unwrap();
         let connection = sqlite.connect().unwrap();
         connection
             .execute_script("CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT")
