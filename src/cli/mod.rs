@@ -6,6 +6,7 @@
 )]
 
 mod arguments;
+mod backup;
 mod doctor;
 mod keys;
 mod listen;
@@ -61,6 +62,8 @@ enum Command {
     Migrate,
     /// Copy everything of an SQLite database into an empty PostgreSQL database, and check that it arrived.
     MigrateData(migrate_data::MigrateDataOptions),
+    /// Copy an SQLite database while the server runs, and check the copy.
+    Backup(backup::BackupOptions),
     /// Check all that serving needs: database, master key, clock, disk, DNS, TLS. One line a check.
     Doctor(doctor::DoctorOptions),
     /// Receive deliveries on this machine, print each, and say whether its signature verifies.
@@ -172,6 +175,7 @@ impl Cli {
                 println!("The database has every migration.");
                 Ok(())
             }
+            Some(Command::Backup(options)) => backup::run(&options, &database),
             Some(Command::Doctor(options)) => doctor::run(options, &database, &clock).await,
             Some(Command::MigrateData(options)) => migrate_data::run(options, database, &clock).await,
             Some(Command::Listen(options)) => listen::run(options, clock).await,

@@ -34,8 +34,9 @@ fn names(folder: &Path) -> BTreeSet<String> {
 const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
 /// Every command but those that may make a database, and `listen`, which has none.
-fn commands(url: &str) -> Vec<Vec<String>> {
-    let commands: [&[&str]; 9] = [
+fn commands(url: &str, target: &Path) -> Vec<Vec<String>> {
+    let target = target.to_str().unwrap();
+    let commands: [&[&str]; 10] = [
         &["token", "list"],
         &["token", "create", "--platform"],
         &["token", "revoke", NOBODY],
@@ -51,6 +52,7 @@ fn commands(url: &str) -> Vec<Vec<String>> {
             "--to",
             "postgres://postgres@127.0.0.1:1/nothing",
         ],
+        &["backup", "--to", target, "--with-key"],
     ];
     let owned = |command: &&[&str]| command.iter().map(ToString::to_string).collect();
     commands.iter().map(owned).collect()
@@ -69,7 +71,7 @@ async fn a_mistyped_path_makes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("typo.db");
     let url = format!("sqlite://{}", absent.display());
-    for arguments in commands(&url) {
+    for arguments in commands(&url, &folder.path().join("copy.db")) {
         let complaint = refused(&absent, &arguments).await;
         assert!(
             complaint.contains("there is no database") && complaint.contains("typo.db"),
@@ -92,7 +94,7 @@ async fn a_database_without_our_tables_stays_as_it_is() {
     for path in [empty, foreign] {
         let before = fs::read(&path).unwrap();
         let url = format!("sqlite://{}", path.display());
-        for arguments in commands(&url) {
+        for arguments in commands(&url, &folder.path().join("copy.db")) {
             let complaint = refused(&path, &arguments).await;
             assert!(
                 complaint.contains("run `kallima-webhooks migrate`"),

@@ -1,6 +1,7 @@
 //! The binary itself: started, asked, killed, started again.
 
 mod at_rest;
+mod backup;
 mod blocked_log;
 mod command_line;
 mod configuration;
