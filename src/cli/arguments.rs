@@ -7,6 +7,7 @@ use clap::{
     Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches as _,
     builder::Resettable,
     error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 
 use super::{Cli, print_config::redacted};
@@ -54,6 +55,16 @@ pub(super) fn read() -> Reading {
             return Reading { given: None, faults };
         }
     }
+}
+
+/// Whether a master key was given on the command line, which every user of the machine can read.
+pub(super) fn shows_master_key(matches: &ArgMatches) -> bool {
+    const OPTION: &str = "master_key";
+    let is_given = matches.try_contains_id(OPTION).unwrap_or_default();
+    (is_given && matches.value_source(OPTION) == Some(ValueSource::CommandLine))
+        || matches
+            .subcommand()
+            .is_some_and(|(_, matches)| shows_master_key(matches))
 }
 
 /// Writes faults to standard error, one line each.

@@ -100,7 +100,7 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
     }
     let mut opened = None;
     let found = report.check("database", async {
-        let db = Database::open(options, clock).await?;
+        let db = Database::open_existing(options, clock).await?;
         let answer = if db.takes_writes().await? {
             Ok(format!("{} answers and takes writes", engine(options)))
         } else {

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::{CommandResult, open};
+use super::CommandResult;
 use crate::{
     clock::Clock,
     config::DatabaseOptions,
-    store::secrets::{
-        self, KeyUse, Resealed, Sealed,
-        keys::{self, AddedKey},
+    store::{
+        Database,
+        secrets::{
+            self, KeyUse, Resealed, Sealed,
+            keys::{self, AddedKey},
+        },
     },
 };
 
@@ -50,7 +53,7 @@ impl KeysCommand {
 }
 
 async fn list(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
-    let db = open(database, clock).await?;
+    let db = Database::open_migrated(database, clock).await?;
     let KeyUse { given, missing } = secrets::key_use(&db, clock.now()).await?;
     for (place, key) in given.iter().enumerate() {
         let note = match (place, key.secrets, key.responses) {
@@ -78,7 +81,7 @@ fn described(key: &Sealed) -> String {
 }
 
 async fn rotate(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
-    let db = open(database, clock).await?;
+    let db = Database::open_migrated(database, clock).await?;
     let mut done = Resealed::default();
     let mut cursor = None;
     loop {

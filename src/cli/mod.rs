@@ -6,6 +6,7 @@
 )]
 
 mod arguments;
+mod backup;
 mod doctor;
 mod keys;
 mod listen;
@@ -61,6 +62,8 @@ enum Command {
     Migrate,
     /// Copy everything of an SQLite database into an empty PostgreSQL database, and check that it arrived.
     MigrateData(migrate_data::MigrateDataOptions),
+    /// Copy an SQLite database while the server runs, and check the copy.
+    Backup(backup::BackupOptions),
     /// Check all that serving needs: database, master key, clock, disk, DNS, TLS. One line a check.
     Doctor(doctor::DoctorOptions),
     /// Receive deliveries on this machine, print each, and say whether its signature verifies.
@@ -93,7 +96,7 @@ pub fn main() -> ExitCode {
             }
         }
         if faults.is_empty() {
-            return cli.run();
+            return cli.run(arguments::shows_master_key(&matches));
         }
     }
     arguments::say(&faults);
@@ -118,9 +121,14 @@ impl Cli {
         }
     }
 
-    fn run(self) -> ExitCode {
+    fn run(self, shows_master_key: bool) -> ExitCode {
         let format = self.log.format;
         telemetry::start(&self.log);
+        if shows_master_key {
+            tracing::warn!(
+                "--master-key shows in the list of processes: give KALLIMA_MASTER_KEY or --master-key-file instead"
+            );
+        }
         let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
             let done = runtime.block_on(self.dispatch());
             // A name that is still being resolved must not hold up the end.
@@ -153,14 +161,21 @@ impl Cli {
         match command {
             None => serve::run(&serve, &database, clock).await,
             Some(Command::Serve(serve)) => serve::run(&serve, &database, clock).await,
-            Some(Command::Token(command)) => command.run(&open(&database, &clock).await?, &clock).await,
-            Some(Command::Organization(command)) => command.run(&open(&database, &clock).await?, &clock).await,
+            Some(Command::Token(command)) => {
+                let db = Database::open_migrated(&database, &clock).await?;
+                command.run(&db, &clock).await
+            }
+            Some(Command::Organization(command)) => {
+                let db = Database::open_migrated(&database, &clock).await?;
+                command.run(&db, &clock).await
+            }
             Some(Command::Keys(command)) => command.run(&database, &clock).await,
             Some(Command::Migrate) => {
                 open(&database, &clock).await?;
                 println!("The database has every migration.");
                 Ok(())
             }
+            Some(Command::Backup(options)) => backup::run(&options, &database),
             Some(Command::Doctor(options)) => doctor::run(options, &database, &clock).await,
             Some(Command::MigrateData(options)) => migrate_data::run(options, database, &clock).await,
             Some(Command::Listen(options)) => listen::run(options, clock).await,
@@ -168,7 +183,7 @@ impl Cli {
     }
 }
 
-/// Opens the database and brings it up to date.
+/// Opens the database, which is made where there is none, and brings it up to date. For `serve` and `migrate` alone.
 async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Database, Box<dyn Error>> {
     let db = Database::open(options, clock).await?;
     db.migrate().await?;

@@ -122,18 +122,18 @@ fn described(limits: Limits) -> String {
 }
 
 /// Makes an organization of that name.
-pub(super) async fn create(
-    db: &Database,
-    clock: &Clock,
-    name: &str,
-    limits: Limits,
-) -> Result<Organization, StoreError> {
-    let organization = Organization {
+async fn create(db: &Database, clock: &Clock, name: &str, limits: Limits) -> Result<Organization, StoreError> {
+    let organization = new(clock, name, limits);
+    organizations::create(db, &organization).await?;
+    Ok(organization)
+}
+
+/// An organization of that name, which the database does not have yet.
+pub(super) fn new(clock: &Clock, name: &str, limits: Limits) -> Organization {
+    Organization {
         id: clock.new_id(),
         name: name.to_owned(),
         created_at: clock.now(),
         limits,
-    };
-    organizations::create(db, &organization).await?;
-    Ok(organization)
+    }
 }

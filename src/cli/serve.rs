@@ -17,7 +17,7 @@ use crate::{
         token::{Scopes, Token},
     },
     server::{self, Server},
-    store::{Database, StoreError, open::ServerLock, organizations},
+    store::{Database, StoreError, open::ServerLock, organizations, source::Creation},
 };
 
 /// Where `listen` receives when it is not told otherwise.
@@ -25,11 +25,18 @@ pub(super) const LISTEN_PORT: u16 = 9100;
 
 pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, clock: Clock) -> CommandResult {
     let mut signals = Signals::catch()?;
-    let _lock = ServerLock::acquire(&database.url)?;
+    let _lock = ServerLock::acquire(&database.url, Creation::Allowed)?;
     let db = open(database, &clock).await?;
-    let first = first_token(&db, &clock).await?;
-    let mut server = server::start(options, db, clock, Resolver::system()).await?;
-    announce(&server, options.dev, first.as_ref());
+    let mut server = server::start(options, db.clone(), clock.clone(), Resolver::system()).await?;
+    // Only now, as it is shown this once: nothing that can still fail comes between.
+    let first = match first_start(options, database, &db, &clock).await {
+        Ok(first) => first,
+        Err(error) => {
+            server.stop().await;
+            return Err(error.into());
+        }
+    };
+    announce(&server, options.dev, &first);
     tokio::select! {
         () = signals.stop() => {}
         // A server that has lost a part is worse than none: whoever watches the process starts it again.
@@ -73,17 +80,41 @@ impl Signals {
     }
 }
 
-/// An empty database gets an organization and a token, so that the API can be used at once.
-async fn first_token(db: &Database, clock: &Clock) -> Result<Option<Token>, StoreError> {
-    if !organizations::is_empty(db).await? {
-        return Ok(None);
-    }
-    let organization = organization::create(db, clock, "default", Limits::default()).await?;
-    let (token, _) = token::create(db, clock, Some(organization.id), "first token", Scopes::all()).await?;
-    Ok(Some(token))
+/// What a start finds.
+enum FirstStart {
+    /// There are organizations, or another node has just made one.
+    NotFirst,
+    /// There is no organization, and none was to be made.
+    Empty,
+    /// The first organization was made, and this is its token.
+    Made(Token),
 }
 
-fn announce(server: &Server, dev: bool, first: Option<&Token>) {
+/// A database without organizations gets one and a token, so that the API can be used at once. On PostgreSQL, where a
+/// log may be kept and read by many, only where that is asked for.
+async fn first_start(
+    options: &ServeOptions,
+    database: &DatabaseOptions,
+    db: &Database,
+    clock: &Clock,
+) -> Result<FirstStart, StoreError> {
+    if !organizations::is_empty(db).await? {
+        return Ok(FirstStart::NotFirst);
+    }
+    if !(database.is_sqlite() || options.dev || options.bootstrap) {
+        return Ok(FirstStart::Empty);
+    }
+    let organization = organization::new(clock, "default", Limits::default());
+    let (token, record) = token::new(clock, Some(organization.id), "first token", Scopes::all());
+    let is_made = organizations::create_first(db, &organization, &record, token.digest()).await?;
+    Ok(if is_made {
+        FirstStart::Made(token)
+    } else {
+        FirstStart::NotFirst
+    })
+}
+
+fn announce(server: &Server, dev: bool, first: &FirstStart) {
     let address = server.address;
     let host = if address.ip().is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
@@ -96,7 +127,16 @@ fn announce(server: &Server, dev: bool, first: Option<&Token>) {
     if let Some(metrics) = server.metrics_address {
         println!("Metrics: http://{metrics}/metrics");
     }
-    let Some(token) = first else { return };
+    let token = match first {
+        FirstStart::NotFirst => return,
+        FirstStart::Empty => {
+            println!(
+                "There is no organization yet: `organization create` and `token create` make one and a token for it."
+            );
+            return;
+        }
+        FirstStart::Made(token) => token,
+    };
     let target = if dev {
         format!("http://127.0.0.1:{LISTEN_PORT}/")
     } else {

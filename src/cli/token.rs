@@ -94,13 +94,25 @@ impl TokenCommand {
 }
 
 /// Makes a token.
-pub(super) async fn create(
+async fn create(
     db: &Database,
     clock: &Clock,
     organization_id: Option<OrganizationId>,
     name: &str,
     scopes: Scopes,
 ) -> Result<(Token, TokenRecord), StoreError> {
+    let (token, record) = new(clock, organization_id, name, scopes);
+    tokens::create(db, &record, token.digest()).await?;
+    Ok((token, record))
+}
+
+/// A new token and what is kept of it.
+pub(super) fn new(
+    clock: &Clock,
+    organization_id: Option<OrganizationId>,
+    name: &str,
+    scopes: Scopes,
+) -> (Token, TokenRecord) {
     let token = Token::generate(&mut UnwrapErr(SysRng));
     let (id, created_at) = (clock.new_id(), clock.now());
     let record = TokenRecord {
@@ -112,8 +124,7 @@ pub(super) async fn create(
         revoked_at: None,
         last_used_at: None,
     };
-    tokens::create(db, &record, token.digest()).await?;
-    Ok((token, record))
+    (token, record)
 }
 
 /// A name of 1 to 100 characters, as the database takes it.

@@ -26,8 +26,8 @@ use crate::{
 /// Where the data is.
 #[derive(Args, Clone)]
 pub struct DatabaseOptions {
-    /// Database: `sqlite://FILE` (made where there is none) or `postgres://USER@HOST/NAME`; of several hosts
-    /// (`HOST1,HOST2`) the first one that takes writes is used.
+    /// Database: `sqlite://FILE` (`serve` and `migrate` make it where there is none) or `postgres://USER@HOST/NAME`; of
+    /// several hosts (`HOST1,HOST2`) the first one that takes writes is used.
     #[arg(
         id = "database_url",
         long = "database-url",
@@ -71,7 +71,7 @@ pub struct DatabaseOptions {
     )]
     pub master_key: Option<String>,
 
-    /// File with the master keys (default with SQLite: the database's name and `.key`, made where there is none).
+    /// File with the master keys (default with SQLite: the database's name and `.key`, made with the database).
     #[arg(long, env = "KALLIMA_MASTER_KEY_FILE", value_name = "FILE", global = true)]
     pub master_key_file: Option<PathBuf>,
 }
@@ -184,6 +184,7 @@ impl FromStr for MetricsListen {
 
 /// How to serve.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ServeOptions {
     /// Address to accept API connections on.
     #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
@@ -218,6 +219,11 @@ pub struct ServeOptions {
     /// For development: allow http, and receivers on this machine (127.0.0.0/8 and `::1`).
     #[arg(long, env = "KALLIMA_DEV")]
     pub dev: bool,
+
+    /// On PostgreSQL: give a database without organizations its first one, and print a token for it. SQLite and `--dev`
+    /// always do.
+    #[arg(long, env = "KALLIMA_BOOTSTRAP")]
+    pub bootstrap: bool,
 
     /// Let webhooks use http, not only https.
     #[arg(long, env = "KALLIMA_ALLOW_HTTP")]

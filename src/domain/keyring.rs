@@ -8,6 +8,7 @@ use chacha20poly1305::{
     aead::{Aead as _, Payload},
 };
 use rand::{CryptoRng, RngExt as _};
+use secrecy::{ExposeSecret as _, SecretBox, zeroize::Zeroizing};
 
 use crate::domain::{
     id::{OrganizationId, WebhookId},
@@ -21,15 +22,20 @@ const VERSION: u8 = 1;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 
+/// Bytes of a line of a key file: three digits, a colon, 32 bytes in base64, the end of the line.
+const LINE_BYTES_MAX: usize = 3 + 1 + 44 + 1;
+
 /// Version and key id stand before the nonce.
 const HEAD_BYTES: usize = 2;
 
 /// Master keys by their ids. The first seals; all of them open, so that the master key can be changed while
-/// secrets that the one before has sealed are still there.
-#[derive(Clone)]
+/// secrets that the one before has sealed are still there. Their memory is wiped when the ring is dropped.
 pub struct KeyRing {
-    keys: Vec<(u8, [u8; KEY_BYTES])>,
+    keys: Vec<(u8, Key)>,
 }
+
+/// One key.
+type Key = SecretBox<[u8; KEY_BYTES]>;
 
 /// A text that is no key ring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +75,7 @@ impl KeyRing {
     /// A ring of one new key.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         Self {
-            keys: vec![(1, rng.random())],
+            keys: vec![(1, new_key(rng))],
         }
     }
 
@@ -78,15 +84,15 @@ impl KeyRing {
     /// # Errors
     /// A text without a key, or with something else in it. The error shows no part of a key.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
-        let mut keys: Vec<(u8, [u8; KEY_BYTES])> = Vec::new();
+        let mut keys: Vec<(u8, Key)> = Vec::new();
         let entries = text
             .split(|letter: char| letter == ',' || letter.is_whitespace())
             .filter(|entry| !entry.is_empty());
         for entry in entries {
             let (id, key) = entry.split_once(':').ok_or(KeyRingError::Malformed)?;
             let id = id.parse().map_err(|_| KeyRingError::Malformed)?;
-            let bytes = STANDARD.decode(key).map_err(|_| KeyRingError::Malformed)?;
-            let key = bytes.try_into().map_err(|_| KeyRingError::Malformed)?;
+            let bytes = Zeroizing::new(STANDARD.decode(key).map_err(|_| KeyRingError::Malformed)?);
+            let key = Key::try_init_with(|| bytes.as_slice().try_into()).map_err(|_| KeyRingError::Malformed)?;
             if keys.iter().any(|(known, _)| *known == id) {
                 return Err(KeyRingError::Twice(id));
             }
@@ -104,15 +110,26 @@ impl KeyRing {
     pub fn with_new_key(&self, rng: &mut (impl CryptoRng + ?Sized)) -> Option<Self> {
         let taken = |id: &u8| self.keys.iter().any(|(known, _)| known == id);
         let id = (1..=u8::MAX).chain([0]).find(|id| !taken(id))?;
-        let keys = [(id, rng.random())].into_iter().chain(self.keys.iter().copied());
+        let known = self
+            .keys
+            .iter()
+            .map(|(id, key)| (*id, Key::init_with(|| *key.expose_secret())));
+        let keys = [(id, new_key(rng))].into_iter().chain(known);
         Some(Self { keys: keys.collect() })
     }
 
     /// The ring as [`parse`](Self::parse) reads it, one key a line: the keys themselves, for a key file and nothing else.
     #[must_use]
-    pub fn expose(&self) -> String {
-        let line = |(id, key): &(u8, [u8; KEY_BYTES])| format!("{id}:{}\n", STANDARD.encode(key));
-        self.keys.iter().map(line).collect()
+    pub fn expose(&self) -> Zeroizing<String> {
+        // Room for all of it: a text that grows leaves copies of itself behind.
+        let mut text = Zeroizing::new(String::with_capacity(self.keys.len() * LINE_BYTES_MAX));
+        for (id, key) in &self.keys {
+            text.push_str(&id.to_string());
+            text.push(':');
+            STANDARD.encode_string(key.expose_secret(), &mut text);
+            text.push('\n');
+        }
+        text
     }
 
     /// The ids of the keys; the first is that of the key that seals.
@@ -155,7 +172,7 @@ impl KeyRing {
     /// Opens a sealed secret. `None` where its key is not on the ring, it was sealed for another row, or it was changed.
     #[must_use]
     pub fn open(&self, owner: SecretOwner, sealed: &[u8]) -> Option<Secret> {
-        let plain = self.open_bytes(&owner.associated_data(), sealed)?;
+        let plain = Zeroizing::new(self.open_bytes(&owner.associated_data(), sealed)?);
         Secret::parse(std::str::from_utf8(&plain).ok()?)
     }
 
@@ -175,8 +192,12 @@ impl KeyRing {
     }
 }
 
-fn cipher(key: &[u8; KEY_BYTES]) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new(key.into())
+fn new_key(rng: &mut (impl CryptoRng + ?Sized)) -> Key {
+    Key::init_with_mut(|key| rng.fill(key))
+}
+
+fn cipher(key: &Key) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(key.expose_secret().into())
 }
 
 impl fmt::Debug for KeyRing {
@@ -225,7 +246,7 @@ mod tests {
         let secret = Secret::generate(&mut rand::rng());
         let sealed = old.seal(&mut rand::rng(), owner(2), &secret).unwrap();
         let new_key = STANDARD.encode([7; KEY_BYTES]);
-        let both = KeyRing::parse(&format!("2:{new_key},{old_text}")).unwrap();
+        let both = KeyRing::parse(&format!("2:{new_key},{}", old_text.as_str())).unwrap();
         assert_eq!(both.open(owner(2), &sealed).unwrap().expose(), secret.expose());
         assert_eq!(
             both.seal(&mut rand::rng(), owner(2), &secret).unwrap()[1],
@@ -255,6 +276,15 @@ mod tests {
         let read = KeyRing::parse(&ring.expose()).unwrap();
         assert!(read.ids().eq(ring.ids()));
         assert_eq!(read.open(owner(2), &sealed).unwrap().expose(), secret.expose());
+    }
+
+    #[test]
+    fn dropped_keys_are_wiped() {
+        fn is_wiped(_: &impl secrecy::zeroize::ZeroizeOnDrop) {}
+        let ring = KeyRing::generate(&mut rand::rng());
+        is_wiped(&ring.keys[0].1);
+        is_wiped(&ring.expose());
+        is_wiped(&cipher(&ring.keys[0].1));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rand::{
     CryptoRng,
     distr::{Alphanumeric, SampleString},
 };
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// What every secret begins with, as Standard Webhooks writes it.
 const PREFIX: &str = "whsec_";
@@ -16,9 +17,10 @@ const KEY_LENGTH: usize = 40;
 
 /// A webhook's signing secret: `whsec_` and 40 characters of `[A-Za-z0-9]`.
 ///
-/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Secret::expose`] is the one way out.
+/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Secret::expose`] is the one way out. Its
+/// memory is wiped when it is dropped.
 #[derive(Clone)]
-pub struct Secret(String);
+pub struct Secret(SecretString);
 
 impl Secret {
     /// A new secret, each character drawn uniformly from the 62.
@@ -26,7 +28,7 @@ impl Secret {
         let mut text = String::with_capacity(PREFIX.len() + KEY_LENGTH);
         text.push_str(PREFIX);
         Alphanumeric.append_string(rng, &mut text, KEY_LENGTH);
-        Self(text)
+        Self(text.into())
     }
 
     /// Reads a secret; `None` where the text is anything else.
@@ -34,20 +36,20 @@ impl Secret {
     pub fn parse(text: &str) -> Option<Self> {
         let key = text.strip_prefix(PREFIX)?;
         let well_formed = key.len() == KEY_LENGTH && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        well_formed.then(|| Self(text.to_owned()))
+        well_formed.then(|| Self(text.into()))
     }
 
     /// The whole secret, for the one response that issues it and for encryption at rest.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
     }
 
     /// The characters after the prefix: what signing keys are made from.
     #[must_use]
     pub fn expose_key(&self) -> &str {
         // Both ways to make a secret put the ASCII prefix in front, so this is a character boundary.
-        &self.0[PREFIX.len()..]
+        &self.expose()[PREFIX.len()..]
     }
 }
 
@@ -96,6 +98,12 @@ mod tests {
         ] {
             assert!(Secret::parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_dropped_secret_is_wiped() {
+        fn is_wiped(_: &impl secrecy::zeroize::ZeroizeOnDrop) {}
+        is_wiped(&Secret::generate(&mut rand::rng()).0);
     }
 
     #[test]

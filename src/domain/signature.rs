@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::zeroize::Zeroizing;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
@@ -105,21 +106,21 @@ fn kallima_digest(secret: &Secret, time: &str, body: &[u8]) -> String {
 }
 
 /// Standard Webhooks takes what follows the prefix as base64 (RFC 4648) of the key.
-fn standard_webhooks_key(secret: &Secret) -> Vec<u8> {
+fn standard_webhooks_key(secret: &Secret) -> Zeroizing<Vec<u8>> {
     let key = secret.expose_key();
     // Forty letters and digits always decode. Were that ever to change, a key that nobody can guess is
     // the safe fallback: receivers would refuse the signature, and an empty key would let anyone sign.
-    STANDARD.decode(key).unwrap_or_else(|_| key.as_bytes().to_vec())
+    Zeroizing::new(STANDARD.decode(key).unwrap_or_else(|_| key.as_bytes().to_vec()))
 }
 
 fn hmac_sha256(key: &[u8], message: &[&[u8]]) -> [u8; 32] {
     // Padding the key here, as HMAC would, makes a constructor usable that cannot fail.
     debug_assert!(key.len() <= BLOCK_LENGTH, "a longer key would have to be hashed first");
-    let mut block = [0; BLOCK_LENGTH];
+    let mut block = Zeroizing::new([0; BLOCK_LENGTH]);
     for (padded, byte) in block.iter_mut().zip(key) {
         *padded = *byte;
     }
-    let mut mac = Hmac::<Sha256>::new(&block.into());
+    let mut mac = Hmac::<Sha256>::new((&*block).into());
     for part in message {
         mac.update(part);
     }

@@ -6,6 +6,7 @@ use rand::{
     CryptoRng,
     distr::{Alphanumeric, SampleString},
 };
+use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 /// What every token begins with.
@@ -16,9 +17,10 @@ const RANDOM_LENGTH: usize = 48;
 
 /// An API token: `ab_` and 48 base62 characters, sent as a bearer token (RFC 6750).
 ///
-/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Token::expose`] is the one way out.
+/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Token::expose`] is the one way out. Its memory
+/// is wiped when it is dropped.
 #[derive(Clone)]
-pub struct Token(String);
+pub struct Token(SecretString);
 
 impl Token {
     /// A new token, each character drawn uniformly from the 62.
@@ -26,7 +28,7 @@ impl Token {
         let mut text = String::with_capacity(PREFIX.len() + RANDOM_LENGTH);
         text.push_str(PREFIX);
         Alphanumeric.append_string(rng, &mut text, RANDOM_LENGTH);
-        Self(text)
+        Self(text.into())
     }
 
     /// Reads a token; `None` where the text is anything else.
@@ -34,13 +36,13 @@ impl Token {
     pub fn parse(text: &str) -> Option<Self> {
         let random = text.strip_prefix(PREFIX)?;
         let well_formed = random.len() == RANDOM_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        well_formed.then(|| Self(text.to_owned()))
+        well_formed.then(|| Self(text.into()))
     }
 
     /// The whole token, for the one time that it is shown.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
     }
 
     /// The SHA-256 digest (FIPS 180-4) of the whole token: all that is stored, and what it is looked up by.
@@ -48,7 +50,7 @@ impl Token {
     /// A plain digest is enough, without salt or stretching: nobody can guess 285 random bits.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.0.as_bytes()).into()
+        Sha256::digest(self.expose().as_bytes()).into()
     }
 }
 
@@ -196,6 +198,12 @@ mod tests {
         ] {
             assert!(Token::parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_dropped_token_is_wiped() {
+        fn is_wiped(_: &impl secrecy::zeroize::ZeroizeOnDrop) {}
+        is_wiped(&Token::generate(&mut rand::rng()).0);
     }
 
     #[test]

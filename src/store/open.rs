@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    path::{Path, PathBuf},
+    os::unix::fs::OpenOptionsExt as _,
     sync::{Arc, OnceLock},
 };
 
@@ -27,7 +27,7 @@ use super::{
     entity,
     queue::{finish, publish_batch},
     secrets::keys::Keys,
-    source::{OpenError, sqlite_path},
+    source::{Creation, OWNER_ONLY, OpenError, database_file, sqlite_path, with_suffix},
     webhook_batch,
 };
 use crate::{clock::Clock, config::DatabaseOptions, domain::id::NodeId, metrics::Metrics};
@@ -43,10 +43,40 @@ const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
 impl Database {
     /// Opens a database. An SQLite file is created if it does not exist.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
+        Self::open_by(options, clock, Creation::Allowed).await
+    }
+
+    /// Opens a database that is there, and makes no file: an SQLite database that does not exist, or has no table of
+    /// ours, is an error, and so is a key file that does not exist.
+    pub async fn open_existing(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
+        Self::open_by(options, clock, Creation::Refused).await
+    }
+
+    /// The same for one that has every migration, too.
+    pub async fn open_migrated(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
+        let db = Self::open_existing(options, clock).await?;
+        if Migrator::is_behind(&db.read()).await? {
+            let name = sqlite_path(&options.url).map(|path| path.display().to_string());
+            let name = name.unwrap_or_else(|| "the PostgreSQL database".to_owned());
+            return Err(OpenError::NotMigrated(name));
+        }
+        Ok(db)
+    }
+
+    async fn open_by(options: &DatabaseOptions, clock: &Clock, creation: Creation) -> Result<Self, OpenError> {
         let (node, workers) = (NodeId::new(Uuid::new_v4()), Workers::default());
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
-            Engine::Sqlite(Arc::new(Sqlite::open(path, entity::column_kinds(), &workers)?))
+            let path = database_file(path, creation)?;
+            if creation == Creation::Refused && !sqlite::is_ours(&path)? {
+                return Err(OpenError::NotMigrated(path.display().to_string()));
+            }
+            Engine::Sqlite(Arc::new(Sqlite::open(
+                &path,
+                entity::column_kinds(),
+                creation,
+                &workers,
+            )?))
         } else if options.is_postgres() {
             Engine::Postgres(Postgres::open(options, node, &workers).await?)
         } else {
@@ -56,7 +86,7 @@ impl Database {
         let mut db = Self {
             engine,
             side: Side::Api,
-            keys: Arc::new(Keys::load(options)?),
+            keys: Arc::new(Keys::load(options, creation)?),
             node,
             clock: clock.clone(),
             holders: Arc::default(),
@@ -214,12 +244,12 @@ async fn migrate_sqlite(connection: sqlite::Connection) -> Result<(), StoreError
 pub struct ServerLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] Option<File>);
 
 impl ServerLock {
-    /// Claims the database of `url` for this process.
-    pub fn acquire(url: &str) -> Result<Self, OpenError> {
+    /// Claims the database of `url` for this process. An SQLite file that is not there is made where that is allowed.
+    pub fn acquire(url: &str, creation: Creation) -> Result<Self, OpenError> {
         let Some(path) = sqlite_path(url) else {
             return Ok(Self(None));
         };
-        let path = lock_path(path);
+        let path = with_suffix(&database_file(path, creation)?, "lock");
         let failed = |cause| OpenError::Lock {
             path: path.clone(),
             cause,
@@ -228,6 +258,7 @@ impl ServerLock {
             .create(true)
             .write(true)
             .truncate(false)
+            .mode(OWNER_ONLY)
             .open(&path)
             .map_err(failed)?;
         match file.try_lock() {
@@ -236,8 +267,4 @@ impl ServerLock {
             Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
         }
     }
-}
-
-fn lock_path(database: &Path) -> PathBuf {
-    PathBuf::from(format!("{}.lock", database.display()))
 }

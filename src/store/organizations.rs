@@ -3,11 +3,15 @@
 use std::num::NonZeroU32;
 
 use sea_orm::{
-    ActiveModelTrait as _, EntityTrait as _, IntoActiveModel as _, PaginatorTrait as _, QueryOrder as _,
-    QueryTrait as _, Set,
+    ActiveModelTrait as _, ConnectionTrait as _, DbBackend, EntityTrait as _, IntoActiveModel as _,
+    PaginatorTrait as _, QueryOrder as _, QueryTrait as _, Set,
 };
 
-use super::{Database, StoreError, entity::organization};
+use super::{
+    Database, StoreError,
+    entity::{organization, token},
+    tokens::{self, TokenRecord},
+};
 use crate::domain::{id::OrganizationId, limits::Limits, timestamp::Timestamp};
 
 /// A customer of the Kallima API.
@@ -23,8 +27,47 @@ pub struct Organization {
     pub limits: Limits,
 }
 
+/// Lets one node at a time look whether there is an organization, and make the first, until its transaction ends. The
+/// number is arbitrary, but must stay what it is.
+const FIRST_LOCK: &str = "SELECT pg_advisory_xact_lock(8230645551860)";
+
 /// Makes an organization.
 pub async fn create(db: &Database, organization: &Organization) -> Result<(), StoreError> {
+    let row = organization::Entity::insert(row(organization));
+    db.write_one(row.build(db.backend())).await?;
+    Ok(())
+}
+
+/// Makes the first organization with its first token, in one transaction. False, and nothing is made, if there is an
+/// organization already; of several nodes that try at once, one succeeds.
+pub async fn create_first(
+    db: &Database,
+    organization: &Organization,
+    token: &TokenRecord,
+    digest: [u8; 32],
+) -> Result<bool, StoreError> {
+    let (organization, token) = (row(organization), tokens::row(token, digest));
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            // SQLite has one transaction that writes at a time.
+            if tx.get_database_backend() == DbBackend::Postgres {
+                tx.execute_unprepared(FIRST_LOCK).await?;
+            }
+            if organization::Entity::find().one(tx).await?.is_some() {
+                return Ok(false);
+            }
+            organization::Entity::insert(organization)
+                .exec_without_returning(tx)
+                .await?;
+            token::Entity::insert(token).exec_without_returning(tx).await?;
+            Ok::<_, StoreError>(true)
+        })
+    });
+    write.await
+}
+
+/// A new organization's row.
+fn row(organization: &Organization) -> organization::ActiveModel {
     let Organization {
         id,
         name,
@@ -35,16 +78,13 @@ pub async fn create(db: &Database, organization: &Organization) -> Result<(), St
         requests_per_minute_max,
         writes_per_month_max,
     } = limits;
-    let row = organization::ActiveModel {
+    organization::ActiveModel {
         id: Set(*id),
         name: Set(name.clone()),
         created_at: Set(*created_at),
         requests_per_minute_max: Set(limit_column(*requests_per_minute_max)),
         writes_per_month_max: Set(limit_column(*writes_per_month_max)),
-    };
-    db.write_one(organization::Entity::insert(row).build(db.backend()))
-        .await?;
-    Ok(())
+    }
 }
 
 /// Every organization, oldest first.

@@ -101,6 +101,13 @@ pub struct TokenHolder {
 
 /// Keeps a new token.
 pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Result<(), StoreError> {
+    db.write_one(token::Entity::insert(row(record, digest)).build(db.backend()))
+        .await?;
+    Ok(())
+}
+
+/// A new token's row.
+pub(super) fn row(record: &TokenRecord, digest: [u8; 32]) -> token::ActiveModel {
     let TokenRecord {
         id,
         organization_id,
@@ -110,7 +117,7 @@ pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Re
         revoked_at,
         last_used_at,
     } = record;
-    let row = token::ActiveModel {
+    token::ActiveModel {
         id: Set(*id),
         organization_id: Set(*organization_id),
         name: Set(name.clone()),
@@ -119,9 +126,7 @@ pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Re
         created_at: Set(*created_at),
         revoked_at: Set(*revoked_at),
         last_used_at: Set(*last_used_at),
-    };
-    db.write_one(token::Entity::insert(row).build(db.backend())).await?;
-    Ok(())
+    }
 }
 
 /// Who holds the token of that digest; `None` if it is unknown or revoked. That it was used is noted beside.

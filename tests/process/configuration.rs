@@ -26,6 +26,7 @@ async fn the_effective_configuration_is_printed_without_secrets() {
             "postgres://kallima:s3cret@db.example.com/kallima?sslmode=require",
         ),
         ("KALLIMA_ATTEMPTS_MAX", "7"),
+        ("KALLIMA_BOOTSTRAP", "true"),
     ];
     for command in [&["--print-config"][..], &["serve", "--print-config"]] {
         let arguments = [command, &["--listen", "127.0.0.1:1234", "--allow-port", "443,8443"]].concat();
@@ -41,6 +42,7 @@ async fn the_effective_configuration_is_printed_without_secrets() {
             "--attempts-max 7 (KALLIMA_ATTEMPTS_MAX)",
             "--attempt-timeout-ms 15000 (default)",
             "--dev false (default)",
+            "--bootstrap true (KALLIMA_BOOTSTRAP)",
         ] {
             assert!(
                 printed.lines().any(|printed| printed == line),
@@ -52,6 +54,20 @@ async fn the_effective_configuration_is_printed_without_secrets() {
             "{printed}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_master_key_on_the_command_line_is_warned_of() {
+    let database = TestDatabase::create().await;
+    let list = ["organization", "list"];
+    let (done, _, complaint) = run(&database, &[&list[..], &["--master-key", MASTER_KEY]].concat()).await;
+    assert!(
+        done && complaint.contains("WARN") && complaint.contains("KALLIMA_MASTER_KEY or --master-key-file"),
+        "{complaint}"
+    );
+    assert!(!complaint.contains(MASTER_KEY), "{complaint}");
+    let (done, _, complaint) = run(&database, &list).await;
+    assert!(done && complaint.is_empty(), "given by its variable: {complaint}");
 }
 
 #[tokio::test]

@@ -201,6 +201,21 @@ async fn keys_that_are_added_at_once_all_stand_in_the_file() {
     assert_eq!(ids, ["4", "3", "2", "1"]);
 }
 
+#[tokio::test]
+async fn a_key_file_behind_a_link_stays_there() {
+    let site = Site::new().await;
+    let (real, link) = (site.folder.path().join("elsewhere.key"), site.key_file());
+    fs::rename(&link, &real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let (done, _, complaint) = site.run(&["keys", "add"]).await;
+    assert!(done, "{complaint}");
+    assert!(
+        fs::symlink_metadata(&link).unwrap().is_symlink(),
+        "the link is one still"
+    );
+    assert_eq!(fs::read_to_string(&real).unwrap().lines().count(), 2);
+}
+
 /// The app's database, as a node sees it that has been given key 9 as the first.
 async fn beside(app: &App) -> Database {
     let old = app.database.sqlite_folder().map_or_else(

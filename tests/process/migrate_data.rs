@@ -5,7 +5,7 @@ use std::process::Stdio;
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
-use super::{Process, command};
+use super::{Process, command, finish, run};
 use crate::support::{
     Receiver, Reply,
     app::eventually,
@@ -91,6 +91,13 @@ async fn everything_goes_from_sqlite_to_postgres_and_pending_deliveries_arrive()
     receiver.forget();
     let attempts = receiver.arrivals().len();
 
+    let (done, _, complaint) = migrate(&from, &to).await;
+    assert!(
+        !done && complaint.contains("the PostgreSQL database lacks migrations"),
+        "{complaint}"
+    );
+    let (done, _, complaint) = run(&to, &["migrate"]).await;
+    assert!(done, "{complaint}");
     let (done, output, complaint) = migrate(&from, &to).await;
     assert!(done, "{complaint}");
     for (table, rows) in [
@@ -142,4 +149,21 @@ async fn a_table_or_a_column_that_only_one_of_them_has_stops_the_copy() {
         !done && complaint.contains("the two schemas differ: events.extra, forgotten.id"),
         "{complaint}"
     );
+}
+
+#[tokio::test]
+async fn the_key_beside_the_source_is_found_whatever_follows_the_name_of_the_file() {
+    let (from, to) = (TestDatabase::sqlite().await, TestDatabase::create().await);
+    if !to.is_postgres() {
+        return;
+    }
+    let source = format!("{}?mode=rwc", from.options.url);
+    let mut command = command("sqlite://unused.db", &std::env::temp_dir());
+    command.env_remove("KALLIMA_MASTER_KEY");
+    let arguments = ["migrate-data", "--from", &source, "--to", &to.options.url];
+    let (done, output, complaint) = finish(command, &arguments).await;
+    assert!(done, "{complaint}");
+    let key_file = from.sqlite_folder().unwrap().join("test.db.key");
+    let told = format!("--master-key-file {}", key_file.display());
+    assert!(output.contains(&told), "{output}");
 }

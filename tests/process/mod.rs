@@ -1,12 +1,15 @@
 //! The binary itself: started, asked, killed, started again.
 
 mod at_rest;
+mod backup;
 mod blocked_log;
 mod command_line;
 mod configuration;
 mod database_tls;
 mod descriptors;
 mod doctor;
+mod files;
+mod first_start;
 mod keys;
 mod memory;
 mod migrate_data;

@@ -1,7 +1,7 @@
 //! What tests are made of.
 
 pub(crate) mod app;
-mod beside;
+pub(crate) mod beside;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod database;

@@ -19,6 +19,7 @@ use sea_orm::{DbErr, ExecResult, ProxyExecResult, ProxyRow, QueryResult, Runtime
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{worker::Workers, writer::Writer};
+use crate::store::source::Creation;
 
 /// How long a statement waits for another process's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +30,9 @@ const LONG_READERS: usize = 2;
 
 /// Prepared statements that a connection keeps.
 const STATEMENTS_KEPT: usize = 256;
+
+/// The table of the migrations.
+const MIGRATIONS: &str = "seaql_migrations";
 
 /// Result codes of a lock, a full or failing disk, and a file that went away: the same call may succeed later
 /// (<https://www.sqlite.org/rescode.html>): busy, locked, no memory, read-only, interrupted, I/O error, full, cannot open.
@@ -69,12 +73,21 @@ pub(in crate::store) struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the database file, which is created if it does not exist.
-    pub(in crate::store) fn open(path: &Path, kinds: Kinds, workers: &Workers) -> Result<Self, DbErr> {
+    /// Opens the database file. Where it may have been made for this, it is switched to WAL, which stays with the file; one
+    /// that was there is left as it is.
+    pub(in crate::store) fn open(
+        path: &Path,
+        kinds: Kinds,
+        creation: Creation,
+        workers: &Workers,
+    ) -> Result<Self, DbErr> {
         let (kinds, counts) = (Arc::new(kinds), Arc::new(Counts::default()));
         let open = |mode| Connection::open(path, mode, &kinds, &counts);
-        // The writer first: it creates the file and switches it to WAL.
-        let writer = Writer::spawn(workers.begin("sqlite writer"), open(Mode::Write)?)?;
+        let writer = open(Mode::Write)?;
+        if creation == Creation::Allowed {
+            writer.execute_script("PRAGMA journal_mode = WAL")?;
+        }
+        let writer = Writer::spawn(workers.begin("sqlite writer"), writer)?;
         Ok(Self {
             path: path.to_owned(),
             readers: (0..READERS).map(|_| open(Mode::Read)).collect::<Result<_, _>>()?,
@@ -150,6 +163,15 @@ impl Sqlite {
     }
 }
 
+/// Whether a database file has been migrated by any version of ours. It only reads, so that a file of another program
+/// stays as it is.
+pub(in crate::store) fn is_ours(path: &Path) -> Result<bool, DbErr> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.table_exists(None, MIGRATIONS).map_err(failed)
+}
+
 /// Whether a connection may write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -185,7 +207,7 @@ struct Column {
 
 impl Connection {
     fn open(path: &Path, mode: Mode, kinds: &Arc<Kinds>, counts: &Arc<Counts>) -> Result<Self, DbErr> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
@@ -194,7 +216,6 @@ impl Connection {
             .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
             .map_err(failed)?;
         let set = |name: &str, value: &str| connection.pragma_update(None, name, value).map_err(failed);
-        set("journal_mode", "WAL")?;
         // With WAL, a commit is on disk before it is acknowledged, power cut included.
         set("synchronous", "FULL")?;
         set("foreign_keys", "ON")?;

@@ -212,14 +212,19 @@ mod tests {
     use sea_orm::{ConnectionTrait as _, Statement};
 
     use super::*;
-    use crate::store::engine::{
-        sqlite::{Kinds, Sqlite},
-        worker::Workers,
+    use crate::store::{
+        engine::{
+            sqlite::{Kinds, Sqlite},
+            worker::Workers,
+        },
+        source::Creation,
     };
 
     fn database() -> (tempfile::TempDir, Arc<Sqlite>) {
         let folder = tempfile::tempdir().unwrap();
-        let sqlite = Sqlite::open(&folder.path().join("test.db"), Kinds::new(), &Workers::default()).unwrap();
+        let path = folder.path().join("test.db");
+        std::fs::File::create(&path).unwrap();
+        let sqlite = Sqlite::open(&path, Kinds::new(), Creation::Allowed, &Workers::default()).unwrap();
         let connection = sqlite.connect().unwrap();
         connection
             .execute_script("CREATE TABLE t (n INTEGER NOT NULL UNIQUE) STRICT")

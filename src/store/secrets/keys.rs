@@ -4,7 +4,7 @@
 //! than before, and when a secret names a key that is not known yet.
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -12,6 +12,8 @@ use std::{
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
+use secrecy::zeroize::Zeroizing;
+use tempfile::NamedTempFile;
 
 use crate::{
     config::DatabaseOptions,
@@ -19,7 +21,7 @@ use crate::{
         keyring::{KeyRing, SecretOwner},
         secret::Secret,
     },
-    store::source::{OpenError, sqlite_path},
+    store::source::{Creation, OWNER_ONLY, OpenError, folder, sqlite_path, sync_folder, with_suffix},
 };
 
 /// The master keys, as they stand now.
@@ -40,11 +42,12 @@ struct KeyFile {
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Keys {
-    /// The master keys of these options. The key file beside an SQLite database is made where there is none.
+    /// The master keys of these options. The key file beside an SQLite database is made where there is none, and that is
+    /// allowed.
     ///
     /// # Errors
     /// PostgreSQL without a key is refused: its nodes must share one, and a file beside one of them would not do.
-    pub(in crate::store) fn load(options: &DatabaseOptions) -> Result<Self, OpenError> {
+    pub(in crate::store) fn load(options: &DatabaseOptions, creation: Creation) -> Result<Self, OpenError> {
         if let Some(text) = &options.master_key {
             return Ok(Self::of(KeyRing::parse(text)?, None));
         }
@@ -59,7 +62,7 @@ impl Keys {
         let ring = if options.master_key_file.is_some() {
             read(&path)?
         } else {
-            beside(&path)?
+            beside(&path, creation)?
         };
         let read = RwLock::new(stamp);
         Ok(Self::of(ring, Some(KeyFile { path, read })))
@@ -147,9 +150,17 @@ pub struct AddedKey {
 /// Keys that are given by an option have no file.
 pub fn add(options: &DatabaseOptions) -> Result<AddedKey, OpenError> {
     let path = key_file(options).ok_or(OpenError::NoKeyFile)?;
+    // A link stays one: the file that it leads to is the one that every node reads.
+    let path = fs::canonicalize(&path).map_err(|cause| OpenError::KeyFile(path, cause))?;
     let failed = |cause| OpenError::KeyFile(path.clone(), cause);
     // Two that add at once take turns: neither may write over the other's key.
-    let turn = File::create(with_suffix(&path, "lock")).map_err(failed)?;
+    let turn = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(OWNER_ONLY)
+        .open(with_suffix(&path, "lock"))
+        .map_err(failed)?;
     turn.lock().map_err(failed)?;
     let before = fs::metadata(&path).map_err(failed)?;
     let ring = read(&path)?
@@ -157,11 +168,9 @@ pub fn add(options: &DatabaseOptions) -> Result<AddedKey, OpenError> {
         .ok_or(OpenError::KeyRingFull)?;
     let draft = write_draft(&path, &ring).map_err(failed)?;
     // The server must be able to read what root has written, if it could read what was there before.
-    let renamed = keep_owner(&draft, &before).and_then(|()| fs::rename(&draft, &path));
-    if let Err(cause) = renamed.and_then(|()| sync_folder(&path)) {
-        drop(fs::remove_file(&draft));
-        return Err(failed(cause));
-    }
+    keep_owner(draft.path(), &before).map_err(failed)?;
+    draft.persist(&path).map_err(|error| failed(error.error))?;
+    sync_folder(&path).map_err(failed)?;
     let id = ring.ids().next().unwrap_or_default();
     Ok(AddedKey { id, file: path })
 }
@@ -174,23 +183,18 @@ fn keep_owner(draft: &Path, before: &fs::Metadata) -> io::Result<()> {
     std::os::unix::fs::chown(draft, Some(before.uid()), Some(before.gid()))
 }
 
-/// A new name in a folder is on disk once the folder is.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// The key file that these options mean, where they name or imply one.
-pub(in crate::store) fn key_file(options: &DatabaseOptions) -> Option<PathBuf> {
+/// The key file that these options mean, where they name or imply one. That of an SQLite database lies beside the file
+/// itself, whatever link leads to it.
+#[must_use]
+pub fn key_file(options: &DatabaseOptions) -> Option<PathBuf> {
     match (&options.master_key, &options.master_key_file) {
         (Some(_), _) => None,
         (None, Some(path)) => Some(path.clone()),
-        (None, None) => sqlite_path(&options.url).map(|database| with_suffix(database, "key")),
+        (None, None) => sqlite_path(&options.url).map(|database| {
+            let resolved = fs::canonicalize(database);
+            with_suffix(resolved.as_deref().unwrap_or(database), "key")
+        }),
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    PathBuf::from(format!("{}.{suffix}", path.display()))
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -200,36 +204,37 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 fn read(path: &Path) -> Result<KeyRing, OpenError> {
     let text = fs::read_to_string(path).map_err(|cause| OpenError::KeyFile(path.to_owned(), cause))?;
+    let text = Zeroizing::new(text);
     Ok(KeyRing::parse(&text)?)
 }
 
-/// The key file beside an SQLite database; made at the first start, for the owner's eyes alone.
-fn beside(path: &Path) -> Result<KeyRing, OpenError> {
+/// The key file beside an SQLite database; made at the first start where that is allowed, for the owner's eyes alone.
+fn beside(path: &Path, creation: Creation) -> Result<KeyRing, OpenError> {
     if path.exists() {
         return read(path);
     }
-    let failed = |cause| OpenError::KeyFile(path.to_owned(), cause);
+    if creation == Creation::Refused {
+        return Err(OpenError::KeyFileGone(path.to_owned()));
+    }
     let ring = KeyRing::generate(&mut UnwrapErr(SysRng));
-    // Written under another name first: two commands that start at once must end up with the same whole key.
-    let draft = write_draft(path, &ring).map_err(failed)?;
-    let linked = fs::hard_link(&draft, path);
-    fs::remove_file(&draft).map_err(failed)?;
-    match linked {
+    match write_new(path, &ring) {
         Ok(()) => Ok(ring),
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => read(path),
-        Err(cause) => Err(failed(cause)),
+        Err(cause) => Err(OpenError::KeyFile(path.to_owned(), cause)),
     }
 }
 
-/// Writes the ring to the disk, under another name than the key file's.
-fn write_draft(path: &Path, ring: &KeyRing) -> io::Result<PathBuf> {
-    let draft = with_suffix(path, &std::process::id().to_string());
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    file.write_all(ring.expose().as_bytes())
-        .and_then(|()| file.sync_all())?;
+/// Writes the ring to a new key file, which is on the disk when this returns: what it seals must not outlive it.
+pub(in crate::store) fn write_new(path: &Path, ring: &KeyRing) -> io::Result<()> {
+    // Under another name first: two servers that start at once must end up with the same whole key.
+    write_draft(path, ring)?.persist_noclobber(path)?;
+    sync_folder(path)
+}
+
+/// Writes the ring to the disk, under a name that nothing else has, for the owner's eyes alone. Dropped, it is removed.
+fn write_draft(path: &Path, ring: &KeyRing) -> io::Result<NamedTempFile> {
+    let mut draft = NamedTempFile::new_in(folder(path))?;
+    draft.write_all(ring.expose().as_bytes())?;
+    draft.as_file().sync_all()?;
     Ok(draft)
 }

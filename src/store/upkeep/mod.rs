@@ -1,6 +1,7 @@
 //! What runs behind the requests and the deliveries, and what operators ask.
 
 pub mod backlog;
+pub mod backup;
 pub mod checks;
 pub mod copy;
 pub mod deletion;

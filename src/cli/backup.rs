@@ -1,0 +1,56 @@
+//! `backup`: a copy of an SQLite database, beside a running server.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::CommandResult;
+use crate::{
+    config::DatabaseOptions,
+    store::{
+        secrets::keys,
+        upkeep::backup::{self, Backup, BackupError},
+    },
+};
+
+#[derive(Args, Debug)]
+pub(super) struct BackupOptions {
+    /// The file to make; there must be none of that name yet.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+
+    /// Copy the master keys, too, to the file's name and `.key`: whoever has both can read every secret.
+    #[arg(long)]
+    with_key: bool,
+}
+
+pub(super) fn run(options: &BackupOptions, database: &DatabaseOptions) -> CommandResult {
+    let BackupOptions { to, with_key } = options;
+    if database.is_postgres() {
+        return Err(BackupError::Postgres.into());
+    }
+    let Backup {
+        tables,
+        bytes,
+        key_file,
+    } = backup::make(database, to, *with_key)?;
+    for (table, rows) in tables {
+        println!("{table:<20} {rows:>12} rows");
+    }
+    println!(
+        "{} ({bytes} bytes) is whole: it was read back and checked.",
+        to.display()
+    );
+    match (key_file, keys::key_file(database)) {
+        (Some(copied), _) => println!("The master keys are in {}.", copied.display()),
+        (None, Some(file)) => println!(
+            "The master keys are not in it; without them its secrets cannot be opened. Keep {} somewhere else.",
+            file.display()
+        ),
+        (None, None) => println!(
+            "The master keys are not in it; without them its secrets cannot be opened. Keep those of --master-key \
+             somewhere else."
+        ),
+    }
+    Ok(())
+}
