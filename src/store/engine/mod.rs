@@ -20,7 +20,10 @@ use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
 };
 
-use self::{postgres::Postgres, sqlite::Sqlite};
+use self::{
+    postgres::{Postgres, Side},
+    sqlite::Sqlite,
+};
 
 /// An open database of one engine. Clones share its connections.
 #[derive(Clone)]
@@ -33,10 +36,10 @@ pub(super) enum Engine {
 
 /// What a statement runs on: a connection that only reads, or a transaction.
 pub(super) enum Connection<'a> {
-    /// SQLite: each statement takes a free connection, on the caller's thread.
-    SqliteRead(&'a Sqlite),
+    /// SQLite: each statement takes a free connection of that side, on the caller's thread.
+    SqliteRead(&'a Sqlite, Side),
     /// The same for reads that may take long: they do not hold up the runtime's other tasks.
-    SqliteLongRead(&'a Sqlite),
+    SqliteLongRead(&'a Sqlite, Side),
     /// SQLite: the transaction of the thread that writes, or a snapshot.
     SqliteTransaction(&'a sqlite::Connection),
     /// PostgreSQL: each statement takes a connection of the pool.
@@ -49,15 +52,19 @@ pub(super) enum Connection<'a> {
 impl ConnectionTrait for Connection<'_> {
     fn get_database_backend(&self) -> DbBackend {
         match self {
-            Self::SqliteRead(_) | Self::SqliteLongRead(_) | Self::SqliteTransaction(_) => DbBackend::Sqlite,
+            Self::SqliteRead(..) | Self::SqliteLongRead(..) | Self::SqliteTransaction(_) => DbBackend::Sqlite,
             Self::Postgres(_) | Self::PostgresTransaction(_) => DbBackend::Postgres,
         }
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.execute(&statement)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.execute(&statement)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.execute(&statement)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.execute(&statement))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.execute(&statement),
             Self::Postgres(pool) => pool.execute_raw(statement).await,
             Self::PostgresTransaction(tx) => tx.execute_raw(statement).await,
@@ -66,8 +73,12 @@ impl ConnectionTrait for Connection<'_> {
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.execute_script(sql)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.execute_script(sql)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.execute_script(sql)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.execute_script(sql))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.execute_script(sql),
             Self::Postgres(pool) => pool.execute_unprepared(sql).await,
             Self::PostgresTransaction(tx) => tx.execute_unprepared(sql).await,
@@ -76,8 +87,12 @@ impl ConnectionTrait for Connection<'_> {
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.query_one(&statement)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.query_one(&statement)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.query_one(&statement)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.query_one(&statement))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.query_one(&statement),
             Self::Postgres(pool) => pool.query_one_raw(statement).await,
             Self::PostgresTransaction(tx) => tx.query_one_raw(statement).await,
@@ -86,8 +101,12 @@ impl ConnectionTrait for Connection<'_> {
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.query_all(&statement)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.query_all(&statement)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.query_all(&statement)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.query_all(&statement))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.query_all(&statement),
             Self::Postgres(pool) => pool.query_all_raw(statement).await,
             Self::PostgresTransaction(tx) => tx.query_all_raw(statement).await,

@@ -2,7 +2,8 @@
 //!
 //! A statement runs on the thread that asks for it. With its page in memory a look-up takes some ten microseconds, less
 //! than handing it to another thread would. What may take longer, a walk over history, runs on connections of its own
-//! and tells the runtime that it blocks ([`Sqlite::reading_long`]), so that it delays no other task.
+//! and tells the runtime that it blocks ([`Sqlite::reading_long`]), so that it delays no other task. The delivery engine
+//! has connections of its own for both: however much the API reads, a claim waits for no request.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,9 +17,12 @@ use std::{
 
 use rusqlite::{CachedStatement, OpenFlags, Row, config::DbConfig, types::ValueRef};
 use sea_orm::{DbErr, ExecResult, ProxyExecResult, ProxyRow, QueryResult, RuntimeErr, Statement, Value, prelude::Uuid};
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
+};
 
-use super::writer::Writer;
+use super::{postgres::Side, writer::Writer};
 
 /// How long a statement waits for another process's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +30,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections for look-ups, and for reads that may take long. A look-up never waits for a long read.
 const READERS: usize = 4;
 const LONG_READERS: usize = 2;
+
+/// The delivery engine's own: it reads in a few large statements.
+const DELIVERY_READERS: usize = 2;
+const DELIVERY_LONG_READERS: usize = 1;
 
 /// Prepared statements that a connection keeps.
 const STATEMENTS_KEPT: usize = 256;
@@ -60,9 +68,8 @@ pub(in crate::store) struct Counts {
 /// An open SQLite database: its readers and its writer.
 pub(in crate::store) struct Sqlite {
     path: PathBuf,
-    readers: Vec<Connection>,
-    long_readers: Vec<Connection>,
-    next: AtomicUsize,
+    api: Readers,
+    delivery: Readers,
     pub(in crate::store) writer: Writer,
     kinds: Arc<Kinds>,
     pub(in crate::store) counts: Arc<Counts>,
@@ -75,11 +82,11 @@ impl Sqlite {
         let open = |mode| Connection::open(path, mode, &kinds, &counts);
         // The writer first: it creates the file and switches it to WAL.
         let writer = Writer::spawn(open(Mode::Write)?)?;
+        let readers = |short, long| Readers::open(short, long, || open(Mode::Read));
         Ok(Self {
             path: path.to_owned(),
-            readers: (0..READERS).map(|_| open(Mode::Read)).collect::<Result<_, _>>()?,
-            long_readers: (0..LONG_READERS).map(|_| open(Mode::Read)).collect::<Result<_, _>>()?,
-            next: AtomicUsize::new(0),
+            api: readers(READERS, LONG_READERS)?,
+            delivery: readers(DELIVERY_READERS, DELIVERY_LONG_READERS)?,
             writer,
             kinds,
             counts,
@@ -108,35 +115,93 @@ impl Sqlite {
     }
 
     /// Runs a look-up on the caller's thread.
-    pub(super) fn reading<T>(&self, read: impl FnOnce(&mut Inner) -> Result<T, DbErr>) -> Result<T, DbErr> {
-        self.on(&self.readers, read)
+    pub(super) fn reading<T>(&self, side: Side, read: impl FnOnce(&mut Inner) -> Result<T, DbErr>) -> Result<T, DbErr> {
+        self.writer.refuse_if_closed()?;
+        self.readers(side).short.run(read)
     }
 
     /// Runs a read that may take long: on the caller's thread, which the runtime is told to do without meanwhile.
-    pub(super) fn reading_long<T>(&self, read: impl FnOnce(&mut Inner) -> Result<T, DbErr>) -> Result<T, DbErr> {
+    ///
+    /// Who finds all connections in use waits as a task. A thread for each of them would use up those that the runtime
+    /// may have, and then it would stand still.
+    pub(super) async fn reading_long<T>(
+        &self,
+        side: Side,
+        read: impl FnOnce(&mut Inner) -> Result<T, DbErr>,
+    ) -> Result<T, DbErr> {
+        let Readers { long, long_turns, .. } = self.readers(side);
+        let _turn = long_turns.acquire().await.map_err(closed)?;
+        self.writer.refuse_if_closed()?;
         let is_shared =
             Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
         if is_shared {
-            tokio::task::block_in_place(|| self.on(&self.long_readers, read))
+            tokio::task::block_in_place(|| long.run(read))
         } else {
-            self.on(&self.long_readers, read)
+            long.run(read)
         }
     }
 
     /// The pools of readers: name, connections that serve a statement now, connections.
-    pub(in crate::store) fn pools(&self) -> [(&'static str, u32, u32); 2] {
-        [("read", &self.readers), ("read_long", &self.long_readers)].map(|(name, pool)| {
-            let busy = pool
-                .iter()
-                .filter(|connection| connection.inner.try_lock().is_err())
-                .count();
-            let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-            (name, count(busy), count(pool.len()))
-        })
+    pub(in crate::store) fn pools(&self) -> [(&'static str, u32, u32); 4] {
+        let of = |name, pool: &Pool| (name, count(pool.busy()), count(pool.connections.len()));
+        [
+            of("read", &self.api.short),
+            of("read_long", &self.api.long),
+            of("delivery", &self.delivery.short),
+            of("delivery_long", &self.delivery.long),
+        ]
     }
 
-    fn on<T>(&self, pool: &[Connection], read: impl FnOnce(&mut Inner) -> Result<T, DbErr>) -> Result<T, DbErr> {
-        self.writer.refuse_if_closed()?;
+    fn readers(&self, side: Side) -> &Readers {
+        match side {
+            Side::Api => &self.api,
+            Side::Delivery | Side::Heartbeat => &self.delivery,
+        }
+    }
+}
+
+fn count(connections: usize) -> u32 {
+    u32::try_from(connections).unwrap_or(u32::MAX)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
+fn closed(error: tokio::sync::AcquireError) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(error.to_string()))
+}
+
+/// The connections that one side reads by.
+struct Readers {
+    short: Pool,
+    long: Pool,
+    /// A permit for each connection of `long`.
+    long_turns: Semaphore,
+}
+
+impl Readers {
+    fn open(short: usize, long: usize, open: impl Fn() -> Result<Connection, DbErr>) -> Result<Self, DbErr> {
+        let pool = |connections: usize| {
+            Ok::<_, DbErr>(Pool {
+                connections: (0..connections).map(|_| open()).collect::<Result<_, _>>()?,
+                next: AtomicUsize::new(0),
+            })
+        };
+        Ok(Self {
+            short: pool(short)?,
+            long: pool(long)?,
+            long_turns: Semaphore::new(long),
+        })
+    }
+}
+
+/// Connections of which a statement takes any.
+struct Pool {
+    connections: Vec<Connection>,
+    next: AtomicUsize,
+}
+
+impl Pool {
+    fn run<T>(&self, read: impl FnOnce(&mut Inner) -> Result<T, DbErr>) -> Result<T, DbErr> {
+        let pool = &self.connections;
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let turn = |step: usize| pool.get((first + step) % pool.len());
         let free = (0..pool.len())
@@ -147,6 +212,11 @@ impl Sqlite {
             (None, Some(next)) => read(&mut next.lock()),
             (None, None) => Err(DbErr::Custom("a pool without connections".to_owned())),
         }
+    }
+
+    fn busy(&self) -> usize {
+        let is_busy = |connection: &&Connection| connection.inner.try_lock().is_err();
+        self.connections.iter().filter(is_busy).count()
     }
 }
 
