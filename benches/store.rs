@@ -1,10 +1,12 @@
 //! What the store takes for its hot paths, on an empty database and on one with history: `cargo bench`.
 //!
 //! SQLite always; PostgreSQL too where `TEST_DATABASE_URL` is set. `KALLIMA_BENCH_HISTORY` says how many finished
-//! deliveries the history has (100,000 by default).
+//! deliveries the history has (100,000 by default). At the end stands the slowest of all lists, each combination of filters
+//! tried on a history of `KALLIMA_BENCH_LISTS` deliveries (1,000,000 by default; 0 leaves it out).
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking, and is no library")]
 
 mod fixture;
+mod lists;
 
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use kallima_webhooks::{
     store::{
         deliveries::{self, DeliveryQuery},
         events,
+        page::PageLimit,
         queue::{
             claim::{self, Wanted},
             finish,
@@ -32,11 +35,18 @@ use tokio::task::JoinSet;
 
 use self::fixture::{Fixture, fixture, settings};
 
+/// The page that is asked for unless one asks for another.
+const PAGE: PageLimit = PageLimit {
+    items: 50,
+    bytes: 1024 * 1024,
+};
+
 /// Deliveries that are claimed and finished together.
 const BATCH: u64 = 64;
 
 fn main() {
     divan::main();
+    lists::report();
 }
 
 /// One event, and the delivery it owes, until both are durable.
@@ -103,7 +113,7 @@ fn standing(status: DeliveryStatus) -> DeliveryQuery {
 
 fn list(bencher: Bencher, setting: &str, query: &DeliveryQuery) {
     let fixture = fixture(setting);
-    let list = || deliveries::list(&fixture.db, fixture.organization, query, Some(50));
+    let list = || deliveries::list(&fixture.db, fixture.organization, query, PAGE);
     bencher.bench_local(|| fixture.runtime.block_on(list()).unwrap());
 }
 

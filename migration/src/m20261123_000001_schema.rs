@@ -91,7 +91,7 @@ CREATE INDEX webhooks_deleted ON webhooks (deleted_at) WHERE deleted_at IS NOT N
 //
 // A delivery keeps no foreign key to its webhook: its history outlives the webhook. `schedule_start` is how many
 // attempts had been made when its present schedule began: zero, or more after a replay. `undelivered_at` is when it
-// ended without success: the few that did are found by an index of their own.
+// ended without success: the few that did are found by indexes of their own.
 //
 // `queue.due_at` is when a node may take the delivery: the time of the next attempt or, while an attempt is under way
 // (`lease_token` is set), the end of the lease. Most entries are leased when they are published and gone soon after: they
@@ -132,6 +132,8 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_of_webhook ON deliveries (organization_id, webhook_id, id);
 CREATE INDEX deliveries_of_event ON deliveries (organization_id, event_id);
 CREATE INDEX deliveries_undelivered ON deliveries (organization_id, id) WHERE undelivered_at IS NOT NULL;
+CREATE INDEX deliveries_undelivered_of_webhook ON deliveries (organization_id, webhook_id, id)
+    WHERE undelivered_at IS NOT NULL;
 
 CREATE TABLE queue (
     organization_id {uuid} NOT NULL,

@@ -112,12 +112,10 @@ pub(super) async fn list_audit_entries(
     OriginalUri(uri): OriginalUri,
     Path(id): Path<WebhookId>,
     Query(ListAuditEntriesQuery { limit, after }): Query<ListAuditEntriesQuery>,
-) -> Result<Page<AuditEntry>, Problem> {
-    let found = audit::list(&state.db, caller.organization_id, id, after, page::fetch(limit)).await?;
-    let views = found
-        .ok_or_else(no_webhook)?
-        .into_iter()
-        .map(AuditEntry::from)
-        .collect();
-    Ok(Page::new(views, limit, &uri, |entry: &AuditEntry| entry.id.to_string()))
+) -> Result<Page, Problem> {
+    let limit = page::limit(&state, limit);
+    let found = audit::list(&state.db, caller.organization_id, id, after, limit).await?;
+    let found = found.ok_or_else(no_webhook)?;
+    let view = |entry| Ok(AuditEntry::from(entry));
+    Ok(Page::new(found, limit, &uri, |entry| entry.id, view)?)
 }

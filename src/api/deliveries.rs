@@ -1,11 +1,13 @@
 //! `/v1/webhook_deliveries`: what became of events, try by try.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{OriginalUri, State},
     response::{IntoResponse as _, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use validator::Validate;
@@ -29,7 +31,7 @@ use crate::{
         timestamp::Timestamp,
     },
     store::{
-        deliveries::{self, DeliveryQuery},
+        deliveries::{self, DeliveryQuery, DeliveryWithPayload},
         queue::manual::{self, Taken},
     },
 };
@@ -46,7 +48,8 @@ pub(super) struct Delivery {
     event_id: EventId,
     event_type: String,
     #[schema(value_type = Event)]
-    payload: Box<RawValue>,
+    #[serde(serialize_with = "as_it_is")]
+    payload: Arc<RawValue>,
     status: DeliveryStatus,
     #[schema(minimum = 0)]
     attempt_count: i32,
@@ -67,18 +70,23 @@ pub(super) struct Delivery {
 /// The discriminator of a delivery.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum DeliveryObject {
+pub(super) enum DeliveryObject {
     WebhookDelivery,
 }
 
-impl From<deliveries::Delivery> for Delivery {
-    fn from(delivery: deliveries::Delivery) -> Self {
+/// Shared by the deliveries of an event, which serde alone does not know.
+fn as_it_is<S: Serializer>(payload: &Arc<RawValue>, serializer: S) -> Result<S::Ok, S::Error> {
+    payload.as_ref().serialize(serializer)
+}
+
+impl From<DeliveryWithPayload> for Delivery {
+    fn from(found: DeliveryWithPayload) -> Self {
+        let DeliveryWithPayload { delivery, payload } = found;
         let deliveries::Delivery {
             id,
             webhook_id,
             event_id,
             event_type,
-            payload,
             status,
             attempt_count,
             next_attempt_at,
@@ -170,7 +178,8 @@ impl RequestBody for RetryDelivery {
 pub(super) struct ListDeliveriesQuery {
     #[param(value_type = Option<Uuid>)]
     webhook_id: Option<WebhookId>,
-    status: Option<DeliveryStatus>,
+    #[param(inline)]
+    status: Option<StatusFilter>,
     #[param(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
     #[validate(length(max = 64), custom(function = "exact_event_type"))]
     event_type: Option<String>,
@@ -186,6 +195,27 @@ pub(super) struct ListDeliveriesQuery {
     limit: u32,
     #[param(value_type = Option<Uuid>)]
     after: Option<DeliveryId>,
+}
+
+/// Which status a listed delivery has: one that this version knows.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum StatusFilter {
+    Pending,
+    Delivered,
+    Failed,
+    Canceled,
+}
+
+impl From<StatusFilter> for DeliveryStatus {
+    fn from(filter: StatusFilter) -> Self {
+        match filter {
+            StatusFilter::Pending => Self::Pending,
+            StatusFilter::Delivered => Self::Delivered,
+            StatusFilter::Failed => Self::Failed,
+            StatusFilter::Canceled => Self::Canceled,
+        }
+    }
 }
 
 impl ListDeliveriesQuery {
@@ -236,7 +266,7 @@ pub(super) async fn list_deliveries(
     caller: Caller<WebhooksRead>,
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListDeliveriesQuery>,
-) -> Result<Page<Delivery>, Problem> {
+) -> Result<Page, Problem> {
     let ListDeliveriesQuery {
         webhook_id,
         status,
@@ -251,16 +281,15 @@ pub(super) async fn list_deliveries(
         webhook_id,
         event_id,
         event_type,
-        status,
+        status: status.map(DeliveryStatus::from),
         created_after,
         created_before,
         after,
     };
-    let found = deliveries::list(&state.db, caller.organization_id, &question, Some(page::fetch(limit))).await?;
-    let views = found.into_iter().map(Delivery::from).collect();
-    Ok(Page::new(views, limit, &uri, |delivery: &Delivery| {
-        delivery.id.to_string()
-    }))
+    let limit = page::limit(&state, limit);
+    let found = deliveries::list(&state.db, caller.organization_id, &question, limit).await?;
+    let view = |found| Ok(Delivery::from(found));
+    Ok(Page::new(found, limit, &uri, |found| found.delivery.id, view)?)
 }
 
 #[utoipa::path(
@@ -321,14 +350,14 @@ pub(super) async fn list_attempts(
     OriginalUri(uri): OriginalUri,
     Path(id): Path<DeliveryId>,
     Query(ListAttemptsQuery { limit, after }): Query<ListAttemptsQuery>,
-) -> Result<Page<Attempt>, Problem> {
-    let org = caller.organization_id;
-    deliveries::find(&state.db, org, id).await?.ok_or_else(no_delivery)?;
-    let found = deliveries::attempts(&state.db, org, id, after.unwrap_or(0), page::fetch(limit)).await?;
-    let views = found.into_iter().map(Attempt::from).collect();
-    Ok(Page::new(views, limit, &uri, |attempt: &Attempt| {
-        attempt.number.to_string()
-    }))
+) -> Result<Page, Problem> {
+    let (org, limit) = (caller.organization_id, page::limit(&state, limit));
+    if !deliveries::exists(&state.db, org, id).await? {
+        return Err(no_delivery());
+    }
+    let found = deliveries::attempts(&state.db, org, id, after.unwrap_or(0), limit).await?;
+    let view = |attempt| Ok(Attempt::from(attempt));
+    Ok(Page::new(found, limit, &uri, |attempt| attempt.number, view)?)
 }
 
 /// The delivery of that id, as it stands now.

@@ -1,7 +1,6 @@
 //! `/v1/events`: publish what happened, and look at what was published.
 
 use axum::{
-    Json,
     extract::{OriginalUri, State},
     http::{StatusCode, header::LOCATION},
     response::Response,
@@ -16,7 +15,7 @@ use super::{
     ApiState,
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
     context::note_organization,
-    deliveries::Delivery,
+    deliveries::DeliveryObject,
     extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::{IdempotencyKeyHeader, Kept},
     page::{self, Page},
@@ -27,13 +26,20 @@ use super::{
 };
 use crate::{
     domain::{
-        event::{self, Publication, Recorded},
+        delivery::DeliveryStatus,
+        event::{self, EventCursor, Publication, Recorded},
         event_id::EventId,
-        id::OrganizationId,
+        id::{DeliveryId, OrganizationId, WebhookId},
         operational::is_operational,
+        outcome::ErrorWord,
         timestamp::Timestamp,
     },
-    store::{StoreError, deliveries, deliveries::DeliveryQuery, events},
+    store::{
+        StoreError,
+        deliveries::{self, DeliveryQuery},
+        events,
+        page::PageLimit,
+    },
 };
 
 /// An event, exactly as it stands on the wire.
@@ -60,7 +66,70 @@ pub(super) struct EventWithDeliveries {
     created_at: Timestamp,
     #[schema(value_type = Object)]
     data: Box<RawValue>,
-    deliveries: Vec<Delivery>,
+    #[schema(value_type = Vec<EventDelivery>, max_items = 100)]
+    deliveries: Box<RawValue>,
+}
+
+/// What became of an event at one webhook: a delivery without its payload, which is the event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EventDelivery {
+    #[schema(value_type = Uuid)]
+    id: DeliveryId,
+    object: DeliveryObject,
+    #[schema(value_type = Uuid)]
+    webhook_id: WebhookId,
+    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+    event_id: EventId,
+    event_type: String,
+    status: DeliveryStatus,
+    #[schema(minimum = 0)]
+    attempt_count: i32,
+    #[schema(required, minimum = 100, maximum = 599)]
+    response_status: Option<i32>,
+    #[schema(required, max_length = 4096)]
+    response_body: Option<String>,
+    #[schema(required)]
+    error: Option<ErrorWord>,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    next_attempt_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    delivered_at: Option<Timestamp>,
+}
+
+impl From<deliveries::Delivery> for EventDelivery {
+    fn from(delivery: deliveries::Delivery) -> Self {
+        let deliveries::Delivery {
+            id,
+            webhook_id,
+            event_id,
+            event_type,
+            status,
+            attempt_count,
+            next_attempt_at,
+            response_status,
+            response_body,
+            error,
+            created_at,
+            delivered_at,
+        } = delivery;
+        Self {
+            id,
+            object: DeliveryObject::WebhookDelivery,
+            webhook_id,
+            event_id,
+            event_type,
+            status,
+            attempt_count,
+            response_status,
+            response_body,
+            error,
+            next_attempt_at,
+            created_at,
+            delivered_at,
+        }
+    }
 }
 
 /// The discriminator of an event.
@@ -131,6 +200,9 @@ impl RequestBody for PublishEvent {
     }
 }
 
+/// Deliveries that are shown with their event at most: as many as an organization may have webhooks.
+const DELIVERIES_SHOWN_MAX: u64 = 100;
+
 /// Query of GET /v1/events.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
 #[serde(deny_unknown_fields)]
@@ -140,8 +212,8 @@ pub(super) struct ListEventsQuery {
     #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
     #[validate(range(min = 1, max = 200))]
     limit: u32,
-    #[param(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
-    after: Option<EventId>,
+    #[param(value_type = Option<String>, pattern = r"^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}(\.[0-9]{1,15})?$")]
+    after: Option<EventCursor>,
 }
 
 impl ListEventsQuery {
@@ -238,36 +310,48 @@ pub(super) async fn list_events(
     caller: Caller<WebhooksRead>,
     OriginalUri(uri): OriginalUri,
     Query(ListEventsQuery { limit, after }): Query<ListEventsQuery>,
-) -> Result<Page<Event>, Problem> {
-    let found = events::list(&state.db, caller.organization_id, after.as_ref(), page::fetch(limit)).await?;
-    let views = found.iter().map(view).collect::<Result<_, _>>()?;
-    Ok(Page::new(views, limit, &uri, |event: &Event| event.id.to_string()))
+) -> Result<Page, Problem> {
+    let (org, limit) = (caller.organization_id, page::limit(&state, limit));
+    let after = match after {
+        Some(EventCursor::Id(id)) => Some(events::position(&state.db, org, id).await?),
+        Some(EventCursor::Position(position)) => Some(position),
+        None => None,
+    };
+    let found = events::list(&state.db, org, after, limit).await?;
+    let view = |event: event::Event| events::payload_json(&event.payload);
+    Ok(Page::new(found, limit, &uri, event::Event::position, view)?)
 }
 
 #[utoipa::path(
     get, path = "/v1/events/{event_id}", tag = "events", security(("bearer" = ["webhooks:read"])),
     params(("event_id" = String, Path, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")),
-    responses((status = 200, body = EventWithDeliveries), WithToken, WithId),
+    responses((status = 200, body = EventWithDeliveries, headers(("Link" = String))), WithToken, WithId),
 )]
 pub(super) async fn get_event(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     Path(event_id): Path<EventId>,
-) -> Result<Json<EventWithDeliveries>, Problem> {
+) -> Result<Response, Problem> {
     let org = caller.organization_id;
     let found = events::find(&state.db, org, &event_id)
         .await?
         .ok_or_else(|| Problem::not_found("event"))?;
-    // An event has one delivery a webhook at most, and an organization no more than a hundred webhooks.
     let question = DeliveryQuery {
-        event_id: Some(event_id),
+        event_id: Some(event_id.clone()),
         ..DeliveryQuery::default()
     };
-    let deliveries = deliveries::list(&state.db, org, &question, None)
-        .await?
-        .into_iter()
-        .map(Delivery::from)
-        .collect();
+    let limit = PageLimit {
+        items: DELIVERIES_SHOWN_MAX,
+        bytes: state.page_bytes_max.saturating_sub(found.payload.len() as u64),
+    };
+    let owed = deliveries::list_bare(&state.db, org, &question, limit).await?;
+    let (json, next) = page::write(
+        owed,
+        limit,
+        |delivery| delivery.id,
+        |owed| Ok(EventDelivery::from(owed)),
+    )?;
+    let deliveries = serde_json::from_slice(&json).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
     let Event {
         id,
         object,
@@ -275,14 +359,17 @@ pub(super) async fn get_event(
         created_at,
         data,
     } = view(&found)?;
-    Ok(Json(EventWithDeliveries {
+    let shown = EventWithDeliveries {
         id,
         object,
         r#type,
         created_at,
         data,
         deliveries,
-    }))
+    };
+    let shown = serde_json::to_vec(&shown).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
+    let next = next.map(|after| page::link(&format!("/v1/webhook_deliveries?event_id={event_id}&after={after}")));
+    Ok(page::with_link(shown, next))
 }
 
 fn view(event: &event::Event) -> Result<Event, StoreError> {

@@ -1,41 +1,95 @@
-//! Pages of a list: a limit, a cursor, and a `Link` to the next page (RFC 8288).
+//! Pages of a list: a limit of items and of bytes, a cursor, and a `Link` to the next page (RFC 8288).
 
 use axum::{
-    Json,
-    http::{HeaderValue, Uri, header::LINK},
+    http::{
+        HeaderValue, Uri,
+        header::{CONTENT_TYPE, LINK},
+    },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-/// One page of a list, with a link to the next where there is one.
-pub(super) struct Page<T> {
-    items: Vec<T>,
+use super::ApiState;
+use crate::store::{
+    StoreError,
+    page::{self, PageLimit},
+};
+
+/// One page of a list as JSON, with a link to the next where there is one.
+#[derive(Debug)]
+pub(super) struct Page {
+    json: Vec<u8>,
     next: Option<String>,
 }
 
-/// How many items to ask the store for: one more than the page has tells whether there is a next page.
-pub(super) fn fetch(limit: u32) -> u64 {
-    u64::from(limit) + 1
-}
-
-impl<T> Page<T> {
-    /// Makes a page of what [`fetch`] brought. `cursor` is what names an item in `after`.
-    pub(super) fn new(mut items: Vec<T>, limit: u32, uri: &Uri, cursor: impl Fn(&T) -> String) -> Self {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| more).map(|last| next_link(uri, &cursor(last)));
-        Self { items, next }
+/// How much a page of so many items may hold.
+pub(super) fn limit(state: &ApiState, items: u32) -> PageLimit {
+    PageLimit {
+        items: items.into(),
+        bytes: state.page_bytes_max,
     }
 }
 
-impl<T: Serialize> IntoResponse for Page<T> {
-    fn into_response(self) -> Response {
-        let mut response = Json(self.items).into_response();
-        if let Some(next) = self.next.and_then(|link| HeaderValue::try_from(link).ok()) {
-            response.headers_mut().insert(LINK, next);
+impl Page {
+    /// Writes what the store found; `cursor` is the place of an item in the list, and `view` how it is shown.
+    ///
+    /// The store has counted payloads and texts as they are stored. As JSON they can be larger, so the page may end
+    /// sooner.
+    pub(super) fn new<T, C: ToString, V: Serialize>(
+        found: page::Page<T, C>,
+        limit: PageLimit,
+        uri: &Uri,
+        cursor: impl Fn(&T) -> C,
+        view: impl Fn(T) -> Result<V, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let (json, next) = write(found, limit, cursor, view)?;
+        let next = next.map(|after| next_link(uri, &after));
+        Ok(Self { json, next })
+    }
+}
+
+/// Writes a page as a JSON array of at most so many bytes, or of one item; and where the next page goes on.
+pub(super) fn write<T, C: ToString, V: Serialize>(
+    found: page::Page<T, C>,
+    limit: PageLimit,
+    cursor: impl Fn(&T) -> C,
+    view: impl Fn(T) -> Result<V, StoreError>,
+) -> Result<(Vec<u8>, Option<String>), StoreError> {
+    let page::Page { items, next } = found;
+    let mut json = vec![b'['];
+    let mut last: Option<C> = None;
+    for item in items {
+        let (end, place) = (json.len(), cursor(&item));
+        if last.is_some() {
+            json.push(b',');
         }
-        response
+        serde_json::to_writer(&mut json, &view(item)?).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
+        // With the bracket that closes it.
+        if json.len() as u64 >= limit.bytes
+            && let Some(last) = last
+        {
+            json.truncate(end);
+            json.push(b']');
+            return Ok((json, Some(last.to_string())));
+        }
+        last = Some(place);
+    }
+    json.push(b']');
+    Ok((json, next.map(|after| after.to_string())))
+}
+
+/// A response with a `Link`, where there is one.
+pub(super) fn with_link(json: Vec<u8>, next: Option<String>) -> Response {
+    let mut response = ([(CONTENT_TYPE, "application/json")], json).into_response();
+    if let Some(next) = next.and_then(|link| HeaderValue::try_from(link).ok()) {
+        response.headers_mut().insert(LINK, next);
+    }
+    response
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        with_link(self.json, self.next)
     }
 }
 
@@ -48,27 +102,56 @@ fn next_link(uri: &Uri, after: &str) -> String {
         .extend_pairs(kept)
         .append_pair("after", after)
         .finish();
-    format!("<{}?{next}>; rel=\"next\"", uri.path())
+    link(&format!("{}?{next}", uri.path()))
+}
+
+/// The header's value for the address of the next page.
+pub(super) fn link(address: &str) -> String {
+    format!("<{address}>; rel=\"next\"")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn page(items: &[&str], next: Option<&str>, bytes: u64) -> (String, Option<String>) {
+        let found = page::Page {
+            items: items.to_vec(),
+            next: next.map(str::to_owned),
+        };
+        let uri: Uri = "/v1/events?limit=2&after=old&event_type=a%26b".parse().unwrap();
+        let limit = PageLimit { items: 3, bytes };
+        let page = Page::new(found, limit, &uri, |item| (*item).to_owned(), Ok).unwrap();
+        (String::from_utf8(page.json).unwrap(), page.next)
+    }
+
     #[test]
     fn the_next_link_keeps_the_question_and_moves_the_cursor() {
-        let uri: Uri = "/v1/events?limit=2&after=old&event_type=a%26b".parse().unwrap();
-        let page = Page::new(vec!["c", "b", "a"], 2, &uri, |item| (*item).to_owned());
-        assert_eq!(page.items, ["c", "b"]);
+        let link = "</v1/events?limit=2&event_type=a%26b&after=b>; rel=\"next\"".to_owned();
         assert_eq!(
-            page.next.as_deref(),
-            Some("</v1/events?limit=2&event_type=a%26b&after=b>; rel=\"next\"")
+            page(&["c", "b"], Some("b"), 100),
+            (r#"["c","b"]"#.to_owned(), Some(link))
         );
     }
 
     #[test]
     fn the_last_page_has_no_next() {
-        let uri: Uri = "/v1/events".parse().unwrap();
-        assert_eq!(Page::new(vec!["b", "a"], 2, &uri, |item| (*item).to_owned()).next, None);
+        assert_eq!(page(&["b", "a"], None, 100), (r#"["b","a"]"#.to_owned(), None));
+        assert_eq!(page(&[], None, 100), ("[]".to_owned(), None));
+    }
+
+    #[test]
+    fn a_page_ends_where_its_bytes_do_but_not_before_its_first_item() {
+        for (bytes, json, after) in [
+            (9, r#"["c","b"]"#, None),
+            (8, r#"["c"]"#, Some("c")),
+            (5, r#"["c"]"#, Some("c")),
+            (1, r#"["c"]"#, Some("c")),
+        ] {
+            let (written, next) = page(&["c", "b"], None, bytes);
+            assert_eq!(written, json);
+            assert_eq!(next.is_some(), after.is_some(), "{bytes}");
+            assert!(next.is_none_or(|next| next.contains(&format!("after={}>", after.unwrap()))));
+        }
     }
 }

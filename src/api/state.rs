@@ -87,6 +87,8 @@ pub struct ApiParts {
     pub places: Arc<Semaphore>,
     /// One place for each request without a token that may be under way: the documentation, and paths that do not exist.
     pub page_places: Arc<Semaphore>,
+    /// Bytes that a page of a list holds at most; one item is shown all the same, however large it is.
+    pub page_bytes_max: u64,
     /// How long a request may take from its head to its answer, before it is given up.
     pub request_timeout: Duration,
     /// How long a request's body may take to arrive.

@@ -322,13 +322,12 @@ pub(super) async fn list_webhooks(
     caller: Caller<WebhooksRead>,
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ListWebhooksQuery>,
-) -> Result<Page<Webhook>, Problem> {
+) -> Result<Page, Problem> {
     let ListWebhooksQuery { limit, after } = query;
-    let found = webhooks::list(&state.db, caller.organization_id, after, page::fetch(limit)).await?;
-    let views = found.into_iter().map(|webhook| Webhook::new(webhook, None)).collect();
-    Ok(Page::new(views, limit, &uri, |webhook: &Webhook| {
-        webhook.id.to_string()
-    }))
+    let limit = page::limit(&state, limit);
+    let found = webhooks::list(&state.db, caller.organization_id, after, limit).await?;
+    let view = |webhook| Ok(Webhook::new(webhook, None));
+    Ok(Page::new(found, limit, &uri, |webhook| webhook.id, view)?)
 }
 
 #[utoipa::path(

@@ -22,6 +22,11 @@ pub struct HttpOptions {
     #[arg(long, env = "KALLIMA_REQUESTS_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub requests_max: u32,
 
+    /// Bytes of a page of a list at most: it ends early and says where the next one is. One item is shown all the same,
+    /// however large it is.
+    #[arg(long, env = "KALLIMA_PAGE_BYTES_MAX", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..=64 * 1024 * 1024))]
+    pub page_bytes_max: u32,
+
     /// How long a client may take to send the head of a request, from its first byte on; then its connection is closed.
     #[arg(long, env = "KALLIMA_HEAD_READ_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
     pub head_read_timeout_ms: u64,

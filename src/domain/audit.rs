@@ -24,7 +24,7 @@ pub struct Origin {
 }
 
 /// What was done to the webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditAction {
     /// It was registered.
@@ -36,7 +36,6 @@ pub enum AuditAction {
     /// The service switched it off.
     Disabled,
     /// Something that a newer version does. Read alone, never written.
-    #[serde(skip_deserializing)]
     Unknown,
 }
 
@@ -63,7 +62,7 @@ impl AuditAction {
 }
 
 /// Who did it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditActor {
     /// Somebody with a token.
@@ -71,7 +70,6 @@ pub enum AuditActor {
     /// The service itself.
     Service,
     /// Somebody whom a newer version knows. Read alone, never written.
-    #[serde(skip_deserializing)]
     Unknown,
 }
 

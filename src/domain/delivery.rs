@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::domain::{retry::Decision, timestamp::Timestamp};
 
 /// Where a delivery stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryStatus {
     /// Owed: an attempt is planned or under way.
@@ -28,7 +28,6 @@ pub enum DeliveryStatus {
     /// The webhook was deleted before the delivery succeeded.
     Canceled,
     /// As a newer version says. Read alone, never written.
-    #[serde(skip_deserializing)]
     Unknown,
 }
 
@@ -75,7 +74,7 @@ impl fmt::Display for DeliveryStatus {
 }
 
 /// Why an attempt is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptTrigger {
     /// The delivery engine's schedule.
@@ -85,7 +84,6 @@ pub enum AttemptTrigger {
     /// Somebody asked for a test of the webhook.
     Test,
     /// For a reason that a newer version knows. Read alone, never written.
-    #[serde(skip_deserializing)]
     Unknown,
 }
 
@@ -120,7 +118,6 @@ pub enum DisabledReason {
     /// Attempts failed for days without a success between.
     Failing,
     /// For a reason that a newer version knows. Read alone, never written.
-    #[serde(skip_deserializing)]
     Unknown,
 }
 
@@ -172,7 +169,6 @@ mod tests {
             assert_eq!(DisabledReason::parse(reason.as_str()), Some(reason));
         }
         assert_eq!(DeliveryStatus::parse("unknown"), None);
-        assert!(serde_json::from_str::<DeliveryStatus>("\"unknown\"").is_err());
         assert_eq!(
             serde_json::from_str::<DisabledReason>("\"unpaid\"").unwrap(),
             DisabledReason::Unknown

@@ -1,6 +1,9 @@
 //! Events: what happened to an organization, and the one envelope that every event stands in on the wire.
 
+use std::fmt;
+
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::domain::{event_id::EventId, id::OrganizationId, timestamp::Timestamp, trace::TraceParent};
 
@@ -34,6 +37,69 @@ pub struct Event {
     pub created_at: Timestamp,
 }
 
+/// The place of an event in the list of an organization's events. It holds when the event is there no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPosition {
+    /// When the event was published.
+    pub created_at: Timestamp,
+    /// Its id, which decides between events of one time.
+    pub id: EventId,
+}
+
+/// As a cursor: the id, a dot, and the time in milliseconds since the Unix epoch.
+impl fmt::Display for EventPosition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.id, self.created_at.as_millis())
+    }
+}
+
+/// Where a page of events goes on: behind a place, or behind the event of an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventCursor {
+    /// As a page said.
+    Position(EventPosition),
+    /// As somebody wrote it.
+    Id(EventId),
+}
+
+impl EventCursor {
+    /// Reads `<id>.<milliseconds>`, or an id alone.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some((id, millis)) = text.split_once('.') else {
+            return EventId::parse(text).map(Self::Id);
+        };
+        let is_number =
+            (1..=MILLIS_DIGITS_MAX).contains(&millis.len()) && millis.bytes().all(|byte| byte.is_ascii_digit());
+        let created_at = is_number.then(|| millis.parse().ok())??;
+        Some(Self::Position(EventPosition {
+            created_at: Timestamp::from_millis(created_at),
+            id: EventId::parse(id)?,
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for EventCursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("must be the id of an event, or what a Link header says"))
+    }
+}
+
+/// Digits of a time in a cursor at most: enough for any year of four digits.
+const MILLIS_DIGITS_MAX: usize = 15;
+
+impl Event {
+    /// Its place in the list of the organization's events.
+    #[must_use]
+    pub fn position(&self) -> EventPosition {
+        EventPosition {
+            created_at: self.created_at,
+            id: self.id.clone(),
+        }
+    }
+}
+
 /// What came of a publication.
 #[derive(Clone, Debug)]
 pub enum Recorded {
@@ -43,4 +109,33 @@ pub enum Recorded {
     Before(Event),
     /// An event of the same id says something else.
     Conflict,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_a_place_or_an_id() {
+        let id = EventId::parse("evt_01JBAAAA000000000000000000").unwrap();
+        let position = EventPosition {
+            created_at: Timestamp::from_millis(1_776_938_400_007),
+            id: id.clone(),
+        };
+        assert_eq!(position.to_string(), "evt_01JBAAAA000000000000000000.1776938400007");
+        let read = EventCursor::parse(&position.to_string());
+        assert_eq!(read, Some(EventCursor::Position(position)));
+        assert_eq!(EventCursor::parse(id.as_str()), Some(EventCursor::Id(id)));
+        for text in [
+            "",
+            ".",
+            "evt_01JBAAAA000000000000000000.",
+            "evt_01JBAAAA000000000000000000.-1",
+            "evt_01JBAAAA000000000000000000.1.2",
+            "evt_01JBAAAA000000000000000000.1234567890123456",
+            "evt_x.1",
+        ] {
+            assert_eq!(EventCursor::parse(text), None, "{text}");
+        }
+    }
 }

@@ -33,7 +33,6 @@ pub enum ErrorWord {
     /// The TLS handshake failed, the certificate included.
     Tls,
     /// As a newer version says. Read alone, never written.
-    #[serde(skip_deserializing)]
     Unknown,
 }
 

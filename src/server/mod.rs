@@ -217,6 +217,7 @@ fn state(
         cors_origins: options.http.cors_origins.clone().into(),
         places: Arc::new(Semaphore::new(options.http.requests_max())),
         page_places: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
+        page_bytes_max: options.http.page_bytes_max.into(),
         request_timeout,
         body_read_timeout: options.http.body_read_timeout(),
         lease: options.engine.lease(),

@@ -1,12 +1,15 @@
 //! Who changed a webhook, when, from where, and how. An entry is written in the transaction of the change itself.
 
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Set};
+use sea_orm::{
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Set,
+};
 
 use super::{
     Database, StoreError,
     engine::Connection,
     entity::{audit_entry, webhook},
     error::readable,
+    page::{Page, PageLimit},
     webhooks::read_filter,
 };
 use crate::{
@@ -45,7 +48,10 @@ pub struct AuditEntry {
     pub created_at: Timestamp,
 }
 
-/// The entries of a webhook, newest first, from the one after `after`, at most `limit`.
+/// Entries that are read together: the changes of one can be ten thousand bytes.
+const READ_AT_ONCE: u64 = 50;
+
+/// A page of the entries of a webhook, newest first, from the one after `after`.
 ///
 /// `None` where the organization has no such webhook, and no entry of one that it had.
 pub async fn list(
@@ -53,30 +59,48 @@ pub async fn list(
     org: OrganizationId,
     webhook_id: WebhookId,
     after: Option<AuditEntryId>,
-    limit: u64,
-) -> Result<Option<Vec<AuditEntry>>, StoreError> {
-    let of_webhook = || {
-        audit_entry::Entity::find()
-            .filter(audit_entry::Column::OrganizationId.eq(org))
-            .filter(audit_entry::Column::WebhookId.eq(webhook_id))
-    };
-    let mut page = of_webhook();
-    if let Some(after) = after {
-        page = page.filter(audit_entry::Column::Id.lt(after));
+    limit: PageLimit,
+) -> Result<Option<Page<AuditEntry, AuditEntryId>>, StoreError> {
+    let (mut rows, mut bytes_read, mut last) = (Vec::new(), 0, after);
+    loop {
+        let left = limit.fetch() - rows.len() as u64;
+        let batch = newest(org, webhook_id, last).limit(left.min(READ_AT_ONCE));
+        let batch = batch.all(&db.read_long()).await?;
+        let is_end = (batch.len() as u64) < READ_AT_ONCE;
+        last = batch.last().map(|row| row.id);
+        bytes_read += batch.iter().map(row_bytes).sum::<u64>();
+        rows.extend(batch);
+        if is_end || rows.len() as u64 >= limit.fetch() || bytes_read > limit.bytes {
+            break;
+        }
     }
-    let rows = page
-        .order_by_desc(audit_entry::Column::Id)
-        .limit(limit)
-        .all(&db.read())
-        .await?;
     if rows.is_empty() {
         let webhook = webhook::Entity::find_by_id((org, webhook_id)).one(&db.read()).await?;
-        if webhook.is_none_or(|row| row.deleted_at.is_some()) && of_webhook().limit(1).one(&db.read()).await?.is_none()
-        {
+        let is_gone = webhook.is_none_or(|row| row.deleted_at.is_some());
+        if is_gone && newest(org, webhook_id, None).one(&db.read()).await?.is_none() {
             return Ok(None);
         }
     }
-    rows.into_iter().map(view).collect::<Result<_, _>>().map(Some)
+    let Page { items, next } = limit.page(rows, None, |row| row.id, row_bytes);
+    let items = items.into_iter().map(view).collect::<Result<_, _>>()?;
+    Ok(Some(Page { items, next }))
+}
+
+/// The entries of a webhook that are older than `after`, newest first.
+pub(super) fn newest(
+    org: OrganizationId,
+    webhook_id: WebhookId,
+    after: Option<AuditEntryId>,
+) -> Select<audit_entry::Entity> {
+    audit_entry::Entity::find()
+        .filter(audit_entry::Column::OrganizationId.eq(org))
+        .filter(audit_entry::Column::WebhookId.eq(webhook_id))
+        .filter(Condition::all().add_option(after.map(|after| audit_entry::Column::Id.lt(after))))
+        .order_by_desc(audit_entry::Column::Id)
+}
+
+fn row_bytes(row: &audit_entry::Model) -> u64 {
+    row.changes.len() as u64
 }
 
 /// An entry that is to be written.

@@ -33,7 +33,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Database {
     pub(super) engine: Engine,
-    /// Whose connections are used on PostgreSQL.
+    /// Whose connections are used.
     pub(super) side: Side,
     /// What signing secrets are sealed and opened with.
     pub(super) keys: Arc<Keys>,
@@ -124,7 +124,7 @@ impl Database {
     /// The door for look-ups: on SQLite they run at once, on the caller's thread.
     pub(super) fn read(&self) -> Connection<'_> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => Connection::SqliteRead(sqlite),
+            Engine::Sqlite(sqlite) => Connection::SqliteRead(sqlite, self.side),
             Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
         }
     }
@@ -133,7 +133,7 @@ impl Database {
     /// runtime knows that the thread is busy.
     pub(super) fn read_long(&self) -> Connection<'_> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => Connection::SqliteLongRead(sqlite),
+            Engine::Sqlite(sqlite) => Connection::SqliteLongRead(sqlite, self.side),
             Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
         }
     }

@@ -2,20 +2,23 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    time::Duration,
+    sync::Arc,
 };
 
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
-    sea_query::{Expr, ExprTrait as _},
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    Statement,
 };
 use serde_json::value::RawValue;
 
+pub use super::search::{DeliveryQuery, LOOKED_AT_MAX};
 use super::{
     Database, StoreError,
-    engine::among::{among_ids, among_texts},
-    entity::{attempt, delivery, event, queued},
+    engine::among::{Keys, found_among, ids_value},
+    entity::{attempt, delivery, queued},
     events,
+    page::{Page, PageLimit},
+    search::{self, Found},
 };
 use crate::domain::{
     delivery::{AttemptTrigger, DeliveryStatus},
@@ -36,8 +39,6 @@ pub struct Delivery {
     pub event_id: EventId,
     /// The event's type.
     pub event_type: String,
-    /// The JSON text that every attempt sends.
-    pub payload: Box<RawValue>,
     /// Where it stands.
     pub status: DeliveryStatus,
     /// Attempts begun so far.
@@ -75,191 +76,119 @@ pub struct Attempt {
     pub error: Option<ErrorWord>,
 }
 
-/// Which deliveries to list; `None` is no condition.
-#[derive(Clone, Debug, Default)]
-pub struct DeliveryQuery {
-    /// Of this webhook.
-    pub webhook_id: Option<WebhookId>,
-    /// Of this event.
-    pub event_id: Option<EventId>,
-    /// Of events of this type.
-    pub event_type: Option<String>,
-    /// That stand so.
-    pub status: Option<DeliveryStatus>,
-    /// Made at this instant or after it.
-    pub created_after: Option<Timestamp>,
-    /// Made before this instant.
-    pub created_before: Option<Timestamp>,
-    /// Older than this delivery.
-    pub after: Option<DeliveryId>,
+/// A delivery with what it sends.
+#[derive(Clone, Debug)]
+pub struct DeliveryWithPayload {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// The JSON text that every attempt sends, shared by the deliveries of an event.
+    pub payload: Arc<RawValue>,
 }
 
-/// The delivery of that id.
-pub async fn find(db: &Database, org: OrganizationId, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-    let row = delivery::Entity::find_by_id((org, id)).one(&db.read()).await?;
-    Ok(with_events(db, org, row.into_iter().collect()).await?.pop())
+/// The delivery of that id, with what it sends.
+pub async fn find(
+    db: &Database,
+    org: OrganizationId,
+    id: DeliveryId,
+) -> Result<Option<DeliveryWithPayload>, StoreError> {
+    let rows = delivery::Entity::find().from_raw_sql(by_id(db, org, id, "found.*"));
+    let rows = rows.all(&db.read()).await?;
+    let payloads = events::payloads(db, org, event_ids(&rows)).await?;
+    Ok(with_payloads(views(db, org, rows).await?, &payloads).pop())
 }
 
-/// The organization's deliveries that answer to `query`, newest first, at most `limit` where there is one.
+/// Whether there is a delivery of that id.
+pub async fn exists(db: &Database, org: OrganizationId, id: DeliveryId) -> Result<bool, StoreError> {
+    let found = db.read().query_one_raw(by_id(db, org, id, "found.id")).await?;
+    Ok(found.is_some())
+}
+
+fn by_id(db: &Database, org: OrganizationId, id: DeliveryId, columns: &str) -> Statement {
+    let backend = db.backend();
+    let rows = found_among(backend, "deliveries", "id", Keys::Ids);
+    let values = [org.into(), ids_value(backend, [id])];
+    Statement::from_sql_and_values(backend, format!("SELECT {columns} FROM {rows}"), values)
+}
+
+/// A page of the organization's deliveries that answer to `query`, newest first, with what they send.
+///
+/// What retention takes meanwhile is left out.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
     query: &DeliveryQuery,
-    limit: Option<u64>,
-) -> Result<Vec<Delivery>, StoreError> {
-    let DeliveryQuery {
-        webhook_id,
-        event_id,
-        event_type,
-        status,
-        created_after,
-        created_before,
-        after,
-    } = query;
-    let conditions = [
-        webhook_id.map(|id| delivery::Column::WebhookId.eq(id)),
-        event_id.clone().map(|id| delivery::Column::EventId.eq(id)),
-        event_type
-            .as_ref()
-            .map(|event_type| delivery::Column::EventType.eq(event_type.as_str())),
-        status.map(stands_so),
-        after.map(|id| delivery::Column::Id.lt(id)),
-    ];
-    let select = conditions
-        .into_iter()
-        .flatten()
-        .fold(delivery::Entity::find(), Select::filter);
-    let select = select
-        .filter(delivery::Column::OrganizationId.eq(org))
-        .filter(made_between(*created_after, *created_before));
-    // An event's deliveries are few enough to be looked at, whatever they stand at.
-    let rows = if *status == Some(DeliveryStatus::Pending) && event_id.is_none() {
-        queued_rows(db, org, query, select, limit).await?
-    } else {
-        let select = select.order_by_desc(delivery::Column::Id).limit(limit);
-        select.all(&db.read_long()).await?
-    };
-    with_events(db, org, rows).await
+    limit: PageLimit,
+) -> Result<Page<DeliveryWithPayload, DeliveryId>, StoreError> {
+    let Found { rows, next } = search::newest(db, org, query, limit.fetch()).await?;
+    let sizes = events::payload_bytes(db, org, event_ids(&rows)).await?;
+    let bytes = |row: &delivery::Model| sizes.get(&row.event_id).copied().unwrap_or(0) + body_bytes(row);
+    let Page { items, next } = limit.page(rows, next, |row| row.id, bytes);
+    let payloads = events::payloads(db, org, event_ids(&items)).await?;
+    let items = with_payloads(views(db, org, items).await?, &payloads);
+    Ok(Page { items, next })
 }
 
-/// Places in the queue that are looked at together.
-const PLACES_AT_A_TIME: u64 = 200;
-
-/// The deliveries in the queue that `select` chooses, newest first. The queue leads, and so the time that it takes does
-/// not depend on the history: a planner that leads with the latter walks past all of it to find that nothing waits.
-async fn queued_rows(
+/// The same without what they send.
+pub async fn list_bare(
     db: &Database,
     org: OrganizationId,
     query: &DeliveryQuery,
-    select: Select<delivery::Entity>,
-    limit: Option<u64>,
-) -> Result<Vec<delivery::Model>, StoreError> {
-    let (mut rows, mut after) = (Vec::new(), query.after);
-    loop {
-        let places = queued::Entity::find()
-            .select_only()
-            .column(queued::Column::DeliveryId)
-            .filter(queued::Column::OrganizationId.eq(org))
-            .filter(queued::Column::Owed.eq(true))
-            .filter(Condition::all().add_option(query.webhook_id.map(|id| queued::Column::WebhookId.eq(id))))
-            .filter(Condition::all().add_option(after.map(|id| queued::Column::DeliveryId.lt(id))))
-            .filter(id_between(
-                queued::Column::DeliveryId,
-                query.created_after,
-                query.created_before,
-            ))
-            .order_by_desc(queued::Column::DeliveryId)
-            .limit(PLACES_AT_A_TIME);
-        let ids: Vec<DeliveryId> = places.into_tuple().all(&db.read_long()).await?;
-        if ids.is_empty() {
-            return Ok(rows);
-        }
-        after = ids.last().copied();
-        let chosen = select.clone().filter(among_ids(db.backend(), "id", ids));
-        let left = limit.map(|limit| limit - rows.len() as u64);
-        let chosen = chosen.order_by_desc(delivery::Column::Id).limit(left);
-        rows.extend(chosen.all(&db.read_long()).await?);
-        if limit.is_some_and(|limit| rows.len() as u64 >= limit) {
-            return Ok(rows);
-        }
-    }
+    limit: PageLimit,
+) -> Result<Page<Delivery, DeliveryId>, StoreError> {
+    let Found { rows, next } = search::newest(db, org, query, limit.fetch()).await?;
+    let Page { items, next } = limit.page(rows, next, |row| row.id, body_bytes);
+    let items = views(db, org, items).await?;
+    Ok(Page { items, next })
 }
 
-/// That a delivery stands so. The few that ended without success are found by what only those have, not by walking past
-/// all the others.
-pub(super) fn stands_so(status: DeliveryStatus) -> Expr {
-    let is = delivery::Column::Status.eq(status);
-    match status {
-        DeliveryStatus::Failed | DeliveryStatus::Canceled => is.and(delivery::Column::UndeliveredAt.is_not_null()),
-        DeliveryStatus::Pending | DeliveryStatus::Delivered | DeliveryStatus::Unknown => is,
-    }
+fn event_ids(rows: &[delivery::Model]) -> BTreeSet<EventId> {
+    rows.iter().map(|row| row.event_id.clone()).collect()
 }
 
-/// The attempts of a delivery, oldest first, from the one after number `after`, at most `limit`.
+fn body_bytes(row: &delivery::Model) -> u64 {
+    row.response_body.as_ref().map_or(0, |body| body.len() as u64)
+}
+
+fn with_payloads(deliveries: Vec<Delivery>, payloads: &HashMap<EventId, Arc<RawValue>>) -> Vec<DeliveryWithPayload> {
+    let with_payload = |delivery: Delivery| {
+        let payload = Arc::clone(payloads.get(&delivery.event_id)?);
+        Some(DeliveryWithPayload { delivery, payload })
+    };
+    deliveries.into_iter().filter_map(with_payload).collect()
+}
+
+/// A page of the attempts of a delivery, oldest first, from the one after number `after`.
 pub async fn attempts(
     db: &Database,
     org: OrganizationId,
     delivery_id: DeliveryId,
     after: i32,
-    limit: u64,
-) -> Result<Vec<Attempt>, StoreError> {
+    limit: PageLimit,
+) -> Result<Page<Attempt, i32>, StoreError> {
     let rows = attempt::Entity::find()
         .filter(attempt::Column::OrganizationId.eq(org))
         .filter(attempt::Column::DeliveryId.eq(delivery_id))
         .filter(attempt::Column::Number.gt(after))
         .order_by_asc(attempt::Column::Number)
-        .limit(limit)
+        .limit(limit.fetch())
         .all(&db.read_long())
         .await?;
-    Ok(rows.into_iter().map(attempt_view).collect())
+    let attempts = rows.into_iter().map(attempt_view).collect();
+    let bytes = |attempt: &Attempt| attempt.response_body.as_ref().map_or(0, |body| body.len() as u64);
+    Ok(limit.page(attempts, None, |attempt| attempt.number, bytes))
 }
 
-/// How far the time in a delivery's id may be from that of its event: ids are made when the event is recorded, and
-/// clocks of nodes differ.
-const ID_SLACK: Duration = Duration::from_hours(1);
-
-/// Deliveries of events that were published in a span of time. The ids, which begin with a time, bound the walk over
-/// the index; the events' times decide.
-pub(super) fn made_between(since: Option<Timestamp>, until: Option<Timestamp>) -> Condition {
-    id_between(delivery::Column::Id, since, until)
-        .add_option(since.map(|instant| delivery::Column::CreatedAt.gte(instant)))
-        .add_option(until.map(|instant| delivery::Column::CreatedAt.lt(instant)))
-}
-
-/// Bounds on a column of delivery ids, outside of which none was made in the span.
-fn id_between<C: ColumnTrait>(id: C, since: Option<Timestamp>, until: Option<Timestamp>) -> Condition {
-    Condition::all()
-        .add_option(since.map(|instant| id.gte(instant.minus(ID_SLACK).least_uuid())))
-        .add_option(until.map(|instant| id.lt(instant.plus(ID_SLACK).least_uuid())))
-}
-
-/// The deliveries with their events and their places in the queue, in the order of the rows. One that retention took meanwhile is left out.
+/// The deliveries of rows, each with its place in the queue, in the order of the rows.
 ///
 /// A join would do in one statement; but where PostgreSQL's planner has not heard of an organization yet, it joins by
-/// reading all of the organization's events for each delivery.
-async fn with_events(
-    db: &Database,
-    org: OrganizationId,
-    rows: Vec<delivery::Model>,
-) -> Result<Vec<Delivery>, StoreError> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: BTreeSet<&str> = rows.iter().map(|row| row.event_id.as_str()).collect();
-    let ids = ids.into_iter().map(str::to_owned).collect();
-    let events = event::Entity::find()
-        .filter(event::Column::OrganizationId.eq(org))
-        .filter(among_texts(db.backend(), "id", ids))
-        .all(&db.read_long())
-        .await?;
-    let events: HashMap<EventId, event::Model> = events.into_iter().map(|event| (event.id.clone(), event)).collect();
+/// reading all of the organization's queue for each delivery.
+async fn views(db: &Database, org: OrganizationId, rows: Vec<delivery::Model>) -> Result<Vec<Delivery>, StoreError> {
     let places = places(db, org, &rows).await?;
-    let found = rows.into_iter().filter_map(|row| {
-        let event = events.get(&row.event_id)?;
+    let view = |row: delivery::Model| {
         let place = places.get(&row.id);
-        Some(view(row, event, place))
-    });
-    found.collect()
+        view(row, place)
+    };
+    Ok(rows.into_iter().map(view).collect())
 }
 
 /// The places in the queue of those that are pending.
@@ -273,23 +202,23 @@ async fn places(
     if pending.is_empty() {
         return Ok(HashMap::new());
     }
-    let places = queued::Entity::find()
-        .filter(queued::Column::OrganizationId.eq(org))
-        .filter(among_ids(db.backend(), "delivery_id", pending))
-        .all(&db.read_long())
-        .await?;
+    let backend = db.backend();
+    let rows = found_among(backend, "queue", "delivery_id", Keys::Ids);
+    let values = [org.into(), ids_value(backend, pending)];
+    let statement = Statement::from_sql_and_values(backend, format!("SELECT found.* FROM {rows}"), values);
+    let places = queued::Entity::find().from_raw_sql(statement);
+    let places = places.all(&db.read_long()).await?;
     Ok(places.into_iter().map(|place| (place.delivery_id, place)).collect())
 }
 
-fn view(row: delivery::Model, event: &event::Model, place: Option<&queued::Model>) -> Result<Delivery, StoreError> {
+fn view(row: delivery::Model, place: Option<&queued::Model>) -> Delivery {
     // While an attempt is under way `due_at` is the end of its lease, which is nobody's business.
     let planned = place.filter(|place| place.lease_token.is_none());
-    Ok(Delivery {
+    Delivery {
         id: row.id,
         webhook_id: row.webhook_id,
         event_id: row.event_id,
         event_type: row.event_type,
-        payload: events::payload_json(&event.payload)?,
         status: row.status,
         attempt_count: place.map_or(row.attempt_count, |place| place.attempt_count),
         next_attempt_at: planned.map(|place| place.due_at),
@@ -298,7 +227,7 @@ fn view(row: delivery::Model, event: &event::Model, place: Option<&queued::Model
         error: row.error,
         created_at: row.created_at,
         delivered_at: row.delivered_at,
-    })
+    }
 }
 
 fn attempt_view(row: attempt::Model) -> Attempt {

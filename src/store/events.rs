@@ -1,45 +1,137 @@
 //! Events: what happened to an organization, as the API shows it. They are recorded by [`super::queue::publish`].
 
-use sea_orm::{ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use sea_orm::{ConnectionTrait as _, EntityTrait as _, QueryResult, Statement, Value};
 use serde_json::value::RawValue;
 
 pub use super::queue::publish::record;
-use super::{Database, StoreError, entity::event};
-use crate::domain::{event::Event, event_id::EventId, id::OrganizationId};
+use super::{
+    Database, StoreError,
+    engine::among::{Keys, found_among, texts_value},
+    entity::event,
+    page::{Page, PageLimit},
+};
+use crate::domain::{
+    event::{Event, EventPosition},
+    event_id::EventId,
+    id::OrganizationId,
+    timestamp::Timestamp,
+};
 
 /// The event of that id.
 pub async fn find(db: &Database, org: OrganizationId, id: &EventId) -> Result<Option<Event>, StoreError> {
-    let row = event::Entity::find_by_id((org, id.clone())).one(&db.read()).await?;
+    let found = among(db, org, BTreeSet::from([id.clone()]), "found.*");
+    let row = event::Entity::find().from_raw_sql(found).one(&db.read()).await?;
     Ok(row.map(Event::from))
 }
 
-/// The organization's events, newest first, from the one after `after`, at most `limit`.
+/// A page of the organization's events, newest first, from the one after `after`.
 ///
-/// An event `after` that is not there any more still has its place in the order: its id holds the time.
+/// They are in the order of their times, which their ids need not be in: publishers may bring ids of their own.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
-    after: Option<&EventId>,
-    limit: u64,
-) -> Result<Vec<Event>, StoreError> {
-    let mut query = event::Entity::find().filter(event::Column::OrganizationId.eq(org));
-    if let Some(after) = after {
-        let at = find(db, org, after)
-            .await?
-            .map_or_else(|| after.made_at(), |last| last.created_at);
-        query = query.filter(
-            Condition::any().add(event::Column::CreatedAt.lt(at)).add(
-                Condition::all()
-                    .add(event::Column::CreatedAt.eq(at))
-                    .add(event::Column::Id.lt(after.clone())),
-            ),
-        );
+    after: Option<EventPosition>,
+    limit: PageLimit,
+) -> Result<Page<Event, EventPosition>, StoreError> {
+    let rows = db.read_long().query_all_raw(newest(db, org, after, limit)).await?;
+    let rows: Vec<(EventPosition, u64)> = rows.iter().map(position_and_bytes).collect::<Result<_, _>>()?;
+    let Page { items, next } = limit.page(rows, None, |(position, _)| position.clone(), |(_, bytes)| *bytes);
+    let ids = items.iter().map(|(position, _)| position.id.clone()).collect();
+    let found = event::Entity::find().from_raw_sql(among(db, org, ids, "found.*"));
+    let found = found.all(&db.read_long()).await?;
+    let mut found: HashMap<EventId, event::Model> = found.into_iter().map(|row| (row.id.clone(), row)).collect();
+    // What retention took meanwhile is left out.
+    let in_order = items.iter().filter_map(|(position, _)| found.remove(&position.id));
+    Ok(Page {
+        items: in_order.map(Event::from).collect(),
+        next,
+    })
+}
+
+/// The place of an event in the list: by its time, or by that of its id where it is not there any more.
+pub async fn position(db: &Database, org: OrganizationId, id: EventId) -> Result<EventPosition, StoreError> {
+    let found = among(db, org, BTreeSet::from([id.clone()]), "found.created_at");
+    let created_at = match db.read().query_one_raw(found).await? {
+        Some(row) => row.try_get("", "created_at")?,
+        None => id.made_at(),
+    };
+    Ok(EventPosition { created_at, id })
+}
+
+/// Which events come next, and how large their payloads are.
+pub(super) fn newest(db: &Database, org: OrganizationId, after: Option<EventPosition>, limit: PageLimit) -> Statement {
+    // Compared as one, time and id are the end of a range of the index.
+    const NEWEST: &str = "
+        SELECT id, created_at, CAST(length(payload) AS BIGINT) AS bytes FROM events
+        WHERE organization_id = $1 AND (created_at, id) < ($2, $3)
+        ORDER BY created_at DESC, id DESC LIMIT $4";
+    let (created_at, id) = match after {
+        Some(EventPosition { created_at, id }) => (created_at, id.as_str().to_owned()),
+        None => (Timestamp::from_millis(i64::MAX), String::new()),
+    };
+    let values: [Value; 4] = [
+        org.into(),
+        created_at.into(),
+        id.into(),
+        i64::try_from(limit.fetch()).unwrap_or(i64::MAX).into(),
+    ];
+    Statement::from_sql_and_values(db.backend(), NEWEST, values)
+}
+
+fn position_and_bytes(row: &QueryResult) -> Result<(EventPosition, u64), StoreError> {
+    let position = EventPosition {
+        created_at: row.try_get("", "created_at")?,
+        id: row.try_get("", "id")?,
+    };
+    Ok((position, bytes(row)?))
+}
+
+fn bytes(row: &QueryResult) -> Result<u64, StoreError> {
+    let bytes: i64 = row.try_get("", "bytes")?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// How large the payloads of these events are.
+pub(super) async fn payload_bytes(
+    db: &Database,
+    org: OrganizationId,
+    ids: BTreeSet<EventId>,
+) -> Result<HashMap<EventId, u64>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
     }
-    let query = query
-        .order_by_desc(event::Column::CreatedAt)
-        .order_by_desc(event::Column::Id)
-        .limit(limit);
-    Ok(query.all(&db.read_long()).await?.into_iter().map(Event::from).collect())
+    let sizes = among(db, org, ids, "found.id, CAST(length(found.payload) AS BIGINT) AS bytes");
+    let rows = db.read_long().query_all_raw(sizes).await?;
+    let size = |row: &QueryResult| Ok((row.try_get("", "id")?, bytes(row)?));
+    rows.iter().map(size).collect()
+}
+
+/// The payloads of these events, as the JSON texts that they are.
+pub(super) async fn payloads(
+    db: &Database,
+    org: OrganizationId,
+    ids: BTreeSet<EventId>,
+) -> Result<HashMap<EventId, Arc<RawValue>>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found = event::Entity::find().from_raw_sql(among(db, org, ids, "found.*"));
+    let rows = found.all(&db.read_long()).await?;
+    let payload = |row: event::Model| Ok((row.id, payload_json(&row.payload)?.into()));
+    rows.into_iter().map(payload).collect()
+}
+
+fn among(db: &Database, org: OrganizationId, ids: BTreeSet<EventId>, columns: &str) -> Statement {
+    let backend = db.backend();
+    let rows = found_among(backend, "events", "id", Keys::Texts);
+    let ids = ids.into_iter().map(String::from).collect();
+    let values = [org.into(), texts_value(backend, ids)];
+    Statement::from_sql_and_values(backend, format!("SELECT {columns} FROM {rows}"), values)
 }
 
 /// A stored payload as the JSON text that it is.

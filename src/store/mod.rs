@@ -10,6 +10,8 @@
 //! | [`source`], [`error`] | where a database is, and what can go wrong between us and it |
 //! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
+//! | [`page`] | how much a page of a list holds, and where the next one goes on |
+//! | `search` | which deliveries a list shows, in walks of a bounded length |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
@@ -28,8 +30,12 @@ pub mod idempotency;
 pub mod once;
 pub mod open;
 pub mod organizations;
+pub mod page;
+#[cfg(test)]
+mod plans;
 pub mod queue;
 pub mod quota;
+mod search;
 pub mod secrets;
 pub mod source;
 pub mod tokens;

@@ -16,6 +16,7 @@ use super::{
     health, idempotency,
     idempotency::Entered,
     once::{Keyed, Once},
+    page::{Page, PageLimit},
     secrets::seal,
     upkeep::deletion,
 };
@@ -120,23 +121,25 @@ pub async fn find(db: &Database, org: OrganizationId, id: WebhookId) -> Result<O
     row.filter(|row| row.deleted_at.is_none()).map(view).transpose()
 }
 
-/// The organization's webhooks, newest first, from the one after `after`, at most `limit`.
+/// A page of the organization's webhooks, newest first, from the one after `after`. Their number is limited, and so is
+/// what each of them holds.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
     after: Option<WebhookId>,
-    limit: u64,
-) -> Result<Vec<Webhook>, StoreError> {
+    limit: PageLimit,
+) -> Result<Page<Webhook, WebhookId>, StoreError> {
     let mut query = of(org);
     if let Some(after) = after {
         query = query.filter(webhook::Column::Id.lt(after));
     }
     let rows = query
         .order_by_desc(webhook::Column::Id)
-        .limit(limit)
+        .limit(limit.fetch())
         .all(&db.read())
         .await?;
-    rows.into_iter().map(view).collect()
+    let webhooks = rows.into_iter().map(view).collect::<Result<_, _>>()?;
+    Ok(limit.page(webhooks, None, |webhook: &Webhook| webhook.id, |_| 0))
 }
 
 /// Those of the organization that were not deleted.

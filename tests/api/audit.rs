@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use super::list_webhooks::next;
@@ -177,6 +178,14 @@ async fn pages_follow_by_link() {
         page = next(answer.header("link"));
     }
     assert_eq!((seen.len(), &seen), (5, &all));
+
+    // Retention takes the oldest of any webhook; a cursor holds whatever is gone.
+    let first = app.get(&format!("{}/audit?limit=2", path(&webhook))).await;
+    let beside = app.database.connect().await;
+    let prune = "DELETE FROM audit_entries WHERE action = 'updated'";
+    beside.execute_unprepared(prune).await.unwrap();
+    let rest = app.get(&next(first.header("link")).unwrap()).await;
+    assert_eq!(rest.expect(200), json!(all[4..]));
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! `/v1/events`.
 
+use std::time::Duration;
+
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use super::list_webhooks::next;
@@ -127,4 +130,83 @@ async fn events_are_listed_newest_first_and_paged() {
         .await
         .expect_problem(404, "not_found");
     assert_eq!(app.get("/v1/events/evt_x").await.expect_faults(), ["path/event_id"]);
+}
+
+#[tokio::test]
+async fn a_cursor_holds_when_its_event_is_gone_whatever_its_id_says() {
+    let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
+    // A publisher's own id may hold any time.
+    let (before, after) = ("evt_00000000000000000000000001", "evt_7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
+    let mut made = Vec::new();
+    for id in [None, Some(before), Some(after), None] {
+        let mut body = event();
+        body["id"] = id.into();
+        let published = app.post("/v1/events", &body).await.expect(202);
+        made.insert(0, published["id"].as_str().unwrap().to_owned());
+        app.clock.advance(Duration::from_millis(1));
+    }
+    let mut links = Vec::new();
+    for (limit, last) in [(2, after), (3, before)] {
+        let page = app.get(&format!("/v1/events?limit={limit}")).await;
+        assert_eq!(page.expect(200)[limit - 1]["id"], last);
+        links.extend(next(page.header("link")));
+    }
+    let beside = app.database.connect().await;
+    let prune = format!("DELETE FROM events WHERE id IN ('{before}', '{after}')");
+    beside.execute_unprepared(&prune).await.unwrap();
+    for link in links {
+        let events = app.get(&link).await.expect(200);
+        let seen: Vec<&str> = events
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["id"].as_str().unwrap())
+            .collect();
+        assert_eq!(seen, made[3..], "{link}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_shows_its_deliveries_without_its_payload_as_many_as_there_is_room_for() {
+    let arguments = ["--dev", "--page-bytes-max", "2000"];
+    let app = App::builder().arguments(&arguments).start().await;
+    let receiver = Receiver::start([]).await;
+    for _ in 0..5 {
+        app.webhook(&receiver.url).await;
+    }
+    let mut body = event();
+    body["data"]["text"] = "x".repeat(500).into();
+    let published = app.post("/v1/events", &body).await.expect(202);
+    let id = published["id"].as_str().unwrap();
+    receiver.wait_for(5).await;
+    let answer = app.get(&format!("/v1/events/{id}")).await;
+    assert!(answer.body.len() < 2500, "{} bytes", answer.body.len());
+    let mut shown = answer.expect(200);
+    let deliveries = shown.as_object_mut().unwrap().remove("deliveries").unwrap();
+    assert_eq!(shown, published);
+    let ids = |list: &Value| -> Vec<String> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|delivery| delivery["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut seen = ids(&deliveries);
+    assert!((1..5).contains(&seen.len()), "{deliveries}");
+    assert!(
+        deliveries
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|delivery| delivery.get("payload").is_none())
+    );
+    let mut page = next(answer.header("link"));
+    while let Some(path) = page {
+        let answer = app.get(&path).await;
+        page = next(answer.header("link"));
+        seen.extend(ids(&answer.expect(200)));
+    }
+    assert_eq!(seen.len(), 5, "the rest is behind the link: {seen:?}");
+    assert!(
+        seen.is_sorted_by(|newer, older| newer > older),
+        "newest first, each once"
+    );
 }

@@ -1,14 +1,14 @@
 //! `GET /v1/webhook_deliveries` and `GET /v1/webhook_deliveries/{delivery_id}`.
 
-use kallima_webhooks::{
-    domain::outcome::ErrorWord,
-    store::deliveries::{self, DeliveryQuery},
-};
+use std::time::Duration;
+
+use kallima_webhooks::store::deliveries::LOOKED_AT_MAX;
 use sea_orm::ConnectionTrait as _;
-use serde_json::Value;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::list_webhooks::next;
-use crate::support::{App, Gate, Receiver, Reply};
+use crate::support::{App, Gate, Receiver, Reply, history};
 
 #[tokio::test]
 async fn every_filter_narrows_the_list() {
@@ -70,6 +70,7 @@ async fn every_filter_narrows_the_list() {
     assert_eq!(alone, failed);
     for query in [
         "status=lost",
+        "status=unknown",
         "limit=201",
         "event_id=x",
         "created_after=yesterday",
@@ -130,11 +131,139 @@ async fn a_word_of_a_newer_version_is_read_as_unknown() {
         let newer = format!("UPDATE {table} SET error = 'sunspots'");
         beside.execute_unprepared(&newer).await.unwrap();
     }
-    // Asked of the store: the words that openapi.yaml lists are those of this version.
-    let (db, org) = (&app.db, app.organization);
-    let found = deliveries::list(db, org, &DeliveryQuery::default(), None).await;
-    assert_eq!(found.unwrap()[0].error, Some(ErrorWord::Unknown));
-    let id = failed["id"].as_str().unwrap().parse().unwrap();
-    let attempts = deliveries::attempts(db, org, id, 0, 10).await.unwrap();
-    assert_eq!(attempts[0].error, Some(ErrorWord::Unknown));
+    let id = failed["id"].as_str().unwrap();
+    let error = async |path: &str| {
+        let answer = app.get(path).await.expect(200);
+        answer.as_array().map_or(&answer, |list| &list[0])["error"].clone()
+    };
+    for path in [
+        "/v1/webhook_deliveries".to_owned(),
+        format!("/v1/webhook_deliveries/{id}"),
+        format!("/v1/webhook_deliveries/{id}/attempts"),
+    ] {
+        assert_eq!(error(&path).await, "unknown", "{path}");
+    }
+    let shown = app.get(&format!("/v1/events/{event}")).await.expect(200);
+    assert_eq!(shown["deliveries"][0]["error"], "unknown");
+}
+
+/// The pages of a list from `path` on: how many items each has, and the ids of all.
+async fn pages(app: &App, path: &str) -> (Vec<usize>, Vec<String>) {
+    let (mut page, mut lengths, mut ids) = (Some(path.to_owned()), Vec::new(), Vec::new());
+    while let Some(path) = page {
+        let answer = app.get(&path).await;
+        page = next(answer.header("link"));
+        let list = answer.expect(200);
+        let list = list.as_array().unwrap();
+        lengths.push(list.len());
+        ids.extend(list.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+    }
+    (lengths, ids)
+}
+
+#[tokio::test]
+async fn what_is_rare_is_looked_for_in_pages_of_a_bounded_cost() {
+    // The history is an old one, and is to stay.
+    let app = App::builder()
+        .arguments(&["--dev", "--retention-days", "0"])
+        .start()
+        .await;
+    let beside = app.database.connect().await;
+    // The oldest one is of another type, and it alone has failed.
+    let count = 2 * LOOKED_AT_MAX + 1;
+    let webhook = history::deliveries(&beside, app.organization, count).await;
+    let oldest = app.get("/v1/webhook_deliveries?event_type=job.failed").await;
+    assert_eq!(oldest.expect(200), json!([]), "it is further down than a page looks");
+    for query in [
+        "event_type=job.failed".to_owned(),
+        format!("event_type=job.failed&webhook_id={webhook}"),
+        "event_type=job.failed&status=delivered".to_owned(),
+        "event_type=job.failed&created_after=2020-01-01T00:00:00Z&limit=1".to_owned(),
+    ] {
+        let (lengths, ids) = pages(&app, &format!("/v1/webhook_deliveries?{query}")).await;
+        assert_eq!((lengths, ids.len()), (vec![0, 0, 1], 1), "{query}");
+    }
+    // What an index finds alone is on the first page.
+    for query in [
+        "status=failed",
+        "status=canceled",
+        "status=pending",
+        "event_type=job.failed&status=pending",
+    ] {
+        let (lengths, _) = pages(&app, &format!("/v1/webhook_deliveries?{query}")).await;
+        assert_eq!(lengths, [0], "{query}");
+    }
+    let (lengths, ids) = pages(&app, "/v1/webhook_deliveries?status=delivered&limit=200").await;
+    assert_eq!((lengths.len() as u64, ids.len() as u64), (count.div_ceil(200), count));
+    assert!(
+        ids.is_sorted_by(|newer, older| newer > older),
+        "newest first, each once"
+    );
+}
+
+#[tokio::test]
+async fn a_page_ends_where_its_bytes_do() {
+    let app = App::builder()
+        .arguments(&["--dev", "--page-bytes-max", "20000"])
+        .manual_clock()
+        .start()
+        .await;
+    let receiver = Receiver::start([]).await;
+    app.webhook(&receiver.url).await;
+    for length in [9_000, 9_000, 30_000, 100] {
+        let data = json!({ "job_id": Uuid::new_v4(), "text": "x".repeat(length) });
+        let event = json!({ "type": "job.completed", "data": data });
+        app.post("/v1/events", &event).await.expect(202);
+        app.clock.advance(Duration::from_millis(1));
+    }
+    receiver.wait_for(4).await;
+    for list in ["/v1/webhook_deliveries", "/v1/events"] {
+        let (lengths, ids) = pages(&app, list).await;
+        assert_eq!((lengths, ids.len()), (vec![1, 1, 2], 4), "{list}");
+        let (lengths, _) = pages(&app, &format!("{list}?limit=1")).await;
+        assert_eq!(lengths, [1, 1, 1, 1], "{list}");
+    }
+}
+
+#[tokio::test]
+async fn texts_count_as_they_are_written() {
+    const BYTES_MAX: usize = 100_000;
+    let arguments = ["--dev", "--page-bytes-max", &BYTES_MAX.to_string()];
+    let app = App::builder().arguments(&arguments).start().await;
+    // Six bytes each as JSON.
+    let receiver = Receiver::start((0..6).map(|_| Reply::status(200).body(&"\u{1}".repeat(4096)))).await;
+    app.webhook(&receiver.url).await;
+    for _ in 0..6 {
+        let event = app.publish().await;
+        app.delivery_when(&event, |delivery| delivery["status"] == "delivered")
+            .await;
+    }
+    let answer = app.get("/v1/webhook_deliveries").await;
+    assert!(answer.body.len() <= BYTES_MAX, "{}", answer.body.len());
+    assert_eq!(answer.expect(200).as_array().unwrap().len(), 3);
+    let (lengths, ids) = pages(&app, "/v1/webhook_deliveries").await;
+    assert_eq!((lengths, ids.len()), (vec![3, 3], 6));
+}
+
+#[tokio::test]
+async fn a_cursor_holds_when_its_delivery_is_gone() {
+    let app = App::dev().await;
+    let receiver = Receiver::start([]).await;
+    app.webhook(&receiver.url).await;
+    for _ in 0..4 {
+        let event = app.publish().await;
+        app.delivery_when(&event, |delivery| delivery["status"] == "delivered")
+            .await;
+    }
+    let (_, ids) = pages(&app, "/v1/webhook_deliveries").await;
+    let first = app.get("/v1/webhook_deliveries?limit=2").await;
+    let beside = app.database.connect().await;
+    for prune in [
+        "DELETE FROM attempts",
+        "DELETE FROM deliveries WHERE id <> (SELECT id FROM deliveries ORDER BY id LIMIT 1)",
+    ] {
+        beside.execute_unprepared(prune).await.unwrap();
+    }
+    let (_, rest) = pages(&app, &next(first.header("link")).unwrap()).await;
+    assert_eq!(rest, ids[3..], "it goes on behind where it was");
 }

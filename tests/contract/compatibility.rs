@@ -279,6 +279,7 @@ fn schema(at: &str, old: &Value, new: &Value, writer: Writer, found: &mut Vec<Br
     for keyword in ["format", "pattern", "const"] {
         // Every URI is an IRI (RFC 3987, section 1.3).
         let widened = (&old[keyword], &new[keyword]) == (&json!("uri"), &json!("iri"));
+        let widened = widened || keyword == "pattern" && may_end_otherwise(&old[keyword], &new[keyword]);
         let loosened = writer == Writer::Client && (new[keyword].is_null() || widened);
         let tightened = writer == Writer::Server && old[keyword].is_null();
         if old[keyword] != new[keyword] && !loosened && !tightened {
@@ -346,6 +347,18 @@ fn narrowed(old: &Value, new: &Value) -> Vec<&'static str> {
 }
 
 /// One word or a list of them, as a list.
+/// Whether a pattern is the old one with an ending that may be left out.
+fn may_end_otherwise(old: &Value, new: &Value) -> bool {
+    let begin = old.as_str().and_then(|old| old.strip_suffix('$'));
+    let ending = begin.and_then(|begin| {
+        new.as_str()?
+            .strip_prefix(begin)?
+            .strip_prefix('(')?
+            .strip_suffix(")?$")
+    });
+    ending.is_some_and(|ending| !ending.contains(['(', ')', '|']))
+}
+
 fn words(value: &Value) -> Vec<Value> {
     match value {
         Value::Null => Vec::new(),

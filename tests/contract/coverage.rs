@@ -27,7 +27,7 @@ pub(super) struct Trial {
 
 /// An id of each kind that a path can name.
 pub(super) struct Ids {
-    webhook: String,
+    pub(super) webhook: String,
     delivery: String,
     event: String,
 }
@@ -52,7 +52,7 @@ impl Ids {
 
 impl Trial {
     async fn start() -> Self {
-        let mut app = App::dev().await;
+        let mut app = Self::app().await;
         // Limits that nobody reaches, so that every response tells of them.
         let limits = Limits {
             requests_per_minute_max: NonZeroU32::new(1_000_000),

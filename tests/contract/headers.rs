@@ -4,15 +4,40 @@ use std::num::NonZeroU32;
 
 use kallima_webhooks::domain::limits::Limits;
 use sea_orm::ConnectionTrait as _;
+use serde_json::json;
 
 use super::{
     coverage::{Ids, Trial, judge},
     obligations::{Operation, parameter_probes},
 };
-use crate::support::client::Answer;
+use crate::support::{App, client::Answer};
+
+/// Bytes of a page: more than a page of the default length has in these trials.
+const PAGE_BYTES_MAX: usize = 64 * 1024;
 
 impl Trial {
+    /// A server whose pages can be filled.
+    pub(super) async fn app() -> App {
+        let bytes = PAGE_BYTES_MAX.to_string();
+        let arguments = ["--dev", "--page-bytes-max", &bytes];
+        App::builder().arguments(&arguments).start().await
+    }
+
+    /// An event that leaves no room for a second delivery in the answer.
+    async fn long_event(&mut self, operation: &Operation) {
+        let ids = [self.ids().await, self.ids().await];
+        let data = json!({ "job_id": ids[0].webhook, "text": "x".repeat(PAGE_BYTES_MAX) });
+        let body = json!({ "type": "job.completed", "data": data });
+        let event = self.app.post("/v1/events", &body).await.expect(202);
+        let path = format!("/v1/events/{}", event["id"].as_str().unwrap());
+        let ask = self.app.ask("GET", &path);
+        self.try_out(operation, ask).await.expect(200);
+    }
+
     pub(super) async fn header_parameters(&mut self, operation: &Operation) {
+        if operation.id == "get_event" {
+            self.long_event(operation).await;
+        }
         for parameter in operation.parameters("header") {
             let name = parameter["name"].as_str().unwrap();
             let (fitting, other) = match name {

@@ -39,6 +39,7 @@ async fn the_effective_configuration_is_printed_without_secrets() {
             "--listen 127.0.0.1:1234 (command line)",
             "--allow-port 443,8443 (command line)",
             "--allow-network (not set)",
+            "--page-bytes-max 1048576 (default)",
             "--attempts-max 7 (KALLIMA_ATTEMPTS_MAX)",
             "--attempt-timeout-ms 15000 (default)",
             "--dev false (default)",
@@ -135,6 +136,7 @@ async fn a_value_that_cannot_be_read_is_one_line_that_names_its_flag() {
     for (flag, value) in [
         ("--listen", "nowhere"),
         ("--attempts-max", "0"),
+        ("--page-bytes-max", "1023"),
         ("--shutdown-delay-ms", "300001"),
         ("--database-connections-max", "0"),
         ("--allow-network", "10.0.0.0/33"),

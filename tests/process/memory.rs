@@ -115,6 +115,9 @@ const UNREAD: u64 = 150;
 /// Requests of the API that the node takes at once.
 const REQUESTS_MAX: u64 = 4;
 
+/// Bytes of a page of a list at most (`--page-bytes-max`), which is the largest answer.
+const PAGE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// README's formula of what clients can cost at most, in KiB: a part for each connection, for each request of the API with
 /// bodies and answers of so many bytes, for requests without a token, and for each CPU.
 fn cost_kib_max(connections: u64, requests: u64, body_and_answer_bytes: u64) -> u64 {
@@ -141,18 +144,20 @@ async fn answers_that_nobody_reads_cost_a_bounded_memory() {
     let mut server = Process::start(&database.options.url, &[&limits[..], &patient].concat()).await;
     let token = server.printed_token().await;
     let ask = |method: &str, path: &str| Ask::new(method, &server.base, path).token(&token);
-    for _ in 0..4 {
+    for _ in 0..8 {
         let data = json!({ "job_id": Uuid::new_v4(), "text": "x".repeat(250_000) });
         let event = json!({ "type": "humanization.completed", "data": data });
         ask("POST", "/v1/events").json(&event).send().await.expect(202);
     }
-    let page = || ask("GET", "/v1/events?limit=4").send();
+    let page = || ask("GET", "/v1/events?limit=8").send();
     let answer = page().await;
     let answer_bytes = answer.body.len() as u64;
     assert!(answer_bytes > 500_000, "worth not to be read: {answer_bytes}");
+    assert!(answer_bytes <= PAGE_BYTES_MAX, "{answer_bytes}");
+    assert!(answer.header("link").is_some(), "all eight are twice as much");
     answer.expect(200);
     let before = peak_kib(server.id());
-    let authorized = format!("GET /v1/events?limit=4 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    let authorized = format!("GET /v1/events?limit=8 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     let anonymous = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut unread = Vec::new();
     for _ in 0..UNREAD {
@@ -164,7 +169,7 @@ async fn answers_that_nobody_reads_cost_a_bounded_memory() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let cost = peak_kib(server.id()) - before;
     // No request has a body here, so the CPUs' part is left out.
-    let cost_max = cost_kib_max(2 * UNREAD, REQUESTS_MAX, answer_bytes) - cost_kib_max(0, 0, 0) + 32 * 1024;
+    let cost_max = cost_kib_max(2 * UNREAD, REQUESTS_MAX, PAGE_BYTES_MAX) - cost_kib_max(0, 0, 0) + 32 * 1024;
     assert!(cost < cost_max, "{cost} KiB beyond {before}, not {cost_max}");
     page().await.expect_problem(503, "service_unavailable");
     drop(unread);

@@ -32,12 +32,19 @@ use kallima_webhooks::{
         deliveries::{self, DeliveryQuery},
         events,
         organizations::{self},
+        page::PageLimit,
         queue::lease::{HandOver, Judgement, Lease, Leased, Room},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::model::{CAP, Model, News, Owed, SCHEDULE_S};
+
+/// More than any simulation makes.
+const ALL: PageLimit = PageLimit {
+    items: 100_000,
+    bytes: u64::MAX,
+};
 
 /// An attempt under way at a node.
 pub(super) struct Flight {
@@ -227,9 +234,8 @@ impl World {
 
     /// Holds the database against the model: every delivery, none more, each as it must be.
     pub(super) async fn check(&self) {
-        let rows = deliveries::list(&self.db, self.org, &DeliveryQuery::default(), None)
-            .await
-            .unwrap();
+        let all = deliveries::list_bare(&self.db, self.org, &DeliveryQuery::default(), ALL).await;
+        let rows = all.unwrap().items;
         self.must(
             rows.len() == self.model.deliveries.len(),
             "a delivery is there that is owed to nobody, or is lost",
@@ -267,7 +273,8 @@ impl World {
             event_id: kallima_webhooks::domain::event_id::EventId::parse(event_id),
             ..DeliveryQuery::default()
         };
-        let rows = deliveries::list(&self.db, self.org, &question, None).await.unwrap();
+        let all = deliveries::list_bare(&self.db, self.org, &question, ALL).await;
+        let rows = all.unwrap().items;
         let mut owed: Vec<WebhookId> = rows.iter().map(|row| row.webhook_id).collect();
         owed.sort_unstable();
         self.must(
@@ -290,8 +297,9 @@ impl World {
 
     /// The service must have told exactly this since it was last asked.
     pub(super) async fn expect_news(&mut self, expected: Vec<News>) {
-        let events = events::list(&self.db, self.org, None, 1_000).await.unwrap();
+        let events = events::list(&self.db, self.org, None, ALL).await.unwrap();
         let new: Vec<_> = events
+            .items
             .into_iter()
             .filter(|event| !self.known_events.contains(event.id.as_str()))
             .collect();
@@ -316,7 +324,8 @@ impl World {
     /// The log of attempts: numbers rise, none is later than the count, and a success is behind what was delivered.
     pub(super) async fn check_history(&self) {
         for (id, owed) in &self.model.deliveries {
-            let attempts = deliveries::attempts(&self.db, self.org, *id, 0, 1_000).await.unwrap();
+            let attempts = deliveries::attempts(&self.db, self.org, *id, 0, ALL).await;
+            let attempts = attempts.unwrap().items;
             let numbers: Vec<u32> = attempts
                 .iter()
                 .map(|attempt| u32::try_from(attempt.number).unwrap())

@@ -5,6 +5,7 @@ pub(crate) mod beside;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod database;
+pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod proxy;
 pub(crate) mod receiver;

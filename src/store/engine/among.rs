@@ -25,6 +25,46 @@ pub(in crate::store) fn ids_value<I: Into<Uuid>>(backend: DbBackend, ids: impl I
     serde_json::Value::from(ids).to_string().into()
 }
 
+/// Rows of an organization by their keys, as an item of FROM that is called `found`: `$1` is the organization, `$2` the keys
+/// ([`ids_value`] or [`texts_value`]). Names are the program's own.
+///
+/// A planner that has not heard of an organization yet takes each of its rows for the only one: any index that begins with
+/// the organization looks as good to it as the key's, and it may read all of them for each key. The order, which the key's
+/// index alone has, decides it.
+pub(in crate::store) fn found_among(backend: DbBackend, table: &str, key: &str, keys: Keys) -> String {
+    if backend == DbBackend::Postgres {
+        return format!(
+            "unnest($2) AS wanted(wanted_key) CROSS JOIN LATERAL (
+                SELECT * FROM {table}
+                WHERE organization_id = $1 AND {key} >= wanted_key AND {key} <= wanted_key
+                ORDER BY {key} LIMIT 1) AS found"
+        );
+    }
+    let value = match keys {
+        Keys::Ids => "unhex(value)",
+        Keys::Texts => "value",
+    };
+    format!(
+        "(SELECT * FROM {table}
+          WHERE organization_id = $1 AND {key} IN (SELECT {value} FROM json_each($2))) AS found"
+    )
+}
+
+/// What keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Keys {
+    Ids,
+    Texts,
+}
+
+/// Texts as one value: an array on PostgreSQL, JSON on SQLite.
+pub(in crate::store) fn texts_value(backend: DbBackend, texts: Vec<String>) -> Value {
+    if backend == DbBackend::Postgres {
+        return texts.into();
+    }
+    serde_json::Value::from(texts).to_string().into()
+}
+
 /// One column of many rows, as an array that `UNNEST` makes rows of again. PostgreSQL alone has arrays, and the driver's
 /// hold no NULL.
 pub(in crate::store) fn array<T, V>(rows: impl IntoIterator<Item = T>, column: impl Fn(T) -> V) -> Value
@@ -36,12 +76,9 @@ where
 
 /// That `column` is one of `texts`.
 pub(in crate::store) fn among_texts(backend: DbBackend, column: &str, texts: Vec<String>) -> Expr {
-    if backend == DbBackend::Postgres {
-        return Expr::cust_with_values(format!("{column} = ANY($1)"), [Value::from(texts)]);
-    }
-    let texts = serde_json::Value::from(texts).to_string();
-    Expr::cust_with_values(
-        format!("{column} IN (SELECT value FROM json_each(?))"),
-        [Value::from(texts)],
-    )
+    let condition = match backend {
+        DbBackend::Postgres => format!("{column} = ANY($1)"),
+        _ => format!("{column} IN (SELECT value FROM json_each(?))"),
+    };
+    Expr::cust_with_values(condition, [texts_value(backend, texts)])
 }

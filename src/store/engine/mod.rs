@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`sqlite`] | SQLite in this process: sea-orm's `ConnectionTrait` on rusqlite, and the pool of readers |
+//! | [`rows`] | its parameters and rows as sea-orm's values |
 //! | [`writer`] | the one thread that writes to SQLite, with group commit for every write |
 //! | [`postgres`] | the pools of PostgreSQL and their settings |
 //! | [`pool`] | one pool: connections that are lent and kept, and transactions |
@@ -18,6 +19,7 @@ mod hosts;
 pub(super) mod pool;
 pub(super) mod postgres;
 mod primary;
+pub(super) mod rows;
 pub(super) mod sqlite;
 pub(super) mod worker;
 pub(super) mod writer;
@@ -28,7 +30,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 
 use self::{
     pool::{Pool, Transaction},
-    postgres::Postgres,
+    postgres::{Postgres, Side},
     sqlite::Sqlite,
 };
 
@@ -43,10 +45,10 @@ pub(super) enum Engine {
 
 /// What a statement runs on: a connection that only reads, or a transaction.
 pub(super) enum Connection<'a> {
-    /// SQLite: each statement takes a free connection, on the caller's thread.
-    SqliteRead(&'a Sqlite),
+    /// SQLite: each statement takes a free connection of that side, on the caller's thread.
+    SqliteRead(&'a Sqlite, Side),
     /// The same for reads that may take long: they do not hold up the runtime's other tasks.
-    SqliteLongRead(&'a Sqlite),
+    SqliteLongRead(&'a Sqlite, Side),
     /// SQLite: the transaction of the thread that writes, or a snapshot.
     SqliteTransaction(&'a sqlite::Connection),
     /// PostgreSQL: each statement takes a connection of the pool.
@@ -59,15 +61,19 @@ pub(super) enum Connection<'a> {
 impl ConnectionTrait for Connection<'_> {
     fn get_database_backend(&self) -> DbBackend {
         match self {
-            Self::SqliteRead(_) | Self::SqliteLongRead(_) | Self::SqliteTransaction(_) => DbBackend::Sqlite,
+            Self::SqliteRead(..) | Self::SqliteLongRead(..) | Self::SqliteTransaction(_) => DbBackend::Sqlite,
             Self::Postgres(_) | Self::PostgresTransaction(_) => DbBackend::Postgres,
         }
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.execute(&statement)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.execute(&statement)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.execute(&statement)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.execute(&statement))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.execute(&statement),
             Self::Postgres(pool) => pool.execute(statement).await,
             Self::PostgresTransaction(tx) => tx.execute(statement).await,
@@ -76,8 +82,12 @@ impl ConnectionTrait for Connection<'_> {
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.execute_script(sql)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.execute_script(sql)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.execute_script(sql)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.execute_script(sql))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.execute_script(sql),
             Self::Postgres(pool) => pool.execute_script(sql).await,
             Self::PostgresTransaction(tx) => tx.execute_script(sql).await,
@@ -86,8 +96,12 @@ impl ConnectionTrait for Connection<'_> {
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.query_one(&statement)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.query_one(&statement)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.query_one(&statement)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.query_one(&statement))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.query_one(&statement),
             Self::Postgres(pool) => pool.query_one(statement).await,
             Self::PostgresTransaction(tx) => tx.query_one(statement).await,
@@ -96,8 +110,12 @@ impl ConnectionTrait for Connection<'_> {
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         match self {
-            Self::SqliteRead(sqlite) => sqlite.reading(|connection| connection.query_all(&statement)),
-            Self::SqliteLongRead(sqlite) => sqlite.reading_long(|connection| connection.query_all(&statement)),
+            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.query_all(&statement)),
+            Self::SqliteLongRead(sqlite, side) => {
+                sqlite
+                    .reading_long(*side, |connection| connection.query_all(&statement))
+                    .await
+            }
             Self::SqliteTransaction(connection) => connection.query_all(&statement),
             Self::Postgres(pool) => pool.query_all(statement).await,
             Self::PostgresTransaction(tx) => tx.query_all(statement).await,

@@ -213,10 +213,7 @@ mod tests {
 
     use super::*;
     use crate::store::{
-        engine::{
-            sqlite::{Kinds, Sqlite},
-            worker::Workers,
-        },
+        engine::{postgres::Side, rows::Kinds, sqlite::Sqlite, worker::Workers},
         source::Creation,
     };
 
@@ -249,7 +246,10 @@ mod tests {
 
     async fn numbers(sqlite: &Sqlite) -> Vec<i64> {
         let all = Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT n FROM t ORDER BY n");
-        let rows = Connection::SqliteRead(sqlite).query_all_raw(all).await.unwrap();
+        let rows = Connection::SqliteRead(sqlite, Side::Api)
+            .query_all_raw(all)
+            .await
+            .unwrap();
         rows.iter().map(|row| row.try_get("", "n").unwrap()).collect()
     }
 
@@ -296,5 +296,42 @@ mod tests {
         other.control("ROLLBACK").unwrap();
         insert(&sqlite, 1, Ok(())).await.unwrap();
         assert_eq!(numbers(&sqlite).await, [1]);
+    }
+
+    /// More than the runtime has threads for: who waits for a connection must not take one of them.
+    const LONG_READS: usize = 600;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn long_reads_of_the_api_hold_up_neither_the_engine_nor_the_runtime() {
+        let (_folder, sqlite) = database();
+        let (begun, mut is_begun) = tokio::sync::mpsc::unbounded_channel();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let mut reads = tokio::task::JoinSet::new();
+        for _ in 0..LONG_READS {
+            let (sqlite, begun, held) = (Arc::clone(&sqlite), begun.clone(), Arc::clone(&held));
+            reads.spawn(async move {
+                let read = sqlite.reading_long(Side::Api, |_| {
+                    begun.send(()).unwrap();
+                    // Ends when the other end is dropped.
+                    Ok(held.lock().unwrap().recv().is_err())
+                });
+                read.await
+            });
+        }
+        is_begun.recv().await.unwrap();
+        // Only a task that runs makes the engine's reads.
+        let engine = Arc::clone(&sqlite);
+        let reads_of_engine = tokio::spawn(async move {
+            engine.reading(Side::Delivery, |_| Ok(())).unwrap();
+            engine.reading_long(Side::Delivery, |_| Ok(true)).await.unwrap()
+        });
+        assert!(reads_of_engine.await.unwrap());
+        drop(release);
+        let ended = reads.join_all().await;
+        assert!(
+            ended.into_iter().all(|read| read.unwrap()),
+            "each read was held until then"
+        );
     }
 }

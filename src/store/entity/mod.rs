@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 use sea_orm::{ColumnTrait as _, EntityTrait, IdenStatic as _, Iterable as _, sea_query::ColumnType};
 
-use super::engine::sqlite::{Kind, Kinds};
+use super::engine::rows::{Kind, Kinds};
 
 /// What the columns hold, for the engine that knows no more than integers, texts and blobs.
 pub(super) fn column_kinds() -> Kinds {

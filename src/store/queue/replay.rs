@@ -15,12 +15,12 @@ use crate::{
     },
     store::{
         Database, StoreError,
-        deliveries::{made_between, stands_so},
         engine::{
             Connection,
             among::{among_ids, ids_value},
         },
         entity::delivery,
+        search::{made_between, stands_so},
         webhooks,
     },
 };

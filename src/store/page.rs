@@ -1,0 +1,89 @@
+//! Pages of a list: how much one may hold, and where the next one goes on.
+
+/// How much a page may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// Items at most.
+    pub items: u64,
+    /// Bytes of the items' texts and payloads at most. A page has one item all the same, however large that is.
+    pub bytes: u64,
+}
+
+/// A page of a list.
+///
+/// It can be short, even empty, although the list goes on: where its bytes are used up, or where what is looked for is
+/// so rare that the page ends before it is found.
+#[derive(Clone, Debug)]
+pub struct Page<T, C> {
+    /// The items, in the order of the list.
+    pub items: Vec<T>,
+    /// Where the next page goes on, behind this place; `None` at the end of the list. It holds although the item that
+    /// it is the place of is deleted meanwhile.
+    pub next: Option<C>,
+}
+
+impl PageLimit {
+    /// How many rows to ask for: one more than the page takes tells whether the list goes on.
+    pub(super) const fn fetch(self) -> u64 {
+        self.items.saturating_add(1)
+    }
+
+    /// Makes a page of rows in the order of the list, of which [`fetch`](Self::fetch) were asked for, or fewer; `next` is
+    /// where the list goes on behind all of them.
+    pub(super) fn page<T, C>(
+        self,
+        mut rows: Vec<T>,
+        next: Option<C>,
+        cursor: impl Fn(&T) -> C,
+        bytes: impl Fn(&T) -> u64,
+    ) -> Page<T, C> {
+        let kept = self.fitting(rows.iter().map(bytes));
+        if kept >= rows.len() {
+            return Page { items: rows, next };
+        }
+        rows.truncate(kept);
+        let next = rows.last().map(cursor);
+        Page { items: rows, next }
+    }
+
+    /// How many of the items a page holds, by their sizes.
+    fn fitting(self, sizes: impl Iterator<Item = u64>) -> usize {
+        let mut left = self.bytes;
+        let fits = |(index, size): &(usize, u64)| {
+            let is_first = *index == 0;
+            let room = left.checked_sub(*size);
+            left = room.unwrap_or(0);
+            is_first || room.is_some()
+        };
+        let most = usize::try_from(self.items).unwrap_or(usize::MAX);
+        sizes.take(most).enumerate().take_while(fits).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(sizes: &[u64], next: Option<u64>) -> (usize, Option<u64>) {
+        let limit = PageLimit { items: 3, bytes: 10 };
+        let page = limit.page(sizes.to_vec(), next, |size| *size, |size| *size);
+        (page.items.len(), page.next)
+    }
+
+    #[test]
+    fn a_page_ends_at_its_items_or_its_bytes_and_has_one_item_at_least() {
+        for (sizes, next, expected) in [
+            (&[][..], None, (0, None)),
+            (&[], Some(7), (0, Some(7))),
+            (&[1, 2, 3], None, (3, None)),
+            (&[1, 2, 3], Some(7), (3, Some(7))),
+            (&[1, 2, 3, 4], None, (3, Some(3))),
+            (&[5, 5], None, (2, None)),
+            (&[5, 6, 1], Some(7), (1, Some(5))),
+            (&[11, 1], None, (1, Some(11))),
+            (&[11], None, (1, None)),
+        ] {
+            assert_eq!(page(sizes, next), expected, "{sizes:?}");
+        }
+    }
+}
