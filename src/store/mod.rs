@@ -11,6 +11,7 @@
 //! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
+//! | [`to_its_end`] | work that goes on although nobody waits for it any more |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
 //! | [`secrets`] | sealing and opening secrets, and where the master keys come from |
@@ -32,6 +33,7 @@ pub mod queue;
 pub mod quota;
 pub mod secrets;
 pub mod source;
+pub mod to_its_end;
 pub mod tokens;
 pub mod upkeep;
 mod webhook_batch;

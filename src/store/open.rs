@@ -24,12 +24,18 @@ use super::{
         sqlite::{self, Sqlite},
     },
     entity,
-    queue::{finish, publish_batch},
+    once::Publish,
+    queue::{finish, lease::Finished, publish_batch},
     secrets::keys::Keys,
     source::{OpenError, sqlite_path},
     webhook_batch,
 };
-use crate::{clock::Clock, config::DatabaseOptions, domain::id::NodeId, metrics::Metrics};
+use crate::{
+    clock::Clock,
+    config::DatabaseOptions,
+    domain::{id::NodeId, webhook::WebhookChange},
+    metrics::Metrics,
+};
 
 /// Lets one process migrate at a time, until its transaction ends; a lock of the transaction, not of the session, works
 /// behind PgBouncer too. The wait for that turn may last; a wait for a table that is in use may not, because all later
@@ -107,11 +113,23 @@ impl Database {
 fn shared_writes(db: &Database) -> SharedWrites {
     let of = |write: &'static str, side: Database| (db.metrics.batch_sizes(write), side);
     let (sizes, side) = of("publish", db.for_delivery());
-    let publications = Batcher::spawn(sizes, move |batch| publish_batch::record_batch(side.clone(), batch));
+    let publications = Batcher::spawn(
+        sizes,
+        |publish: &Publish| publish.publication.organization_id,
+        move |batch| publish_batch::record_batch(side.clone(), batch),
+    );
     let (sizes, side) = of("finish", db.for_delivery());
-    let records = Batcher::spawn(sizes, move |batch| finish::finish_batch(side.clone(), batch));
+    let records = Batcher::spawn(
+        sizes,
+        |finished: &Finished| finished.lease.organization_id,
+        move |batch| finish::finish_batch(side.clone(), batch),
+    );
     let (sizes, side) = of("change", db.clone());
-    let changes = Batcher::spawn(sizes, move |batch| webhook_batch::change_batch(side.clone(), batch));
+    let changes = Batcher::spawn(
+        sizes,
+        |change: &WebhookChange| change.organization_id,
+        move |batch| webhook_batch::change_batch(side.clone(), batch),
+    );
     SharedWrites {
         publications,
         records,
