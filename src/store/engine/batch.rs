@@ -119,8 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn however_many_writes_of_one_wait_anothers_is_in_the_next_batch() {
-        let (batches, go) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
-        let (seen, going) = (Arc::clone(&batches), Arc::clone(&go));
+        let (ran, go) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+        let (seen, going) = (Arc::clone(&ran), Arc::clone(&go));
         let write = move |batch: Arc<[OrganizationId]>| {
             let going = Arc::clone(&going);
             seen.lock().unwrap().push(batch.to_vec());
@@ -144,7 +144,7 @@ mod tests {
             tokio::spawn(async move { batcher.submit(item).await })
         };
         let mut writes = vec![submit(busy)];
-        while batches.lock().unwrap().is_empty() {
+        while ran.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
         // All of these wait for the first batch.
@@ -157,8 +157,8 @@ mod tests {
         for write in writes {
             write.await.unwrap().unwrap();
         }
-        let batches = batches.lock().unwrap();
-        assert_eq!(batches[1].len(), BATCH_MAX);
-        assert_eq!(batches[1][..3], [busy, other, busy]);
+        let ran = ran.lock().unwrap();
+        assert_eq!(ran[1].len(), BATCH_MAX);
+        assert_eq!(ran[1][..3], [busy, other, busy]);
     }
 }

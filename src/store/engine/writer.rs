@@ -339,15 +339,15 @@ mod tests {
         let [busy, other] = [1, 2].map(|number| Some(OrganizationId::new(Uuid::from_u128(number))));
         // Keeps the thread until all the others wait.
         let (go, going) = std::sync::mpsc::channel::<()>();
-        let (begin, begun) = oneshot::channel();
+        let (running, is_running) = oneshot::channel();
         let first = sqlite.writer.submit(None, move |_| {
-            begin.send(()).unwrap();
+            running.send(()).unwrap();
             assert!(going.recv().is_err(), "nothing is ever said");
             Box::pin(async { Ok::<_, StoreError>(()) })
         });
         let ran = Arc::default();
         let others = async {
-            begun.await.unwrap();
+            is_running.await.unwrap();
             let mut writes = Vec::new();
             for _ in 0..2 * BATCH_MAX {
                 writes.push(noted(&sqlite, busy, &ran));
