@@ -72,6 +72,8 @@ CREATE TABLE webhooks (
     consecutive_failures INTEGER NOT NULL DEFAULT 0 CHECK (consecutive_failures >= 0),
     failing_notices INTEGER NOT NULL DEFAULT 0 CHECK (failing_notices >= 0),
     recovery_owed {boolean} NOT NULL DEFAULT FALSE,
+    exhausted_count INTEGER NOT NULL DEFAULT 0 CHECK (exhausted_count >= 0),
+    exhausted_notice_at {bigint},
     resume_at {bigint} NOT NULL DEFAULT 0,
     rate_limit INTEGER CHECK (rate_limit BETWEEN 1 AND 1000),
     rate_state {bigint},

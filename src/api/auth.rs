@@ -11,7 +11,7 @@ use axum::{
 use super::{
     ApiState,
     context::{Client, note_organization},
-    limits::Meter,
+    limits::{Meter, Place},
     problem::Problem,
 };
 use crate::{
@@ -57,6 +57,8 @@ pub(super) struct Holder<S> {
     pub(super) meter: Meter,
     /// The request's span.
     pub(super) span: RequestSpan,
+    /// What the request holds while it is under way.
+    place: Option<Place>,
     scope: PhantomData<S>,
 }
 
@@ -86,6 +88,10 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
         if let Some(id) = organization_id {
             note_organization(&span, id);
         }
+        let place: Option<Place> = parts.extensions.get().cloned();
+        if let Some(place) = &place {
+            place.belong_to(&state.requests, organization_id)?;
+        }
         let meter = Meter::of(&parts.extensions);
         let admitted = match organization_id {
             Some(org) => meter.admit(state, org).await,
@@ -101,6 +107,7 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
             token_id,
             meter,
             span,
+            place,
             scope: PhantomData,
         })
     }
@@ -121,6 +128,17 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Caller<S> {
             meter: holder.meter,
             scope: PhantomData,
         })
+    }
+}
+
+impl<S> Holder<S> {
+    /// A platform token speaks for an organization: the request is one of that organization, whose limits count. False
+    /// where there is no such organization.
+    pub(super) async fn speak_for(&self, state: &ApiState, org: OrganizationId) -> Result<bool, Problem> {
+        if let Some(place) = &self.place {
+            place.belong_to(&state.requests, Some(org))?;
+        }
+        self.meter.admit(state, org).await
     }
 }
 

@@ -1,12 +1,7 @@
 //! What surrounds every request: its id, its log line, and the rendering of problems, which carry both the id and the
 //! path that was asked.
 
-use std::{
-    net::IpAddr,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::{net::IpAddr, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -15,13 +10,13 @@ use axum::{
     response::Response,
 };
 use rand::RngExt as _;
-use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span, field::Empty};
 use ulid::Ulid;
 
 use super::{ApiState, limits::Meter, problem::Problem, trace};
 use crate::{
     domain::{client_address::client_address, id::OrganizationId},
+    store::to_its_end::ToItsEnd,
     telemetry::spans::{NewRequest, RequestSpan},
 };
 
@@ -73,7 +68,8 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     let mut response = if method.is_safe() {
         answering.await
     } else {
-        ToItsEnd(Some(Box::pin(answering))).await
+        // Its client may hang up: what it has begun is settled in any case.
+        ToItsEnd::new(answering).await
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         problem.render(&mut response, path, &request_id);
@@ -128,68 +124,4 @@ fn traced(state: &ApiState, request: &Request, operation: &str, request_id: &str
         id: request_id,
     };
     state.spans.request(&new, trace::named(request.headers()))
-}
-
-/// A write that goes on although its client hangs up: what it has reserved or begun is settled in any case. It is only
-/// then that it needs a task of its own.
-struct ToItsEnd(Option<Pin<Box<dyn Future<Output = Response> + Send>>>);
-
-impl Future for ToItsEnd {
-    type Output = Response;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
-        // Taken out, so that nothing is left to go on with after a panic.
-        let Some(mut write) = self.0.take() else {
-            return Poll::Pending;
-        };
-        let polled = write.as_mut().poll(context);
-        if polled.is_pending() {
-            self.0 = Some(write);
-        }
-        polled
-    }
-}
-
-impl Drop for ToItsEnd {
-    fn drop(&mut self) {
-        let Some(write) = self.0.take() else { return };
-        // Without a runtime the process is about to end.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(write);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_write_whose_client_hangs_up_comes_to_its_end() {
-        let (go, going) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
-        let write = async {
-            going.await.unwrap();
-            end.send(()).unwrap();
-            Response::default()
-        };
-        let mut write = ToItsEnd(Some(Box::pin(write)));
-        let begun = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut write).poll(context))).await;
-        assert!(begun.is_pending());
-        drop(write);
-        go.send(()).unwrap();
-        ended.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_write_that_panics_is_not_begun_again() {
-        let write = async {
-            tokio::task::yield_now().await;
-            panic!("on purpose")
-        };
-        let write = ToItsEnd(Some(Box::pin(write)));
-        assert!(tokio::spawn(write).await.unwrap_err().is_panic());
-    }
 }

@@ -322,6 +322,7 @@ pub(super) async fn retry_delivery(
     let org = caller.organization_id;
     let run = submission.begin(&state, org).await?;
     let retry = async {
+        let _permit = state.manual_attempts.take(Some(org))?;
         match manual::take(&state.db, org, id, state.lease, state.clock.now()).await? {
             Taken::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Manual).await?,
             Taken::NotFound => return Err(no_delivery()),

@@ -294,8 +294,7 @@ async fn addressee(
         (Some(own), Some(named)) if own != named => Err(refused("is not the organization of this token")),
         (Some(own), _) => Ok(own),
         (None, None) => Err(refused("is required with a platform token")),
-        // A platform token speaks for this organization, whose limits count.
-        (None, Some(named)) if holder.meter.admit(state, named).await? => Ok(named),
+        (None, Some(named)) if holder.speak_for(state, named).await? => Ok(named),
         (None, Some(_)) => Err(refused("is no organization")),
     }
 }

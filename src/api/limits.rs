@@ -1,4 +1,5 @@
-//! Rate limits and monthly quotas of organizations, and the headers that tell of them.
+//! Rate limits and monthly quotas of organizations, and the headers that tell of them; and permits that organizations share
+//! (see [`fairness`](crate::domain::fairness)): for requests under way, and for attempts that a request makes.
 //!
 //! The **rate** is a token bucket (GCRA) an organization, kept in the memory of this node: each node grants the whole rate,
 //! and a restart fills the bucket. The **quota** is counted in the database, for all nodes together. A write reserves its
@@ -20,11 +21,12 @@ use governor::{
     middleware::StateInformationMiddleware,
     state::{InMemoryState, NotKeyed},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ApiState, problem::Problem};
 use crate::{
     clock::Clock,
-    domain::{id::OrganizationId, limits::Limits, timestamp::Timestamp},
+    domain::{fairness::Shares, id::OrganizationId, limits::Limits, timestamp::Timestamp},
     store::{Database, StoreError, organizations, quota},
 };
 
@@ -49,6 +51,80 @@ const FILLED: Duration = Duration::from_mins(1);
 
 /// Below so many organizations none is forgotten.
 const SWEEP_MIN: usize = 1024;
+
+/// Who has a permit: an organization, or platform tokens as long as they speak for none.
+type Party = Option<OrganizationId>;
+
+/// Permits that organizations share.
+#[derive(Debug)]
+pub struct Permits(Mutex<Shares<Party>>);
+
+impl Permits {
+    /// So many that any one may have, and a reserve for those who have less than their fair share.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self(Mutex::new(Shares::new(max)))
+    }
+
+    /// Takes a permit; refuses where the organization has its fair share, and all others are taken.
+    pub(super) fn take(self: &Arc<Self>, party: Party) -> Result<Permit, Problem> {
+        if !self.lock().take(party) {
+            return Err(Problem::overloaded());
+        }
+        Ok(Permit {
+            permits: Arc::clone(self),
+            party,
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shares<Party>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A permit that was taken, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    permits: Arc<Permits>,
+    party: Party,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.lock().give_back(self.party);
+    }
+}
+
+/// What a request holds while it is under way: a place in the entrance until its caller is known, a permit of the caller's
+/// organization from then on; nothing once it is refused.
+#[derive(Clone, Debug)]
+pub(super) struct Place(Arc<Mutex<Option<Held>>>);
+
+#[derive(Debug)]
+enum Held {
+    #[expect(dead_code, reason = "held until it is dropped")]
+    Entrance(OwnedSemaphorePermit),
+    Permit(Permit),
+}
+
+impl Place {
+    /// A place in the entrance; `None` if all are taken.
+    pub(super) fn enter(entrance: &Arc<Semaphore>) -> Option<Self> {
+        let permit = Arc::clone(entrance).try_acquire_owned().ok()?;
+        Some(Self(Arc::new(Mutex::new(Some(Held::Entrance(permit))))))
+    }
+
+    /// The request is one of this organization.
+    pub(super) fn belong_to(&self, permits: &Arc<Permits>, party: Party) -> Result<(), Problem> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(&*held, Some(Held::Permit(permit)) if permit.party == party) {
+            // Given back first: a request has one permit, whomever it speaks for.
+            *held = None;
+            *held = Some(Held::Permit(permits.take(party)?));
+        }
+        Ok(())
+    }
+}
 
 /// The clock of the buckets.
 #[derive(Clone, Debug)]

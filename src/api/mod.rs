@@ -33,7 +33,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use context::PeerAddress;
-pub use limits::Limiter;
+pub use limits::{Limiter, Permits};
 pub use state::{ApiParts, ApiState, AttemptNow};
 
 /// The router of every operation.

@@ -4,7 +4,6 @@
 use std::{
     any::Any,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,10 +16,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{ApiState, problem::Problem};
+use super::{ApiState, limits::Place, problem::Problem};
 use crate::domain::framing::UnclearFraming;
 
 /// What Swagger UI needs and nothing more. It is all served from here; its icons are `data:` images, and the hash is that
@@ -57,15 +55,19 @@ const RESPONSE_HEADERS: [HeaderName; 13] = [
 /// Refuses a request where as many as the node takes are under way: an answer that says so at once is worth more than one
 /// that comes too late. A request is under way until its answer has left. Health checks are answered all the same, and the
 /// documentation has places of its own.
-pub(super) async fn shed(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+///
+/// Until its caller is known, a request has a place in the entrance, which is short; then it is one of its organization,
+/// and authentication refuses it where that has its fair share already.
+pub(super) async fn shed(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     let places = match request.uri().path() {
         "/healthz" | "/readyz" => return next.run(request).await,
-        path if path.starts_with("/v1/") => &state.places,
+        path if path.starts_with("/v1/") => &state.entrance,
         _ => &state.page_places,
     };
-    let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+    let Some(place) = Place::enter(places) else {
         return Problem::overloaded().into_response();
     };
+    request.extensions_mut().insert(place.clone());
     let response = next.run(request).await;
     response.map(|body| Body::new(Held { body, _place: place }))
 }
@@ -73,7 +75,7 @@ pub(super) async fn shed(State(state): State<ApiState>, request: Request, next: 
 /// The body of an answer, which has its request's place until it has left.
 struct Held {
     body: Body,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl HttpBody for Held {

@@ -12,7 +12,7 @@ use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
-use super::Limiter;
+use super::{Limiter, Permits};
 use crate::{
     clock::Clock,
     contract::Contract,
@@ -83,8 +83,12 @@ pub struct ApiParts {
     pub trusted_proxies: Arc<[IpNet]>,
     /// The origins whose pages may use the API from a browser.
     pub cors_origins: Arc<[HeaderValue]>,
-    /// One place for each request of the API that may be under way, its answer included.
-    pub places: Arc<Semaphore>,
+    /// One place for each request of the API whose caller is not known yet.
+    pub entrance: Arc<Semaphore>,
+    /// One permit for each request of an organization that may be under way, its answer included.
+    pub requests: Arc<Permits>,
+    /// One permit for each attempt that a request may make and wait for.
+    pub manual_attempts: Arc<Permits>,
     /// One place for each request without a token that may be under way: the documentation, and paths that do not exist.
     pub page_places: Arc<Semaphore>,
     /// Bytes that a page of a list holds at most; one item is shown all the same, however large it is.

@@ -80,6 +80,7 @@ pub(super) async fn test_webhook(
     // A second run, after a crash of the first, finds what that has made.
     let delivery_id = DeliveryId::new(run.seed());
     let send = async {
+        let _permit = state.manual_attempts.take(Some(org))?;
         match manual::record_test(&state.db, id, test, delivery_id, state.lease).await? {
             Tested::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Test).await?,
             Tested::Before => {}

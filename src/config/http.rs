@@ -18,7 +18,8 @@ pub struct HttpOptions {
     #[arg(long, env = "KALLIMA_CONNECTIONS_PER_PEER_MAX", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub connections_per_peer_max: Option<u32>,
 
-    /// Requests of the API under way at once on this node; more are answered 503 at once.
+    /// Requests of the API under way at once on this node, and an eighth of them more for organizations that have less than
+    /// their fair share; more are answered 503 at once.
     #[arg(long, env = "KALLIMA_REQUESTS_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub requests_max: u32,
 

@@ -300,7 +300,8 @@ pub struct EngineOptions {
     #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
     pub attempt_timeout_ms: u64,
 
-    /// Attempts under way at once on this node, over all webhooks.
+    /// Attempts under way at once on this node, over all webhooks, and an eighth of them more for organizations that have
+    /// less than their fair share.
     #[arg(long, env = "KALLIMA_ATTEMPTS_MAX", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub attempts_max: u32,
 

@@ -78,7 +78,11 @@ impl Engine {
                     engine.give_back(vec![leased.lease]).await;
                     return Err(StoreError::Corrupt("the webhook cannot be read".to_owned()));
                 }
-                _ => return Ok(()),
+                // Deleted since it was leased: nothing is to wait for the lease's end.
+                _ => {
+                    engine.give_back(vec![leased.lease]).await;
+                    return Ok(());
+                }
             };
             let start = Start {
                 leased,

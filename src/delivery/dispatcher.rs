@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::Engine;
 use crate::{
-    domain::{id::WebhookId, timestamp::Timestamp},
+    domain::{fairness::Turns, id::WebhookId, timestamp::Timestamp},
     store::{
         StoreError,
         queue::{
@@ -144,17 +144,22 @@ impl Dispatcher {
         Ok(rest.max(WALK_INTERVAL_MIN))
     }
 
-    /// Claims of these webhooks what the lanes have room for. Returns how many deliveries that were.
+    /// Claims of these webhooks what the lanes have room for, in turn for each organization: that of one does not use up
+    /// what a claim may take before another had some. Returns how many deliveries that were.
     async fn claim(&self, ready: Vec<Ready>) -> Result<usize, StoreError> {
         let engine = &self.engine;
         let mut left = CLAIM_MAX;
         let mut wanted = Vec::new();
         {
-            let mut lanes = engine.lanes();
+            let mut turns = Turns::default();
             for ready in ready {
+                turns.push(ready.organization_id, ready);
+            }
+            let mut lanes = engine.lanes();
+            for ready in turns.take(usize::MAX) {
                 let room = match ready.grant {
                     Grant::Probe => usize::from(lanes.may_probe(ready.webhook_id)),
-                    _ => lanes.room(ready.webhook_id),
+                    _ => lanes.room(ready.organization_id, ready.webhook_id),
                 };
                 let room = room.min(left);
                 left -= room;

@@ -49,6 +49,16 @@ pub(super) struct Tenant {
     pub(super) ring: VecDeque<WebhookId>,
     pub(super) running: usize,
     pub(super) in_ring: bool,
+    /// Deliveries, and bytes of their payloads, that wait in its lanes.
+    pub(super) waiting: usize,
+    pub(super) waiting_bytes: usize,
+}
+
+impl Tenant {
+    /// Whether nothing of it is here.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting == 0 && !self.in_ring
+    }
 }
 
 impl Lane {

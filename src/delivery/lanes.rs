@@ -9,7 +9,7 @@
 //!                     └ GiveBack: the attempt is not to be made; the delivery is anybody's again
 //! ```
 //! Bounds: attempts under way (in all, for each webhook, and a fair share for each organization), attempts that wait
-//! for their record, deliveries and bytes that wait.
+//! for their record, deliveries and bytes that wait (in all, and a fair share for each organization).
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     domain::{
+        fairness::Division,
         id::{OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
@@ -33,7 +34,8 @@ use crate::{
 /// reading: what changed a webhook before that counts for it, on whichever node it was changed.
 pub const JUDGEMENT_AGE_MAX: Duration = Duration::from_millis(10);
 
-/// Deliveries and bytes of payloads that wait in all lanes together; past either, nothing more is leased.
+/// Deliveries and bytes of payloads that wait in all lanes together; past either, nothing more is leased, but for
+/// organizations that have less than their fair share.
 const WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -42,9 +44,6 @@ const UNRECORDED_MAX: usize = 4096;
 
 /// Lanes that are kept with nothing in them, for what they know of their receivers.
 const LANES_KEPT: usize = 4096;
-
-/// The share of the permits that is kept for organizations that have less than their fair share.
-const RESERVE_DIVISOR: usize = 8;
 
 /// What the lanes may do.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +143,12 @@ impl Lanes {
         let mut touched = HashSet::new();
         for leased in leased {
             let (organization, webhook) = (leased.lease.organization_id, leased.lease.webhook_id);
+            let bytes = leased.message.payload.len();
             self.waiting += 1;
-            self.waiting_bytes += leased.message.payload.len();
+            self.waiting_bytes += bytes;
+            let tenant = self.tenants.entry(organization).or_default();
+            tenant.waiting += 1;
+            tenant.waiting_bytes += bytes;
             let lane = self
                 .by_webhook
                 .entry(webhook)
@@ -220,7 +223,7 @@ impl Lanes {
         self.running = self.running.saturating_sub(1);
         if let Some(tenant) = self.tenants.get_mut(&lease.organization_id) {
             tenant.running = tenant.running.saturating_sub(1);
-            if tenant.running == 0 && tenant.ring.is_empty() {
+            if tenant.is_idle() {
                 self.tenants.remove(&lease.organization_id);
             }
         }
@@ -245,8 +248,8 @@ impl Lanes {
 
     /// How many more deliveries of a webhook may be leased for this node.
     #[must_use]
-    pub fn room(&self, webhook: WebhookId) -> usize {
-        if self.is_full() {
+    pub fn room(&self, organization: OrganizationId, webhook: WebhookId) -> usize {
+        if self.is_full_for(organization) {
             return 0;
         }
         let share = self.seat.share(self.limits.per_webhook_max, webhook);
@@ -312,6 +315,9 @@ impl Lanes {
             leases.extend(lane.waiting.drain(..).map(|waiting| waiting.leased.lease));
         }
         (self.waiting, self.waiting_bytes) = (0, 0);
+        for tenant in self.tenants.values_mut() {
+            (tenant.waiting, tenant.waiting_bytes) = (0, 0);
+        }
         leases
     }
 
@@ -341,19 +347,35 @@ impl Lanes {
         self.waiting >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
+    /// The same for one organization: what others have leased leaves it a reserve, up to its fair share.
+    fn is_full_for(&self, organization: OrganizationId) -> bool {
+        if !self.is_full() {
+            return false;
+        }
+        let has_waiting = |tenant: &&Tenant| tenant.waiting > 0;
+        let own = self.tenants.get(&organization).filter(has_waiting);
+        let holders = self.tenants.values().filter(has_waiting).count() + usize::from(own.is_none());
+        let (held, held_bytes) = own.map_or((0, 0), |tenant| (tenant.waiting, tenant.waiting_bytes));
+        let of = |max, taken| Division { max, taken, holders };
+        !of(WAITING_MAX, self.waiting).allows(held) || !of(WAITING_BYTES_MAX, self.waiting_bytes).allows(held_bytes)
+    }
+
     fn is_low(&self, webhook: WebhookId) -> bool {
         let Some(lane) = self.by_webhook.get(&webhook).filter(|lane| lane.is_behind) else {
             return false;
         };
         let share = self.seat.share(self.limits.per_webhook_max, webhook);
         let wanted = share + ahead(share, lane.pace);
-        share > 0 && self.room(webhook) * 2 >= wanted
+        share > 0 && self.room(lane.organization, webhook) * 2 >= wanted
     }
 
     /// Puts a lane in its organization's ring if it has something to start and a permit for it.
     fn queue_up(&mut self, webhook: WebhookId) {
         let share = self.seat.share(self.limits.per_webhook_max, webhook);
-        let is_full = self.room(webhook) == 0;
+        let Some(organization) = self.by_webhook.get(&webhook).map(|lane| lane.organization) else {
+            return;
+        };
+        let is_full = self.room(organization, webhook) == 0;
         let Some(lane) = self.by_webhook.get_mut(&webhook) else {
             return;
         };
@@ -389,22 +411,18 @@ impl Lanes {
             .tenants
             .values()
             .filter(|tenant| tenant.running > 0 || tenant.in_ring);
-        let (attempts_max, is_crowded) = (self.limits.attempts_max, self.running >= self.limits.attempts_max);
-        let chosen = if is_crowded {
-            let reserve = attempts_max.div_ceil(RESERVE_DIVISOR);
-            if self.running >= attempts_max + reserve {
-                return None;
-            }
-            let fair = (attempts_max / busy.count().max(1)).max(1);
-            let below = |organization| {
-                self.tenants
-                    .get(organization)
-                    .is_some_and(|tenant| tenant.running < fair)
-            };
-            self.ring.iter().position(below)?
-        } else {
-            0
+        let is_crowded = self.running >= self.limits.attempts_max;
+        let permits = Division {
+            max: self.limits.attempts_max,
+            taken: self.running,
+            // Counted only where it matters.
+            holders: if is_crowded { busy.count() } else { 1 },
         };
+        let may_start = |organization| {
+            let tenant: Option<&Tenant> = self.tenants.get(organization);
+            tenant.is_some_and(|tenant| permits.allows(tenant.running))
+        };
+        let chosen = self.ring.iter().position(may_start)?;
         let organization = self.ring.remove(chosen)?;
         let tenant = self.tenants.get_mut(&organization)?;
         let webhook = tenant.ring.pop_front();
@@ -432,14 +450,22 @@ impl Lanes {
         };
         let waiting = lane.waiting.pop_front()?;
         self.waiting = self.waiting.saturating_sub(1);
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.leased.message.payload.len());
+        let bytes = waiting.leased.message.payload.len();
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
+        let tenant = self.tenants.entry(lane.organization).or_default();
+        tenant.waiting = tenant.waiting.saturating_sub(1);
+        tenant.waiting_bytes = tenant.waiting_bytes.saturating_sub(bytes);
         let Waiting { leased, .. } = waiting;
         let ends_too_soon = leased.until < now.time.plus(self.limits.lease_needed);
         let target = match judgement {
             Judgement::Known(target) if target.allows(leased.grant) && !ends_too_soon => target,
             Judgement::Known(_) | Judgement::Gone | Judgement::Unreadable => {
+                let organization = lane.organization;
                 self.to_give_back.push(leased.lease);
                 self.queue_up(webhook);
+                if self.tenants.get(&organization).is_some_and(Tenant::is_idle) {
+                    self.tenants.remove(&organization);
+                }
                 return None;
             }
         };

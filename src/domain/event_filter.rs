@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::operational::is_operational;
+
 /// One entry of a webhook's filter: an exact event type, or a prefix followed by `.*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterEntry(String);
@@ -43,7 +45,7 @@ impl FilterEntry {
 /// What a webhook wants: all events, or those that at least one entry matches.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum EventFilter {
-    /// Every event of the organization (`null` on the wire).
+    /// Every event of the organization (`null` on the wire), but for those that the service itself makes.
     #[default]
     All,
     /// Events that at least one of these entries matches; never empty.
@@ -77,11 +79,11 @@ impl EventFilter {
         }
     }
 
-    /// Whether an event of `event_type` is wanted.
+    /// Whether an event of `event_type` is wanted. What the service itself makes is wanted by those alone who name it.
     #[must_use]
     pub fn wants(&self, event_type: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All => !is_operational(event_type),
             Self::Only(entries) => entries.iter().any(|entry| entry.matches(event_type)),
         }
     }
@@ -152,6 +154,7 @@ fn nearest<'a>(text: &str, catalog: impl Iterator<Item = &'a str>) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::operational::OPERATIONAL_TYPES;
 
     const CATALOG: [&str; 4] = [
         "humanization.completed",
@@ -195,5 +198,19 @@ mod tests {
     fn no_entries_mean_all_events() {
         assert!(EventFilter::of(vec![]).wants("anything.at_all"));
         assert_eq!(EventFilter::of(vec![]).entries(), None);
+    }
+
+    #[test]
+    fn what_the_service_makes_is_for_those_who_name_it() {
+        for event_type in OPERATIONAL_TYPES {
+            assert!(!EventFilter::All.wants(event_type), "{event_type}");
+            let group = event_type.split('.').next().unwrap();
+            for entry in [event_type.to_owned(), format!("{group}.*")] {
+                assert!(
+                    EventFilter::from_stored(Some(vec![entry])).wants(event_type),
+                    "{event_type}"
+                );
+            }
+        }
     }
 }

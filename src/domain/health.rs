@@ -34,6 +34,9 @@ const PROBE_PAUSE_MAX: Duration = Duration::from_mins(5);
 /// no more than a tenth of the time it was away.
 const PROBE_PAUSE_DIVISOR: u32 = 10;
 
+/// The least time between two notices of one webhook that deliveries have failed for good.
+const EXHAUSTED_NOTICE_PAUSE: Duration = Duration::from_hours(1);
+
 /// How a webhook's deliveries have fared of late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -51,6 +54,10 @@ pub struct Health {
     pub failing_notices: u32,
     /// Whether the organization was told of trouble, so that it is to be told when that is over.
     pub recovery_owed: bool,
+    /// Deliveries that have failed for good since the organization was last told of one.
+    pub exhausted_count: u32,
+    /// When it was last told of one.
+    pub exhausted_notice_at: Option<Timestamp>,
 }
 
 /// What an attempt says about the health of its webhook.
@@ -95,6 +102,8 @@ impl Health {
             resume_at: Timestamp::from_millis(0),
             failing_notices: 0,
             recovery_owed: false,
+            exhausted_count: 0,
+            exhausted_notice_at: None,
         }
     }
 
@@ -157,11 +166,25 @@ impl Health {
         })
     }
 
+    /// Counts a delivery that failed for good at `now`. Returns how many did since the last notice if another one is due:
+    /// one per hour at most, however many deliveries fail.
+    pub fn exhaust(&mut self, now: Timestamp) -> Option<u32> {
+        self.exhausted_count = self.exhausted_count.saturating_add(1);
+        let last = self.exhausted_notice_at;
+        if last.is_some_and(|last| now.since(last) < EXHAUSTED_NOTICE_PAUSE) {
+            return None;
+        }
+        self.exhausted_notice_at = Some(now);
+        Some(std::mem::take(&mut self.exhausted_count))
+    }
+
     /// The customer switched the webhook on again, and so says that it works: everything is counted anew. The
-    /// success that proves it is still owed its notice.
+    /// success that proves it is still owed its notice, and notices come no closer together.
     pub fn enable(&mut self) {
         *self = Self {
             recovery_owed: self.recovery_owed,
+            exhausted_count: self.exhausted_count,
+            exhausted_notice_at: self.exhausted_notice_at,
             ..Self::new(true)
         };
     }
@@ -261,6 +284,26 @@ mod tests {
         let mut health = failed(1);
         assert!(health.take_in(HealthSignal::Failure, at(4 * DAY)).is_some());
         assert_eq!(health.take_in(HealthSignal::Failure, at(4 * DAY)), None);
+    }
+
+    #[test]
+    fn deliveries_that_fail_for_good_are_told_of_once_an_hour_with_their_number() {
+        let hour = Duration::from_hours(1);
+        let mut health = Health::new(true);
+        assert_eq!(health.exhaust(at(Duration::ZERO)), Some(1));
+        for minute in 1..60 {
+            assert_eq!(health.exhaust(at(Duration::from_mins(minute))), None, "{minute}");
+        }
+        health.enable();
+        assert_eq!(
+            health.exhaust(at(hour)),
+            Some(60),
+            "switching it on makes no more of them"
+        );
+        assert_eq!(health.exhaust(at(hour)), None);
+        // A clock that goes back makes no more of them, either.
+        assert_eq!(health.exhaust(at(Duration::ZERO)), None);
+        assert_eq!(health.exhaust(at(2 * hour)), Some(3));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`event_filter`] | which event types a webhook wants |
 //! | [`destination`], [`address`] | which URLs and which addresses deliveries may go to |
 //! | [`secret`], [`signature`] | signing secrets, and the two signatures every delivery carries |
+//! | [`fairness`] | how organizations share what is scarce |
 //! | [`limits`] | how much an organization may ask of the API |
 //! | [`precondition`] | whether a change may be made to a thing as it is now |
 //! | [`idempotency_key`] | what a client names a request by |
@@ -31,6 +32,7 @@ pub mod destination;
 pub mod event;
 pub mod event_filter;
 pub mod event_id;
+pub mod fairness;
 pub mod framing;
 pub mod health;
 pub mod id;

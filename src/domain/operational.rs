@@ -1,6 +1,7 @@
 //! The events that the service itself makes: what an organization is told about its webhooks.
 //!
-//! They go to the organization's *other* webhooks whose filters want them: one that fails is no way to say so.
+//! They go to the organization's *other* webhooks whose filters name them (one that fails is no way to say so), and not to
+//! those that have no filter: a failure of one webhook would otherwise be a delivery to every other.
 
 use serde_json::{Value, json};
 
@@ -37,8 +38,10 @@ pub enum OperationalEvent {
         /// The webhook.
         webhook_id: WebhookId,
     },
-    /// The last attempt that a delivery's schedule has was made, and failed.
+    /// The last attempt that a delivery's schedule has was made, and failed; with those since the last such event.
     DeliveryExhausted {
+        /// How many deliveries of the webhook failed so since the last such event, this one included.
+        exhausted_count: u32,
         /// The delivery.
         delivery_id: DeliveryId,
         /// The webhook it was owed to.
@@ -128,6 +131,7 @@ impl OperationalEvent {
             }),
             Self::WebhookRecovered { webhook_id } => json!({ "webhook_id": webhook_id }),
             Self::DeliveryExhausted {
+                exhausted_count,
                 delivery_id,
                 webhook_id,
                 event_id,
@@ -136,6 +140,7 @@ impl OperationalEvent {
                 error,
                 response_status,
             } => json!({
+                "exhausted_count": exhausted_count,
                 "delivery_id": delivery_id,
                 "webhook_id": webhook_id,
                 "event_id": event_id,

@@ -37,7 +37,7 @@ use self::{
     supervisor::Supervisor,
 };
 use crate::{
-    api::{self, ApiParts, ApiState, AttemptNow, Limiter},
+    api::{self, ApiParts, ApiState, AttemptNow, Limiter, Permits},
     clock::Clock,
     config::{METRICS_LISTEN, MetricsListen, ServeOptions},
     contract::{Contract, ContractError},
@@ -47,6 +47,7 @@ use crate::{
         dispatcher, heartbeat,
         sender::{self, Sender},
     },
+    domain::fairness,
     scrape,
     store::{
         Database, StoreError, idempotency,
@@ -66,6 +67,9 @@ const PAGE_REQUESTS_MAX: usize = 32;
 /// What a request may take beyond the reading of its body and the attempt that it asks for, each with a limit of its own:
 /// its statements.
 const REQUEST_MARGIN: Duration = Duration::from_secs(30);
+
+/// Attempts that requests make and wait for at most, as a part of `--attempts-max`.
+const MANUAL_DIVISOR: u32 = 8;
 
 /// How much longer than an attempt the requests under way get when the server stops: `/test` waits for one.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
@@ -215,7 +219,9 @@ fn state(
         destinations: Arc::new(options.destinations()),
         trusted_proxies: options.trusted_proxies.clone().into(),
         cors_origins: options.http.cors_origins.clone().into(),
-        places: Arc::new(Semaphore::new(options.http.requests_max())),
+        entrance: Arc::new(Semaphore::new(options.http.requests_max())),
+        requests: Arc::new(Permits::new(options.http.requests_max())),
+        manual_attempts: Arc::new(Permits::new(manual_attempts_max(options))),
         page_places: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
         page_bytes_max: options.http.page_bytes_max.into(),
         request_timeout,
@@ -228,11 +234,20 @@ fn state(
     })
 }
 
+/// How many attempts that requests make and wait for (`/test`, `/retry`) may be under way: a part of both, so that they
+/// leave requests and attempts to everything else.
+fn manual_attempts_max(options: &ServeOptions) -> usize {
+    let attempts = usize::try_from(options.engine.attempts_max / MANUAL_DIVISOR).unwrap_or(usize::MAX);
+    attempts.min(options.http.requests_max() / 2).max(1)
+}
+
 /// How connections to the API are accepted.
 fn listener_limits(options: &ServeOptions, db: &Database) -> Result<ListenerLimits, StartError> {
     let files = descriptors::raise_limit().map_err(StartError::Files)?;
+    let attempts_max = usize::try_from(options.engine.attempts_max).unwrap_or(usize::MAX);
+    let with_reserve = |max: usize| (max + fairness::reserve(max)) as u64;
     let reserve = Reserve {
-        attempts: options.engine.attempts_max.into(),
+        attempts: with_reserve(attempts_max) + with_reserve(manual_attempts_max(options)),
         database: backlog::pools(db)
             .iter()
             .map(|pool| u64::from(pool.connections_max))

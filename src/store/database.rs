@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     domain::{
         event::Recorded,
-        id::NodeId,
+        id::{NodeId, OrganizationId},
         webhook::{Changed, Webhook, WebhookChange},
     },
     metrics::Metrics,
@@ -147,8 +147,28 @@ impl Database {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        self.write_in_turn(None, work).await
+    }
+
+    /// The same for what an organization asks for, or is owed: it takes its organization's turn, so that however many
+    /// writes of one wait, those of another do not wait for them.
+    pub(super) async fn write_for<F, T, E>(&self, organization: OrganizationId, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.write_in_turn(Some(organization), work).await
+    }
+
+    async fn write_in_turn<F, T, E>(&self, party: Option<OrganizationId>, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.writer.submit(work).await,
+            Engine::Sqlite(sqlite) => sqlite.writer.submit(party, work).await,
             Engine::Postgres(postgres) => postgres::write(postgres.side(self.side), work).await,
         }
     }
@@ -157,9 +177,9 @@ impl Database {
     pub(super) async fn write_one(&self, statement: Statement) -> Result<ExecResult, StoreError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => {
-                let work = sqlite
-                    .writer
-                    .submit(|tx| Box::pin(async move { tx.execute_raw(statement).await.map_err(StoreError::from) }));
+                let work = sqlite.writer.submit(None, |tx| {
+                    Box::pin(async move { tx.execute_raw(statement).await.map_err(StoreError::from) })
+                });
                 work.await
             }
             Engine::Postgres(postgres) => {

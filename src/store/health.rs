@@ -15,6 +15,8 @@ pub(super) fn read(row: &webhook::Model) -> Health {
         resume_at: row.resume_at,
         failing_notices: u32::try_from(row.failing_notices).unwrap_or_default(),
         recovery_owed: row.recovery_owed,
+        exhausted_count: u32::try_from(row.exhausted_count).unwrap_or_default(),
+        exhausted_notice_at: row.exhausted_notice_at,
     }
 }
 
@@ -28,6 +30,8 @@ pub(super) fn put(row: &mut webhook::Model, health: Health) {
         resume_at,
         failing_notices,
         recovery_owed,
+        exhausted_count,
+        exhausted_notice_at,
     } = health;
     row.enabled = enabled;
     row.disabled_reason = disabled_reason;
@@ -36,6 +40,8 @@ pub(super) fn put(row: &mut webhook::Model, health: Health) {
     row.resume_at = resume_at;
     row.failing_notices = i32::try_from(failing_notices).unwrap_or(i32::MAX);
     row.recovery_owed = recovery_owed;
+    row.exhausted_count = i32::try_from(exhausted_count).unwrap_or(i32::MAX);
+    row.exhausted_notice_at = exhausted_notice_at;
 }
 
 /// Writes a health into a row.
@@ -48,6 +54,8 @@ pub(super) fn set(row: &mut webhook::ActiveModel, health: Health) {
         resume_at,
         failing_notices,
         recovery_owed,
+        exhausted_count,
+        exhausted_notice_at,
     } = health;
     row.enabled = Set(enabled);
     row.disabled_reason = reason_column(disabled_reason);
@@ -56,6 +64,8 @@ pub(super) fn set(row: &mut webhook::ActiveModel, health: Health) {
     row.resume_at = Set(resume_at);
     row.failing_notices = Set(i32::try_from(failing_notices).unwrap_or(i32::MAX));
     row.recovery_owed = Set(recovery_owed);
+    row.exhausted_count = Set(i32::try_from(exhausted_count).unwrap_or(i32::MAX));
+    row.exhausted_notice_at = Set(exhausted_notice_at);
 }
 
 /// Why a webhook was switched off, to be written. What a newer version wrote stays as it is.

@@ -172,8 +172,10 @@ pub async fn begin(
     now: Timestamp,
 ) -> Result<Begun, StoreError> {
     let inner = db.clone();
-    db.write(move |tx| Box::pin(async move { begin_in(&inner, tx, request, seed, lease, now).await }))
-        .await
+    db.write_for(request.organization_id, move |tx| {
+        Box::pin(async move { begin_in(&inner, tx, request, seed, lease, now).await })
+    })
+    .await
 }
 
 async fn begin_in(
@@ -253,7 +255,7 @@ pub async fn pause(db: &Database, run: &Run) -> Result<(), StoreError> {
 
 async fn settle(db: &Database, run: &Run, row: idempotency_key::ActiveModel) -> Result<(), StoreError> {
     let held = held_by(run);
-    let write = db.write(move |tx| {
+    let write = db.write_for(run.request.organization_id, move |tx| {
         Box::pin(async move {
             let update = idempotency_key::Entity::update_many().set(row).filter(held);
             update.exec(tx).await?;
@@ -266,7 +268,7 @@ async fn settle(db: &Database, run: &Run, row: idempotency_key::ActiveModel) -> 
 /// Forgets the key of a request that was refused: it can be used for a corrected one.
 pub async fn release(db: &Database, run: &Run) -> Result<(), StoreError> {
     let held = held_by(run);
-    let write = db.write(move |tx| {
+    let write = db.write_for(run.request.organization_id, move |tx| {
         Box::pin(async move {
             idempotency_key::Entity::delete_many().filter(held).exec(tx).await?;
             Ok::<_, StoreError>(())

@@ -13,6 +13,7 @@
 //! | [`page`] | how much a page of a list holds, and where the next one goes on |
 //! | `search` | which deliveries a list shows, in walks of a bounded length |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
+//! | [`to_its_end`] | work that goes on although nobody waits for it any more |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
 //! | [`secrets`] | sealing and opening secrets, and where the master keys come from |
@@ -38,6 +39,7 @@ pub mod quota;
 mod search;
 pub mod secrets;
 pub mod source;
+pub mod to_its_end;
 pub mod tokens;
 pub mod upkeep;
 mod webhook_batch;

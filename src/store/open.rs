@@ -25,12 +25,18 @@ use super::{
         worker::Workers,
     },
     entity,
-    queue::{finish, publish_batch},
+    once::Publish,
+    queue::{finish, lease::Finished, publish_batch},
     secrets::keys::Keys,
     source::{Creation, OWNER_ONLY, OpenError, database_file, sqlite_path, with_suffix},
     webhook_batch,
 };
-use crate::{clock::Clock, config::DatabaseOptions, domain::id::NodeId, metrics::Metrics};
+use crate::{
+    clock::Clock,
+    config::DatabaseOptions,
+    domain::{id::NodeId, webhook::WebhookChange},
+    metrics::Metrics,
+};
 
 /// Lets one process migrate at a time, until its transaction ends; a lock of the transaction, not of the session, works
 /// behind PgBouncer too. The wait for that turn may last; a wait for a table that is in use may not, because all later
@@ -189,18 +195,26 @@ impl Database {
 fn shared_writes(db: &Database) -> SharedWrites {
     let of = |write: &'static str, side: Database| (db.metrics.batch_sizes(write), side);
     let (sizes, side) = of("publish", db.for_delivery());
-    let work = db.workers.begin("publish batches");
-    let publications = Batcher::spawn(work, sizes, move |batch| {
-        publish_batch::record_batch(side.clone(), batch)
-    });
+    let publications = Batcher::spawn(
+        db.workers.begin("publish batches"),
+        sizes,
+        |publish: &Publish| publish.publication.organization_id,
+        move |batch| publish_batch::record_batch(side.clone(), batch),
+    );
     let (sizes, side) = of("finish", db.for_delivery());
-    let work = db.workers.begin("finish batches");
-    let records = Batcher::spawn(work, sizes, move |batch| finish::finish_batch(side.clone(), batch));
+    let records = Batcher::spawn(
+        db.workers.begin("finish batches"),
+        sizes,
+        |finished: &Finished| finished.lease.organization_id,
+        move |batch| finish::finish_batch(side.clone(), batch),
+    );
     let (sizes, side) = of("change", db.clone());
-    let work = db.workers.begin("change batches");
-    let changes = Batcher::spawn(work, sizes, move |batch| {
-        webhook_batch::change_batch(side.clone(), batch)
-    });
+    let changes = Batcher::spawn(
+        db.workers.begin("change batches"),
+        sizes,
+        |change: &WebhookChange| change.organization_id,
+        move |batch| webhook_batch::change_batch(side.clone(), batch),
+    );
     SharedWrites {
         publications,
         records,

@@ -26,7 +26,7 @@ pub async fn reserve(
         DO UPDATE SET writes = quota_usage.writes + 1 WHERE quota_usage.writes < $3
         RETURNING writes";
     let values = [org.into(), month_start.into(), i64::from(writes_max).into()];
-    db.write(move |tx| Box::pin(async move { count(tx, RESERVE, values).await }))
+    db.write_for(org, move |tx| Box::pin(async move { count(tx, RESERVE, values).await }))
         .await
 }
 
@@ -37,7 +37,9 @@ pub async fn give_back(db: &Database, org: OrganizationId, month_start: Timestam
         WHERE organization_id = $1 AND month_started_at = $2 AND writes > 0
         RETURNING writes";
     let values = [org.into(), month_start.into()];
-    let left = db.write(move |tx| Box::pin(async move { count(tx, GIVE_BACK, values).await }));
+    let left = db.write_for(org, move |tx| {
+        Box::pin(async move { count(tx, GIVE_BACK, values).await })
+    });
     Ok(left.await?.unwrap_or(0))
 }
 

@@ -48,7 +48,7 @@ pub async fn create(
     key: Option<Keyed<Created>>,
 ) -> Result<Once<Created>, StoreError> {
     let inner = db.clone();
-    let write = db.write(move |tx| {
+    let write = db.write_for(org, move |tx| {
         Box::pin(async move {
             if let Some(key) = &key
                 && let Entered::Taken(before) = idempotency::enter(&inner, tx, &key.request, now).await?
@@ -173,7 +173,7 @@ async fn update_alone(
     key: Option<Keyed<Changed<Webhook>>>,
 ) -> Result<Once<Changed<Webhook>>, StoreError> {
     let inner = db.clone();
-    let write = db.write(move |tx| {
+    let write = db.write_for(change.organization_id, move |tx| {
         Box::pin(async move {
             if let Some(key) = &key
                 && let Entered::Taken(before) = idempotency::enter(&inner, tx, &key.request, change.now).await?
@@ -308,7 +308,7 @@ pub async fn delete(
     origin: Origin,
     now: Timestamp,
 ) -> Result<Changed<()>, StoreError> {
-    let write = db.write(move |tx| {
+    let write = db.write_for(org, move |tx| {
         Box::pin(async move {
             let before = match lock(tx, org, id, if_match.as_ref()).await? {
                 Changed::Done(row) => row,

@@ -8,6 +8,7 @@ mod create_webhook;
 mod delete_webhook;
 mod event_types;
 mod events;
+mod fairness;
 mod hardening;
 mod idempotency;
 mod if_match;

@@ -6,7 +6,7 @@
 //! | re-pointed | the next goes to the new address | it ends where it began, the next goes to the new address |
 //! | filter narrowed | what is owed stays owed | the same |
 //! | disabled | held, and goes on when enabled | it ends and counts; what is still owed is held |
-//! | deleted | canceled, never attempted again | canceled whatever it answers, never attempted again |
+//! | deleted | canceled, never attempted again | canceled whatever it answers, never attempted again; its record is kept |
 
 use std::time::Duration;
 
@@ -71,6 +71,12 @@ impl Scene {
         self.gate.open();
         self.app.after_attempt(&self.event, 1).await;
         self.app.advance(Duration::from_mins(1)).await;
+    }
+
+    async fn attempts(&self, delivery: &Value) -> Vec<Value> {
+        let path = format!("/v1/webhook_deliveries/{}/attempts", delivery["id"].as_str().unwrap());
+        let attempts = self.app.get(&path).await.expect(200);
+        attempts.as_array().unwrap().clone()
     }
 
     async fn delivered(&self) -> Value {
@@ -157,12 +163,8 @@ async fn an_attempt_that_is_under_way_counts_although_the_webhook_is_disabled_me
 
 #[tokio::test]
 async fn deleting_cancels_for_good() {
-    for (when, first) in [
-        (When::Between, Reply::status(500)),
-        (When::UnderWay, Reply::status(500)),
-        (When::UnderWay, Reply::status(200)),
-    ] {
-        let scene = Scene::start(when, first).await;
+    for (when, status) in [(When::Between, 500), (When::UnderWay, 500), (When::UnderWay, 200)] {
+        let scene = Scene::start(when, Reply::status(status)).await;
         scene.app.delete(&scene.path).await.expect(204);
         let canceled = scene.app.delivery_of(&scene.event).await;
         assert_eq!(
@@ -175,6 +177,14 @@ async fn deleting_cancels_for_good() {
         let left = scene.app.delivery_of(&scene.event).await;
         assert_eq!(left["status"], "canceled", "{when:?}");
         assert_eq!(scene.receiver.arrivals().len(), 1, "{when:?}: never attempted again");
+        let attempts = scene.attempts(&left).await;
+        let recorded: Vec<_> = attempts.iter().map(|one| one["response_status"].clone()).collect();
+        assert_eq!(recorded, [json!(status)], "{when:?}: the attempt's record is kept");
+        assert_eq!(
+            (&left["attempt_count"], &left["response_status"]),
+            (&json!(1), &json!(status)),
+            "{when:?}"
+        );
         let retry = format!("/v1/webhook_deliveries/{}/retry", left["id"].as_str().unwrap());
         scene
             .app
@@ -182,6 +192,31 @@ async fn deleting_cancels_for_good() {
             .send()
             .await
             .expect_problem(409, "conflict");
+    }
+}
+
+#[tokio::test]
+async fn a_delete_during_an_attempt_by_hand_keeps_its_record() {
+    for (what, kept) in [("retry", "delivered"), ("test", "canceled")] {
+        let scene = Scene::start(When::Between, Reply::status(200)).await;
+        let delivery = scene.delivered().await;
+        let gate = Gate::new();
+        scene.receiver.then(Reply::status(500).held_by(&gate));
+        let path = match what {
+            "retry" => format!("/v1/webhook_deliveries/{}/retry", delivery["id"].as_str().unwrap()),
+            _ => format!("{}/test", scene.path),
+        };
+        let delete = async {
+            scene.receiver.wait_for(2).await;
+            scene.app.delete(&scene.path).await.expect(204);
+            gate.open();
+        };
+        let (attempted, ()) = tokio::join!(scene.app.ask("POST", &path).send(), delete);
+        let delivery = attempted.expect(200);
+        assert_eq!(delivery["status"], kept, "{what}");
+        let attempts = scene.attempts(&delivery).await;
+        assert_eq!(attempts.last().unwrap()["response_status"], 500, "{what}: {attempts:?}");
+        assert_eq!(delivery["attempt_count"], json!(attempts.len()), "{what}");
     }
 }
 

@@ -1,6 +1,20 @@
-//! One receiver delays no other.
+//! One receiver delays no other, and no organization another.
 
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kallima_webhooks::{
+    delivery::lanes::{LaneLimits, Lanes},
+    domain::{
+        delivery::DeliveryStatus,
+        event_id::EventId,
+        id::{DeliveryId, LeaseToken, OrganizationId, WebhookId},
+        timestamp::Timestamp,
+    },
+    store::queue::lease::{Grant, Lease, Leased, Message},
+};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::{App, Gate, Receiver, Reply};
 
@@ -38,4 +52,95 @@ async fn a_slow_receiver_with_a_long_queue_does_not_delay_another() {
         3,
         "no more attempts than the cap are under way for one webhook"
     );
+}
+
+#[tokio::test]
+async fn slow_receivers_of_one_organization_leave_attempts_to_another() {
+    let app = App::builder()
+        .arguments(&["--dev", "--attempts-max", "8", "--attempts-per-webhook-max", "4"])
+        .patient()
+        .start()
+        .await;
+    let gate = Gate::new();
+    let slow = Receiver::start((0..40).map(|_| Reply::status(200).held_by(&gate))).await;
+    for _ in 0..3 {
+        app.webhook(&slow.url).await;
+    }
+    for _ in 0..10 {
+        app.publish().await;
+    }
+    // Three webhooks could have four under way each; alone, the organization has all that the node makes.
+    slow.wait_for(8).await;
+    let other = app.new_organization().await.1;
+    let quick = Receiver::start([]).await;
+    let post = |path: &str, body| app.ask("POST", path).token(&other).json(&body).send();
+    post("/v1/webhooks", json!({ "url": quick.url })).await.expect(201);
+    for number in 1..=10 {
+        let event = json!({ "type": "webhook.test", "data": {} });
+        post("/v1/events", event).await.expect(202);
+        quick.wait_for(number).await;
+    }
+    assert_eq!(slow.arrivals().len(), 8, "all, and nothing of the reserve");
+}
+
+/// So many deliveries of one webhook.
+fn leased(organization_id: OrganizationId, webhook_id: WebhookId, count: usize, payload: &Bytes) -> Vec<Leased> {
+    let message = Arc::new(Message {
+        event_id: EventId::from_uuid(Uuid::nil()),
+        event_type: "job.failed".to_owned(),
+        payload: payload.clone(),
+        traceparent: None,
+    });
+    let one = |_| Leased {
+        lease: Lease {
+            organization_id,
+            delivery_id: DeliveryId::new(Uuid::new_v4()),
+            webhook_id,
+            token: LeaseToken::NIL,
+            number: 1,
+        },
+        until: Timestamp::from_millis(0),
+        message: Arc::clone(&message),
+        status: DeliveryStatus::Pending,
+        schedule_start: 0,
+        grant: Grant::Plain,
+    };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
+    let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
+    let webhook = |number| WebhookId::new(Uuid::from_u128(number));
+    // So many deliveries fill what may wait, and so do so many bytes.
+    for (webhooks, each, payload_bytes) in [(100, 82, 2), (257, 1, 256 * 1024)] {
+        let mut lanes = Lanes::new(LaneLimits {
+            attempts_max: 512,
+            per_webhook_max: 10,
+            lease_needed: Duration::ZERO,
+        });
+        let payload = Bytes::from(vec![b' '; payload_bytes]);
+        assert!(lanes.room(busy, webhook(1000)) > 0);
+        for number in 0..webhooks {
+            lanes.offer(
+                leased(busy, webhook(number), each, &payload),
+                Vec::new(),
+                Duration::ZERO,
+            );
+        }
+        assert_eq!(lanes.room(busy, webhook(1000)), 0, "{payload_bytes}");
+        assert!(
+            lanes.room(other, webhook(1001)) > 0,
+            "{payload_bytes}: the reserve is for others"
+        );
+        let reserve = 8192 / 8 / (if payload_bytes > 2 { 16 } else { 1 });
+        lanes.offer(
+            leased(other, webhook(1001), reserve, &payload),
+            Vec::new(),
+            Duration::ZERO,
+        );
+        assert_eq!(lanes.room(other, webhook(1002)), 0, "{payload_bytes}: it is used up");
+        lanes.drain();
+        assert!(lanes.room(busy, webhook(1000)) > 0);
+    }
 }

@@ -5,6 +5,7 @@ mod changes;
 mod connections;
 mod fairness;
 mod guard;
+mod hang_up;
 mod hold;
 mod lost_lease;
 mod operational;

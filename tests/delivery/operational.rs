@@ -16,17 +16,21 @@ struct Scene {
     news: Receiver,
 }
 
+/// Registers a webhook whose filter has these entries, and returns its id.
+async fn naming(app: &App, receiver: &Receiver, events: &[&str]) -> String {
+    let body = json!({ "url": receiver.url, "events": events });
+    let webhook = app.post("/v1/webhooks", &body).await.expect(201);
+    webhook["id"].as_str().unwrap().to_owned()
+}
+
 impl Scene {
     async fn of(failing: impl IntoIterator<Item = Reply>) -> Self {
         let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
         let failing = Receiver::start(failing).await;
-        // Without a filter: it would get the news about itself, if anybody did.
-        let webhook = app.webhook(&failing.url).await["id"].as_str().unwrap().to_owned();
+        // It names the news, and would get those about itself, if anybody did.
+        let webhook = naming(&app, &failing, &["humanization.*", "webhook.*", "webhook_delivery.*"]).await;
         let news = Receiver::start([]).await;
-        let wanted = json!(["webhook.*", "webhook_delivery.*"]);
-        app.post("/v1/webhooks", &json!({ "url": news.url, "events": wanted }))
-            .await
-            .expect(201);
+        naming(&app, &news, &["webhook.*", "webhook_delivery.*"]).await;
         Self {
             app,
             failing,
@@ -143,19 +147,22 @@ async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_en
         for _ in 0..20 {
             receiver.then(Reply::status(500));
         }
-        app.webhook(&receiver.url).await;
+        naming(&app, receiver, &["humanization.*", "webhook_delivery.exhausted"]).await;
     }
+    // It wants all events, but does not name those that the service makes.
+    let all = Receiver::start([]).await;
+    app.webhook(&all.url).await;
     let job = app.publish().await;
-    let done = |delivery: &Value| delivery["status"] == "failed";
+    let done = |delivery: &Value| delivery["status"] != "pending";
     let exhausted = eventually(|| async {
         // Never while an attempt is under way: its lease would end by the same clock.
         if let Some(due) = app.next_due().await {
             app.clock.advance(due.since(app.clock.now()));
         }
         let deliveries = app.get("/v1/webhook_deliveries").await.expect(200);
-        // One of the job and one of the other's news, to each of the two.
+        // One of the job and one of the other's news, to each of the two; and the job to the third.
         let all = deliveries.as_array().unwrap();
-        if all.len() < 4 || !all.iter().all(done) {
+        if all.len() < 5 || !all.iter().all(done) {
             return None;
         }
         let events = app.get("/v1/events").await.expect(200);
@@ -167,6 +174,7 @@ async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_en
         Some(news.cloned().collect::<Vec<Value>>())
     })
     .await;
+    assert_eq!(all.arrivals().len(), 1, "the job alone");
     assert_eq!(
         exhausted.len(),
         2,
@@ -183,6 +191,7 @@ async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_en
             (&data["attempt_count"], &data["error"], &data["response_status"]),
             (&json!(2), &json!("response_status"), &json!(500))
         );
+        assert_eq!(data["exhausted_count"], 1);
         let delivered = app.delivery_of(news["id"].as_str().unwrap()).await;
         assert_ne!(delivered["webhook_id"], data["webhook_id"]);
         assert_eq!(
@@ -190,6 +199,46 @@ async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_en
             (&json!("failed"), &json!(2))
         );
     }
+}
+
+#[tokio::test]
+async fn deliveries_that_fail_for_good_are_announced_once_an_hour_with_their_number() {
+    let app = App::builder()
+        .arguments(&["--dev", "--retry-schedule-s", "1"])
+        .manual_clock()
+        .start()
+        .await;
+    let failing = Receiver::start((0..8).map(|_| Reply::status(500))).await;
+    naming(&app, &failing, &["humanization.*"]).await;
+    let news = Receiver::start([]).await;
+    naming(&app, &news, &["webhook_delivery.*"]).await;
+    let fail = async || {
+        let job = app.publish().await;
+        app.delivery_in_time(&job, |delivery| delivery["status"] == "failed")
+            .await;
+        job
+    };
+    let first = fail().await;
+    let (second, third) = (fail().await, fail().await);
+    app.advance(Duration::from_hours(1)).await;
+    let fourth = fail().await;
+    let arrivals = news.wait_for(2).await;
+    app.at_rest().await;
+    assert_eq!(
+        news.arrivals().len(),
+        2,
+        "nothing is said of {second} and {third} alone"
+    );
+    let said = |number: usize| {
+        let data = arrivals[number].payload()["data"].clone();
+        (data["exhausted_count"].clone(), data["event_id"].clone())
+    };
+    assert_eq!(said(0), (json!(1), json!(first)));
+    assert_eq!(
+        said(1),
+        (json!(3), json!(fourth)),
+        "those that were not told of are counted"
+    );
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ pub(super) struct Webhook {
     pub(super) url: String,
     pub(super) secret: Secret,
     pub(super) deleted: bool,
-    /// The prefix of the types it wants; all where there is none.
+    /// The prefix of the types it wants; all but the service's own where there is none.
     pub(super) wants: Option<&'static str>,
     pub(super) health: Health,
     pub(super) mode: Mode,
@@ -66,7 +66,10 @@ pub(super) struct Webhook {
 
 impl Webhook {
     pub(super) fn is_owed(&self, event_type: &str) -> bool {
-        let wanted = self.wants.is_none_or(|prefix| event_type.starts_with(prefix));
+        let wanted = match self.wants {
+            Some(prefix) => event_type.starts_with(prefix),
+            None => !event_type.starts_with("webhook"),
+        };
         !self.deleted && self.health.enabled && wanted
     }
 }
@@ -230,6 +233,7 @@ impl Model {
         let notice = signal
             .filter(|_| !webhook.deleted)
             .and_then(|signal| webhook.health.take_in(signal, now));
+        let exhausted = exhausted && !webhook.deleted && webhook.health.exhaust(now).is_some();
         let kinds = notice.map(|notice| match notice {
             Notice::Failing { .. } => "webhook.failing",
             Notice::Disabled { .. } => "webhook.disabled",

@@ -185,7 +185,7 @@ impl World {
         let wanted = walk.ready.iter().map(|ready| {
             let room = match ready.grant {
                 Grant::Probe => usize::from(lanes.may_probe(ready.webhook_id)),
-                _ => lanes.room(ready.webhook_id),
+                _ => lanes.room(ready.organization_id, ready.webhook_id),
             };
             Wanted {
                 ready: *ready,

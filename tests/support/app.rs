@@ -246,23 +246,27 @@ impl App {
     pub(crate) async fn publish_at_once(&self, count: u64, event_type: &str) {
         let mut publishing = JoinSet::new();
         for _ in 0..count {
-            let (event_id, created_at) = (self.clock.new_event_id(), self.clock.now());
-            let payload = json!({
-                "id": event_id.as_str(), "object": "event", "type": event_type,
-                "created_at": created_at.to_string(), "data": { "job_id": Uuid::new_v4() },
-            });
-            let publication = Publication {
-                organization_id: self.organization,
-                event_id,
-                event_type: event_type.to_owned(),
-                payload: payload.to_string().into(),
-                created_at,
-                traceparent: None,
-            };
-            let db = self.db.clone();
+            let (db, publication) = (self.db.clone(), self.publication(self.organization, event_type));
             publishing.spawn(async move { events::record(&db, publication, None).await.unwrap() });
         }
         publishing.join_all().await;
+    }
+
+    /// An event of a type whose data is a job's id, to be published past the API.
+    pub(crate) fn publication(&self, organization_id: OrganizationId, event_type: &str) -> Publication {
+        let (event_id, created_at) = (self.clock.new_event_id(), self.clock.now());
+        let payload = json!({
+            "id": event_id.as_str(), "object": "event", "type": event_type,
+            "created_at": created_at.to_string(), "data": { "job_id": Uuid::new_v4() },
+        });
+        Publication {
+            organization_id,
+            event_id,
+            event_type: event_type.to_owned(),
+            payload: payload.to_string().into(),
+            created_at,
+            traceparent: None,
+        }
     }
 
     /// The one delivery of an event.

@@ -1,12 +1,17 @@
 //! Group commit on PostgreSQL: concurrent writes of one kind share one statement, so that many of them cost one round
-//! trip and one flush to disk. While one batch commits, the next gathers by itself; nobody waits for a timer.
+//! trip and one flush to disk. While one batch commits, the next gathers by itself; nobody waits for a timer. Where more
+//! wait than one batch takes, organizations take turns.
 
 use std::{future::Future, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::worker::Work;
-use crate::{metrics::BatchSizes, store::StoreError};
+use crate::{
+    domain::{fairness::Turns, id::OrganizationId},
+    metrics::BatchSizes,
+    store::StoreError,
+};
 
 /// How many writes may wait for the next transaction before callers wait in turn.
 const WAITING_MAX: usize = 4096;
@@ -32,26 +37,37 @@ impl<I, O> Clone for Batcher<I, O> {
 impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
     /// Starts the task that runs `write` on each batch. It ends with the last clone of the batcher.
     ///
-    /// `sizes` observes how many writes each transaction has. `write` takes a whole batch and returns one result per
+    /// `sizes` observes how many writes each transaction has, `organization` says whose turn a write takes. `write` takes a whole batch and returns one result per
     /// item, in order, after its commit.
-    pub(in crate::store) fn spawn<F, R>(work: Work, sizes: BatchSizes, write: F) -> Self
+    pub(in crate::store) fn spawn<F, R>(
+        work: Work,
+        sizes: BatchSizes,
+        organization: fn(&I) -> OrganizationId,
+        write: F,
+    ) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, StoreError>> + Send,
     {
         let (waiting, mut arrivals) = mpsc::channel::<Waiting<I, O>>(WAITING_MAX);
         tokio::spawn(async move {
-            let mut batch = Vec::with_capacity(BATCH_MAX);
+            let mut turns = Turns::default();
             loop {
-                let arrived = tokio::select! {
-                    arrived = arrivals.recv_many(&mut batch, BATCH_MAX) => arrived,
-                    () = work.fails_on_purpose() => 0,
-                };
-                if arrived == 0 {
-                    break;
+                if turns.is_empty() {
+                    let first = tokio::select! {
+                        first = arrivals.recv() => first,
+                        () = work.fails_on_purpose() => None,
+                    };
+                    let Some(first) = first else { break };
+                    turns.push(organization(&first.0), first);
                 }
-                sizes.observe(batch.len());
-                let (items, callers): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
+                while turns.len() < WAITING_MAX
+                    && let Ok(next) = arrivals.try_recv()
+                {
+                    turns.push(organization(&next.0), next);
+                }
+                let (items, callers): (Vec<I>, Vec<_>) = turns.take(BATCH_MAX).unzip();
+                sizes.observe(items.len());
                 run(&write, items.into(), callers).await;
             }
         });
@@ -98,5 +114,62 @@ where
                 drop(caller.send(result));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::Semaphore;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn however_many_writes_of_one_wait_anothers_is_in_the_next_batch() {
+        let (ran, go) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+        let (seen, going) = (Arc::clone(&ran), Arc::clone(&go));
+        let write = move |batch: Arc<[OrganizationId]>| {
+            let going = Arc::clone(&going);
+            seen.lock().unwrap().push(batch.to_vec());
+            async move {
+                going
+                    .acquire()
+                    .await
+                    .map_err(|_| StoreError::Corrupt("closed".to_owned()))?
+                    .forget();
+                Ok(vec![(); batch.len()])
+            }
+        };
+        let batcher = Batcher::spawn(
+            crate::store::engine::worker::Workers::default().begin("test"),
+            Metrics::default().batch_sizes("test"),
+            |item: &OrganizationId| *item,
+            write,
+        );
+        let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
+        let submit = |item| {
+            let batcher = batcher.clone();
+            tokio::spawn(async move { batcher.submit(item).await })
+        };
+        let mut writes = vec![submit(busy)];
+        while ran.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // All of these wait for the first batch.
+        writes.extend((0..3 * BATCH_MAX).map(|_| submit(busy)));
+        writes.push(submit(other));
+        while batcher.waiting.capacity() > WAITING_MAX - (writes.len() - 1) {
+            tokio::task::yield_now().await;
+        }
+        go.add_permits(10);
+        for write in writes {
+            write.await.unwrap().unwrap();
+        }
+        let ran = ran.lock().unwrap();
+        assert_eq!(ran[1].len(), BATCH_MAX);
+        assert_eq!(ran[1][..3], [busy, other, busy]);
     }
 }

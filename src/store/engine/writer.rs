@@ -3,6 +3,9 @@
 //! Writes that arrive while a transaction commits wait for the next one and share it: one flush to the disk for all of
 //! them, and nobody waits for a timer. Each has a savepoint of its own, so that the failure of one leaves its neighbors
 //! as they are. A caller hears of its write after the commit, never before.
+//!
+//! Where more wait than one transaction takes, organizations take turns: however many writes of one wait, a write of
+//! another is in the next transaction.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,7 +21,11 @@ use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Connection, sqlite, worker::Work};
-use crate::{metrics::BatchSizes, store::StoreError};
+use crate::{
+    domain::{fairness::Turns, id::OrganizationId},
+    metrics::BatchSizes,
+    store::StoreError,
+};
 
 /// How many writes may wait for the next transaction before callers wait in turn.
 const WAITING_MAX: usize = 4096;
@@ -88,9 +95,51 @@ where
     }
 }
 
+/// What is handed in to the thread.
+enum Arrival {
+    /// A write, and whose it is: an organization's, or the engine's own.
+    Write(Option<OrganizationId>, Box<dyn Write>),
+    /// Somebody who waits until all that was handed in before is done.
+    Last(oneshot::Sender<()>),
+}
+
+/// What waits in the thread.
+#[derive(Default)]
+struct Waiters {
+    turns: Turns<Option<OrganizationId>, Box<dyn Write>>,
+    last: Vec<oneshot::Sender<()>>,
+}
+
+impl Waiters {
+    fn push(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Write(party, write) => self.turns.push(party, write),
+            Arrival::Last(caller) => self.last.push(caller),
+        }
+    }
+
+    /// Takes in all that has arrived, and waits only if there is nothing to do. False if nothing more will come.
+    fn gather(&mut self, arrivals: &mut mpsc::Receiver<Arrival>) -> bool {
+        while self.turns.is_empty() {
+            // That they are dropped is their answer.
+            self.last.clear();
+            let Some(first) = arrivals.blocking_recv() else {
+                return false;
+            };
+            self.push(first);
+        }
+        while self.turns.len() < WAITING_MAX
+            && let Ok(next) = arrivals.try_recv()
+        {
+            self.push(next);
+        }
+        true
+    }
+}
+
 /// The way to the thread that writes. The thread ends with it.
 pub(in crate::store) struct Writer {
-    writes: mpsc::Sender<Box<dyn Write>>,
+    arrivals: mpsc::Sender<Arrival>,
     sizes: Arc<OnceLock<BatchSizes>>,
     is_closed: AtomicBool,
 }
@@ -98,24 +147,24 @@ pub(in crate::store) struct Writer {
 impl Writer {
     /// Starts the thread.
     pub(super) fn spawn(work: Work, connection: sqlite::Connection) -> Result<Self, DbErr> {
-        let (writes, mut arrivals) = mpsc::channel::<Box<dyn Write>>(WAITING_MAX);
+        let (handed_in, mut arrivals) = mpsc::channel::<Arrival>(WAITING_MAX);
         let sizes = Arc::new(OnceLock::<BatchSizes>::new());
         let observed = Arc::clone(&sizes);
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
-                let mut batch = Vec::with_capacity(BATCH_MAX);
-                while arrivals.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+                let mut waiters = Waiters::default();
+                while waiters.gather(&mut arrivals) {
                     work.fail_on_purpose();
                     if let Some(sizes) = observed.get() {
-                        sizes.observe(batch.len());
+                        sizes.observe(waiters.turns.len().min(BATCH_MAX));
                     }
-                    run(&connection, batch.drain(..));
+                    run(&connection, waiters.turns.take(BATCH_MAX));
                 }
             });
         thread.map_err(|cause| DbErr::Conn(RuntimeErr::Internal(format!("no thread for SQLite: {cause}"))))?;
         Ok(Self {
-            writes,
+            arrivals: handed_in,
             sizes,
             is_closed: AtomicBool::new(false),
         })
@@ -136,13 +185,16 @@ impl Writer {
 
     /// Takes no more writes, and waits for those that were handed in.
     pub(super) async fn close(&self) {
-        let last = self.submit(|_| Box::pin(async { Ok::<_, StoreError>(()) }));
-        drop(last.await);
+        let (caller, answered) = oneshot::channel();
+        if self.arrivals.send(Arrival::Last(caller)).await.is_ok() {
+            drop(answered.await);
+        }
         self.is_closed.store(true, Ordering::SeqCst);
     }
 
-    /// Hands in a write and waits until it is durable.
-    pub(in crate::store) async fn submit<F, T, E>(&self, work: F) -> Result<T, E>
+    /// Hands in a write, and waits until it is durable. `party` is the organization whose turn it takes; the engine has
+    /// turns of its own.
+    pub(in crate::store) async fn submit<F, T, E>(&self, party: Option<OrganizationId>, work: F) -> Result<T, E>
     where
         F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -155,7 +207,10 @@ impl Writer {
             result: None,
             caller,
         };
-        self.writes.send(Box::new(write)).await.map_err(|_| stopped())?;
+        self.arrivals
+            .send(Arrival::Write(party, Box::new(write)))
+            .await
+            .map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 }
@@ -207,9 +262,11 @@ fn run_one(connection: &sqlite::Connection, write: &mut dyn Write) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use sea_orm::{ConnectionTrait as _, Statement};
+    use tokio::task::JoinHandle;
+    use uuid::Uuid;
 
     use super::*;
     use crate::store::{
@@ -230,7 +287,7 @@ mod tests {
     }
 
     async fn insert(sqlite: &Sqlite, number: i64, then: Result<(), StoreError>) -> Result<(), StoreError> {
-        let write = sqlite.writer.submit(move |tx| {
+        let write = sqlite.writer.submit(None, move |tx| {
             Box::pin(async move {
                 let insert = Statement::from_sql_and_values(
                     tx.get_database_backend(),
@@ -269,10 +326,62 @@ mod tests {
         assert_eq!(numbers(&sqlite).await, [1, 3]);
     }
 
+    /// A write that says whose it was when it ran.
+    fn noted(
+        sqlite: &Arc<Sqlite>,
+        party: Option<OrganizationId>,
+        ran: &Arc<Mutex<Vec<Option<OrganizationId>>>>,
+    ) -> JoinHandle<Result<(), StoreError>> {
+        let (sqlite, ran) = (Arc::clone(sqlite), Arc::clone(ran));
+        tokio::spawn(async move {
+            let write = sqlite.writer.submit(party, move |_| {
+                ran.lock().unwrap().push(party);
+                Box::pin(async { Ok::<_, StoreError>(()) })
+            });
+            write.await
+        })
+    }
+
+    #[tokio::test]
+    async fn however_many_writes_of_one_wait_anothers_is_next_but_one() {
+        let (_folder, sqlite) = database();
+        let [busy, other] = [1, 2].map(|number| Some(OrganizationId::new(Uuid::from_u128(number))));
+        // Keeps the thread until all the others wait.
+        let (go, going) = std::sync::mpsc::channel::<()>();
+        let (running, is_running) = oneshot::channel();
+        let first = sqlite.writer.submit(None, move |_| {
+            running.send(()).unwrap();
+            assert!(going.recv().is_err(), "nothing is ever said");
+            Box::pin(async { Ok::<_, StoreError>(()) })
+        });
+        let ran = Arc::default();
+        let others = async {
+            is_running.await.unwrap();
+            let mut writes = Vec::new();
+            for _ in 0..2 * BATCH_MAX {
+                writes.push(noted(&sqlite, busy, &ran));
+            }
+            writes.push(noted(&sqlite, other, &ran));
+            while sqlite.writer.arrivals.capacity() > WAITING_MAX - writes.len() {
+                tokio::task::yield_now().await;
+            }
+            drop(go);
+            // Whoever closes waits for all of them.
+            sqlite.writer.close().await;
+            assert_eq!(ran.lock().unwrap().len(), writes.len());
+            for write in writes {
+                write.await.unwrap().unwrap();
+            }
+        };
+        let (first, ()) = tokio::join!(first, others);
+        first.unwrap();
+        assert_eq!(ran.lock().unwrap()[..3], [busy, other, busy]);
+    }
+
     #[tokio::test]
     async fn a_write_that_panics_is_undone_and_the_next_one_runs() {
         let (_folder, sqlite) = database();
-        let panics = sqlite.writer.submit(|tx| {
+        let panics = sqlite.writer.submit(None, |tx| {
             Box::pin(async move {
                 tx.execute_unprepared("INSERT INTO t (n) VALUES (7)").await?;
                 if tx.get_database_backend() == sea_orm::DbBackend::Sqlite {

@@ -35,6 +35,10 @@ pub struct Model {
     pub failing_notices: i32,
     /// Whether it was told of trouble, and is to be told of its end.
     pub recovery_owed: bool,
+    /// Deliveries that have failed for good since it was last told of one.
+    pub exhausted_count: i32,
+    /// When it was last told of one.
+    pub exhausted_notice_at: Option<Timestamp>,
     /// No automatic attempt starts before this.
     pub resume_at: Timestamp,
     /// Deliveries that may start each second; NULL means no limit.

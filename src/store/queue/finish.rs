@@ -27,7 +27,7 @@ pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreErro
         return shared.records.submit(finished).await;
     }
     let inner = db.clone();
-    let write = db.write(move |tx| {
+    let write = db.write_for(finished.lease.organization_id, move |tx| {
         Box::pin(async move {
             if finish_rows::record_plain(tx, &finished).await? {
                 return Ok(true);

@@ -39,7 +39,7 @@ pub(super) struct Known {
 }
 
 /// Reads and locks the health of each webhook that the batch may change: those that failed, and those that succeeded
-/// where there is something to clear.
+/// where there is something to clear. One that was deleted has no health any more.
 ///
 /// In the order of their ids, and before any queue entry is touched: so two nodes that finish at once, and a deletion,
 /// cannot deadlock.
@@ -62,6 +62,7 @@ pub(super) async fn lock(tx: &Connection<'_>, batch: &[&Finished]) -> Result<Hea
         .add(unwell);
     let query = webhook::Entity::find()
         .filter(concerned)
+        .filter(webhook::Column::DeletedAt.is_null())
         .order_by_asc(webhook::Column::Id)
         .lock(LockType::NoKeyUpdate);
     let rows = query.all(tx).await?;
@@ -88,14 +89,16 @@ pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(O
             ..
         } = finished;
         let (organization_id, webhook_id) = (lease.organization_id, lease.webhook_id);
-        let notice = signal
-            .zip(after.get_mut(&webhook_id))
-            .and_then(|(signal, known)| known.health.take_in(signal, *ended_at));
+        let Some(known) = after.get_mut(&webhook_id) else {
+            continue;
+        };
+        let notice = signal.and_then(|signal| known.health.take_in(signal, *ended_at));
         news.extend(notice.map(|notice| (organization_id, event(webhook_id, notice))));
         // A delivery of the service's own news ends in silence: two webhooks that both fail would otherwise tell each
         // other of it for ever.
         if finished.exhausted && !is_operational(&finished.event_type) {
-            news.push((organization_id, exhausted(finished)));
+            let count = known.health.exhaust(*ended_at);
+            news.extend(count.map(|count| (organization_id, exhausted(finished, count))));
         }
     }
     (after, news)
@@ -116,8 +119,9 @@ fn event(webhook_id: WebhookId, notice: Notice) -> OperationalEvent {
     }
 }
 
-fn exhausted(finished: &Finished) -> OperationalEvent {
+fn exhausted(finished: &Finished, exhausted_count: u32) -> OperationalEvent {
     OperationalEvent::DeliveryExhausted {
+        exhausted_count,
         delivery_id: finished.lease.delivery_id,
         webhook_id: finished.lease.webhook_id,
         event_id: finished.event_id.clone(),

@@ -44,7 +44,9 @@ pub async fn take(
     now: Timestamp,
 ) -> Result<Taken, StoreError> {
     let inner = db.clone();
-    let write = db.write(move |tx| Box::pin(async move { take_in(&inner, tx, (org, id), now.plus(lease), now).await }));
+    let write = db.write_for(org, move |tx| {
+        Box::pin(async move { take_in(&inner, tx, (org, id), now.plus(lease), now).await })
+    });
     write.await
 }
 
@@ -156,7 +158,7 @@ pub async fn record_test(
     lease: Duration,
 ) -> Result<Tested, StoreError> {
     let inner = db.clone();
-    let write = db.write(move |tx| {
+    let write = db.write_for(test.organization_id, move |tx| {
         Box::pin(async move {
             if lock_webhook(tx, test.organization_id, webhook_id).await?.is_none() {
                 return Ok(Tested::NotFound);

@@ -20,7 +20,8 @@ use crate::{
 /// The enabled webhooks that may be told, by organization.
 pub(super) type Subscribers = HashMap<OrganizationId, Vec<Subscriber>>;
 
-/// Locks the enabled webhooks of these organizations against deletion, and reads what they want.
+/// Locks the enabled webhooks of these organizations that have a filter against deletion, and reads what they want. The
+/// others are told of nothing.
 pub(super) async fn lock_subscribers(
     tx: &Connection<'_>,
     organizations: HashSet<OrganizationId>,
@@ -31,6 +32,7 @@ pub(super) async fn lock_subscribers(
     let rows = webhook::Entity::find()
         .filter(among_ids(tx.get_database_backend(), "organization_id", organizations))
         .filter(webhook::Column::Enabled.eq(true))
+        .filter(webhook::Column::Events.is_not_null())
         .order_by_asc(webhook::Column::Id)
         .lock(LockType::KeyShare)
         .all(tx)

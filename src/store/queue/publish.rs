@@ -30,9 +30,12 @@ use crate::{
         entity::{event, webhook},
         idempotency::{self, Entered},
         once::{Keyed, Once, Publish},
-        secrets, webhooks,
+        secrets,
+        to_its_end::ToItsEnd,
+        webhooks,
     },
 };
+
 /// Records an event and one delivery for each enabled webhook that wants it. When this returns, all of it is durable, and
 /// what this node has leased is in its lanes.
 pub async fn record(
@@ -44,16 +47,21 @@ pub async fn record(
     if let Some(shared) = &db.shared {
         return shared.publications.submit(publish).await;
     }
-    let lease = LeaseAtOnce::of(db);
+    // Whoever publishes may go away before the commit is answered: what is leased by then is handed over all the same.
+    ToItsEnd::new(record_and_hand_over(db.clone(), publish)).await
+}
+
+async fn record_and_hand_over(db: Database, publish: Publish) -> Result<Once<Recorded>, StoreError> {
+    let lease = LeaseAtOnce::of(&db);
     let inner = db.clone();
-    let write = db.write(move |tx| {
+    let write = db.write_for(publish.publication.organization_id, move |tx| {
         Box::pin(async move {
             let (recorded, handed) = record_alone(&inner, tx, &publish, lease.as_ref()).await?;
             Ok::<_, StoreError>((recorded, handed, lease))
         })
     });
     let (recorded, handed, lease) = write.await?;
-    handed.hand_over(db, lease);
+    handed.hand_over(&db, lease);
     Ok(recorded)
 }
 

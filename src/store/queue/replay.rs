@@ -64,7 +64,9 @@ pub async fn replay(
     let mut after = DeliveryId::NIL;
     loop {
         let (span, from) = (*span, after);
-        let write = db.write(move |tx| Box::pin(async move { replay_batch(tx, org, &span, from, now).await }));
+        let write = db.write_for(org, move |tx| {
+            Box::pin(async move { replay_batch(tx, org, &span, from, now).await })
+        });
         match write.await? {
             Batch::Done { count, last } => {
                 replayed += count;

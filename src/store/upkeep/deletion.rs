@@ -119,7 +119,7 @@ pub(in crate::store) async fn cancel_batch(
          )
          SELECT delivery_id FROM chosen"
     );
-    let write = db.write(move |tx| {
+    let write = db.write_for(org, move |tx| {
         Box::pin(async move {
             let backend = tx.get_database_backend();
             let key: [Value; 2] = [org.into(), webhook.into()];
@@ -152,7 +152,7 @@ pub(in crate::store) async fn cancel_batch(
 
 /// Removes a webhook that nothing is in the queue for. False if something still is.
 async fn remove(db: &Database, org: OrganizationId, id: WebhookId) -> Result<bool, StoreError> {
-    let write = db.write(move |tx| {
+    let write = db.write_for(org, move |tx| {
         Box::pin(async move {
             let key = (org, id);
             if webhook::Entity::find_by_id(key)
