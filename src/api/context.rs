@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use tracing::{Instrument as _, Span, field::Empty};
 use ulid::Ulid;
 
-use super::{ApiState, limits::Meter, problem::Problem, trace};
+use super::{ApiState, limits::Meter, problem::Problem, protect, trace};
 use crate::{
     domain::{client_address::client_address, id::OrganizationId},
     store::to_its_end::ToItsEnd,
@@ -78,6 +78,7 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
         .tell(&state, response.headers_mut())
         .instrument(span.clone())
         .await;
+    protect::confine(path, response.headers_mut());
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -44,15 +44,12 @@ pub fn router(state: ApiState) -> Router {
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(protect::panicked))
-        .layer(middleware::from_fn_with_state(state.request_timeout, protect::end))
-        .layer(middleware::from_fn_with_state(state.clone(), protect::shed))
-        .layer(middleware::from_fn(protect::refuse_unclear_framing));
+        .layer(middleware::from_fn_with_state(state.clone(), protect::guard));
     let router = match protect::cross_origin(&state.cors_origins) {
         Some(layer) => router.layer(layer),
         None => router,
     };
     router
-        .layer(middleware::from_fn(protect::confine))
         .layer(middleware::from_fn_with_state(state.clone(), context::carry))
         .with_state(state)
 }

@@ -11,7 +11,7 @@ use std::{
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -52,23 +52,33 @@ const RESPONSE_HEADERS: [HeaderName; 13] = [
     HeaderName::from_static("x-quota-reset"),
 ];
 
-/// Refuses a request where as many as the node takes are under way: an answer that says so at once is worth more than one
-/// that comes too late. A request is under way until its answer has left. Health checks are answered all the same, and the
-/// documentation has places of its own.
+/// What every request passes before its handler, and its answer after it. One layer for all of it: each costs every
+/// request a copy of all that is inside.
+///
+/// A request whose end is in doubt is refused, and one that takes too long is given up. Where as many as the node takes
+/// are under way, the next one is refused: an answer that says so at once is worth more than one that comes too late. A
+/// request is under way until its answer has left. Health checks are answered all the same, and the documentation has
+/// places of its own.
 ///
 /// Until its caller is known, a request has a place in the entrance, which is short; then it is one of its organization,
 /// and authentication refuses it where that has its fair share already.
-pub(super) async fn shed(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+    if request.extensions().get::<UnclearFraming>().is_some() {
+        return unclear_framing().into_response();
+    }
     let places = match request.uri().path() {
-        "/healthz" | "/readyz" => return next.run(request).await,
-        path if path.starts_with("/v1/") => &state.entrance,
-        _ => &state.page_places,
+        "/healthz" | "/readyz" => None,
+        path if path.starts_with("/v1/") => Some(&state.entrance),
+        _ => Some(&state.page_places),
+    };
+    let Some(places) = places else {
+        return end(state.request_timeout, next.run(request)).await;
     };
     let Some(place) = Place::enter(places) else {
         return Problem::overloaded().into_response();
     };
     request.extensions_mut().insert(place.clone());
-    let response = next.run(request).await;
+    let response = end(state.request_timeout, next.run(request)).await;
     response.map(|body| Body::new(Held { body, _place: place }))
 }
 
@@ -98,22 +108,18 @@ impl HttpBody for Held {
     }
 }
 
-/// Refuses a request of which two parsers in a row can make two different messages: what a proxy takes for its body may be
-/// the next request here. The server closes the connection after the answer.
-pub(super) async fn refuse_unclear_framing(request: Request, next: Next) -> Response {
-    if request.extensions().get::<UnclearFraming>().is_none() {
-        return next.run(request).await;
-    }
+/// Of such a request two parsers in a row can make two different messages: what a proxy takes for its body may be the next
+/// request here. The server closes the connection after the answer.
+fn unclear_framing() -> Problem {
     Problem::bad_request(
         "It is not clear where the request ends: send either one Content-Length or `Transfer-Encoding: chunked`.",
     )
-    .into_response()
 }
 
 /// Gives up a request that takes longer than all that it may wait for together, so that whatever hangs holds no place
-/// for ever.
-pub(super) async fn end(State(timeout): State<Duration>, request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(timeout, next.run(request)).await;
+/// forever.
+async fn end(timeout: Duration, answering: impl Future<Output = Response>) -> Response {
+    let answer = tokio::time::timeout(timeout, answering).await;
     answer.unwrap_or_else(|_| {
         tracing::error!("a request was given up");
         Problem::took_too_long().into_response()
@@ -121,16 +127,12 @@ pub(super) async fn end(State(timeout): State<Duration>, request: Request, next:
 }
 
 /// Tells browsers to take no response for what it is not, and confines the documentation to itself.
-pub(super) async fn confine(request: Request, next: Next) -> Response {
-    let is_page = request.uri().path().starts_with("/docs");
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+pub(super) fn confine(path: &str, headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if is_page {
+    if path.starts_with("/docs") {
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
-    response
 }
 
 /// A handler that panics is a fault of ours like any other. The panic's place and message are on standard error.
@@ -151,7 +153,7 @@ pub(super) fn cross_origin(origins: &[HeaderValue]) -> Option<CorsLayer> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, middleware, routing::get};
+    use axum::{Router, routing::get};
     use tower_http::catch_panic::CatchPanicLayer;
     use tower_service::Service as _;
 
@@ -179,10 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_hangs_is_given_up() {
-        let mut router: Router = Router::new()
-            .route("/hangs", get(std::future::pending::<()>))
-            .layer(middleware::from_fn_with_state(Duration::from_millis(10), end));
-        let response = router.call(Request::get("/hangs").body(Body::empty()).unwrap()).await;
-        assert_eq!(response.unwrap().status(), 503);
+        let response = end(Duration::from_millis(10), std::future::pending()).await;
+        assert_eq!(response.status(), 503);
     }
 }
