@@ -7,7 +7,7 @@
 //! `KALLIMA_CAMPAIGN_SEED` repeats the decisions of an earlier one.
 #![expect(clippy::print_stdout, reason = "a campaign tells what it saw")]
 
-mod journal;
+pub(crate) mod journal;
 mod nodes;
 mod stopped;
 
@@ -57,7 +57,7 @@ struct Campaign {
     recoveries: Vec<Duration>,
 }
 
-fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+pub(crate) fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
