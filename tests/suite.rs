@@ -13,6 +13,7 @@
 
 mod api;
 mod campaign;
+mod circles;
 mod contract;
 mod delivery;
 mod floors;

@@ -7,7 +7,6 @@ use super::{
     engine::Connection,
     entity::{audit_entry, webhook},
     error::readable,
-    webhooks::read_filter,
 };
 use crate::{
     clock::Clock,
@@ -179,7 +178,7 @@ fn fields(row: &webhook::Model) -> Result<WebhookFields, StoreError> {
     Ok(WebhookFields {
         url: row.url.clone(),
         enabled: row.enabled,
-        events: read_filter(row.events.as_deref())?.entries(),
+        events: row.filter()?.entries(),
         description: row.description.clone(),
         rate_limit: row.rate_limit.map(RateLimit::per_second),
         disabled_reason: row.disabled_reason,

@@ -13,10 +13,10 @@ use super::{
         postgres::{self, Side},
         writer::BoxFuture,
     },
+    holders::Holders,
     once::{Once, Publish},
     queue::lease::{Finished, HandOver},
     secrets::keys::Keys,
-    tokens::Holders,
 };
 use crate::{
     clock::Clock,

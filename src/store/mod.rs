@@ -10,6 +10,7 @@
 //! | [`source`], [`error`] | where a database is, and what can go wrong between us and it |
 //! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
+//! | `holders` | what is known of tokens that were used lately |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
@@ -24,6 +25,7 @@ mod entity;
 pub mod error;
 pub mod events;
 mod health;
+mod holders;
 pub mod idempotency;
 pub mod once;
 pub mod open;

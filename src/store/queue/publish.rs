@@ -30,7 +30,7 @@ use crate::{
         entity::{event, webhook},
         idempotency::{self, Entered},
         once::{Keyed, Once, Publish},
-        secrets, webhooks,
+        secrets,
     },
 };
 /// Records an event and one delivery for each enabled webhook that wants it. When this returns, all of it is durable, and
@@ -170,7 +170,7 @@ impl From<webhook::Model> for Subscriber {
 impl Subscriber {
     /// What it wants.
     pub(super) fn filter(&self) -> Result<EventFilter, StoreError> {
-        webhooks::read_filter(self.events.as_deref())
+        webhook::read_filter(self.events.as_deref())
     }
 
     /// Whether the breaker is closed, and there is no rate.
