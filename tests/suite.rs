@@ -16,6 +16,7 @@ mod campaign;
 mod circles;
 mod contract;
 mod delivery;
+mod disk;
 mod floors;
 mod fuzz;
 mod hostile;
