@@ -22,6 +22,7 @@ mod fuzz;
 mod hostile;
 mod observe;
 mod process;
+mod promises;
 mod retention;
 mod simulation;
 mod support;
