@@ -211,7 +211,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
 #[tokio::test]
 async fn a_master_key_is_on_disk_before_it_seals_anything() {
     let site = Site::new(String::new());
-    // A log of SQLite's that is there already is not made anew, and the folder not synced for it.
+    // The database and its log are there and durable before the key is: SQLite must sync the folder once more for it.
     let mut with_key = site.command();
     with_key.env("KALLIMA_MASTER_KEY", MASTER_KEY);
     let mut server = Process::launch(with_key, &[]).await;

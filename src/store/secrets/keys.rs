@@ -214,8 +214,6 @@ fn beside(path: &Path) -> Result<KeyRing, OpenError> {
     let draft = write_draft(path, &ring).map_err(failed)?;
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft).map_err(failed)?;
-    // Before it seals anything that outlasts a power cut.
-    sync_folder(path).map_err(failed)?;
     match linked {
         Ok(()) => Ok(ring),
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => read(path),
