@@ -13,13 +13,16 @@
 
 mod api;
 mod campaign;
+mod circles;
 mod contract;
 mod delivery;
+mod disk;
 mod floors;
 mod fuzz;
 mod hostile;
 mod observe;
 mod process;
+mod promises;
 mod retention;
 mod simulation;
 mod support;

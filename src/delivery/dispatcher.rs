@@ -45,7 +45,11 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
         let pause = match dispatcher.round().await {
             Ok(pause) => pause,
             Err(error) => {
-                tracing::error!(%error, "due deliveries could not be claimed");
+                if error.is_passing() {
+                    tracing::warn!(%error, "due deliveries could not be claimed; retrying soon");
+                } else {
+                    tracing::error!(%error, "due deliveries could not be claimed");
+                }
                 UNAVAILABLE_PAUSE
             }
         };

@@ -10,7 +10,6 @@ use super::{
     entity::{audit_entry, webhook},
     error::readable,
     page::{Page, PageLimit},
-    webhooks::read_filter,
 };
 use crate::{
     clock::Clock,
@@ -203,7 +202,7 @@ fn fields(row: &webhook::Model) -> Result<WebhookFields, StoreError> {
     Ok(WebhookFields {
         url: row.url.clone(),
         enabled: row.enabled,
-        events: read_filter(row.events.as_deref())?.entries(),
+        events: row.filter()?.entries(),
         description: row.description.clone(),
         rate_limit: row.rate_limit.map(RateLimit::per_second),
         disabled_reason: row.disabled_reason,

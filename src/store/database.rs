@@ -14,10 +14,10 @@ use super::{
         worker::Workers,
         writer::BoxFuture,
     },
+    holders::Holders,
     once::{Once, Publish},
     queue::lease::{Finished, HandOver},
     secrets::keys::Keys,
-    tokens::Holders,
 };
 use crate::{
     clock::Clock,

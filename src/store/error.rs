@@ -36,6 +36,12 @@ impl From<DbErr> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the database is away, so that the same call may succeed later. What is not passing is a fault of ours.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::InDoubt(_))
+    }
+
     /// A failure of a commit, or of a statement that is a whole transaction. Where the connection broke, nobody knows
     /// whether the server had committed by then.
     pub(super) fn of_commit(error: DbErr) -> Self {

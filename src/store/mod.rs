@@ -12,6 +12,7 @@
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
 //! | [`page`] | how much a page of a list holds, and where the next one goes on |
 //! | `search` | which deliveries a list shows, in walks of a bounded length |
+//! | `holders` | what is known of tokens that were used lately |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
 //! | [`to_its_end`] | work that goes on although nobody waits for it any more |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
@@ -27,6 +28,7 @@ mod entity;
 pub mod error;
 pub mod events;
 mod health;
+mod holders;
 pub mod idempotency;
 pub mod once;
 pub mod open;

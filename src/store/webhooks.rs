@@ -347,22 +347,13 @@ pub(super) fn events_column(filter: &EventFilter) -> Option<String> {
         .map(|entries| serde_json::Value::from(entries).to_string())
 }
 
-/// A filter as the column keeps it.
-pub(super) fn read_filter(column: Option<&str>) -> Result<EventFilter, StoreError> {
-    let Some(text) = column else {
-        return Ok(EventFilter::All);
-    };
-    let entries = readable(serde_json::from_str(text).ok(), "webhooks.events", text)?;
-    Ok(EventFilter::from_stored(Some(entries)))
-}
-
 /// A webhook as its row says.
 pub(super) fn view(row: webhook::Model) -> Result<Webhook, StoreError> {
     Ok(Webhook {
         id: row.id,
         url: readable(Destination::from_stored(&row.url).ok(), "webhooks.url", &row.url)?,
         enabled: row.enabled,
-        events: read_filter(row.events.as_deref())?,
+        events: row.filter()?,
         description: row.description,
         rate_limit: row.rate_limit,
         disabled_reason: row.disabled_reason,

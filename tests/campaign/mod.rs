@@ -8,7 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a campaign tells what it saw")]
 
 mod failover;
-mod journal;
+pub(crate) mod journal;
 mod nodes;
 mod stopped;
 
@@ -58,7 +58,7 @@ struct Campaign {
     recoveries: Vec<Duration>,
 }
 
-fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+pub(crate) fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 

@@ -26,6 +26,28 @@ const EVENTS_A_ROUND: i64 = 400;
 /// receiver would have got it, and would get it once more.
 const ARGUMENTS: [&str; 4] = ["--attempt-timeout-ms", "5000", "--attempts-per-webhook-max", "32"];
 
+/// What a node may warn of while other nodes die and its database goes away.
+const TROUBLE: [&str; 10] = [
+    "error communicating with database",
+    "a node has died",
+    "the node could not say that it is alive",
+    "the database is not available",
+    "the connection broke while a write was committed",
+    "due deliveries could not be claimed; retrying soon",
+    "an attempt could not be recorded yet",
+    "leases could not be renewed",
+    "ended leases could not be released",
+    "retrying later",
+];
+
+async fn start(url: &str) -> Process {
+    let mut node = Process::start(url, &ARGUMENTS).await;
+    for text in TROUBLE {
+        node.log.allow(text);
+    }
+    node
+}
+
 pub(crate) struct Nodes {
     url: String,
     processes: Vec<Option<Process>>,
@@ -47,13 +69,13 @@ struct Shared {
 impl Nodes {
     /// Starts so many nodes on a database, one webhook, and the publishers.
     pub(crate) async fn start(url: String, count: usize, receiver: &str) -> Self {
-        let mut first = Process::start(&url, &ARGUMENTS).await;
+        let mut first = start(&url).await;
         let token = first.printed_token().await;
         let register = Ask::new("POST", &first.base, "/v1/webhooks").token(&token);
         register.json(&json!({ "url": receiver })).send().await.expect(201);
         let mut processes = vec![Some(first)];
         while processes.len() < count {
-            processes.push(Some(Process::start(&url, &ARGUMENTS).await));
+            processes.push(Some(start(&url).await));
         }
         let bases = processes.iter().flatten().map(|node| Some(node.base.clone())).collect();
         let shared = Arc::new(Shared {
@@ -103,7 +125,7 @@ impl Nodes {
 
     /// Starts a killed node again, and says when it was there.
     pub(crate) async fn restart(&mut self, victim: usize) -> Instant {
-        let process = Process::start(&self.url, &ARGUMENTS).await;
+        let process = start(&self.url).await;
         self.shared.bases.lock().unwrap()[victim] = Some(process.base.clone());
         self.processes[victim] = Some(process);
         Instant::now()

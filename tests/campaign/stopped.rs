@@ -32,7 +32,9 @@ async fn a_node_that_slept_past_its_lease_changes_nothing() {
     receiver.wait_for(1).await;
     sleeper.signal("STOP").await;
 
-    let other = Process::start(&database.options.url, &arguments).await;
+    let mut other = Process::start(&database.options.url, &arguments).await;
+    other.log.expect("a node has died; what it held is due again");
+    sleeper.log.expect("the lease was lost during the attempt");
     let delivery = || async {
         let list = ask(&other.base, "GET", "/v1/webhook_deliveries")
             .send()

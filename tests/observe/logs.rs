@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use uuid::Uuid;
 
 use crate::{
@@ -25,14 +25,8 @@ async fn session(arguments: &[&str]) -> Told {
     command
         .args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
         .args(arguments)
-        .env_remove("KALLIMA_LOG")
-        .stderr(Stdio::piped());
+        .env_remove("KALLIMA_LOG");
     let mut server = Process::spawn(command).await;
-    let mut log = server.child.stderr.take().unwrap();
-    let reading = tokio::spawn(async move {
-        let mut text = String::new();
-        log.read_to_string(&mut text).await.map(|_| text)
-    });
     let token = server.printed_token().await;
     let base = server.base.clone();
     let ask = |method: &str, path: &str| Ask::new(method, &base, path).token(&token);
@@ -57,10 +51,12 @@ async fn session(arguments: &[&str]) -> Told {
         (found.expect(200) != json!([])).then_some(())
     };
     eventually(delivered).await;
-    assert!(server.terminate().await.success());
+    server.signal("TERM").await;
+    let (status, log) = server.ended_with_log().await;
+    assert!(status.success());
     let secret = |webhook: &Value| webhook["secret"].as_str().unwrap().replace("whsec_", "");
     Told {
-        log: reading.await.unwrap().unwrap(),
+        log,
         hidden: vec![
             secret(&webhook),
             secret(&rotated),

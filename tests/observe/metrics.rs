@@ -1,6 +1,6 @@
 //! `/metrics`: what is counted is what happened.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, StatusCode, body::Bytes};
@@ -10,7 +10,6 @@ use kallima_webhooks::{
     store::{Database, events, upkeep::backlog},
 };
 use sea_orm::ConnectionTrait as _;
-use tokio::io::AsyncReadExt as _;
 
 use crate::{
     process::{Process, command, run},
@@ -253,13 +252,10 @@ async fn a_second_server_starts_although_the_default_address_is_taken() {
         let mut server = command(&database.options.url, &std::env::temp_dir());
         server
             .args(["--dev", "--listen", "127.0.0.1:0"])
-            .env_remove("KALLIMA_METRICS_LISTEN")
-            .stderr(Stdio::piped());
+            .env_remove("KALLIMA_METRICS_LISTEN");
         let mut server = Process::spawn(server).await;
-        let mut log = server.child.stderr.take().unwrap();
-        server.kill().await;
-        let mut complaints = String::new();
-        log.read_to_string(&mut complaints).await.unwrap();
+        server.log.allow("no metrics are served");
+        let complaints = server.kill_with_log().await;
         if complaints.contains("no metrics are served") {
             return;
         }

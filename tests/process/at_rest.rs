@@ -1,7 +1,7 @@
 //! Secrets and tokens are nowhere in the database as they are, nor in the logs, nor in any answer but the one that
 //! issues them.
 
-use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, process::Stdio};
+use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _};
 
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
@@ -125,7 +125,6 @@ async fn secrets_and_tokens_are_nowhere_as_they_are() {
     let receiver = Receiver::start([]).await;
     let database = TestDatabase::create().await;
     let logs = tempfile::tempdir().unwrap();
-    let log = logs.path().join("log");
     let tell = || {
         let mut command = command(&database.options.url, logs.path());
         command.env("KALLIMA_LOG", "debug");
@@ -134,9 +133,7 @@ async fn secrets_and_tokens_are_nowhere_as_they_are() {
         }
         command
     };
-    let mut serve = tell();
-    serve.stderr(Stdio::from(fs::File::create(&log).unwrap()));
-    let mut server = Process::launch(serve, &[]).await;
+    let mut server = Process::launch(tell(), &[]).await;
     let token = server.printed_token().await;
     let mut client = Client {
         base: server.base.clone(),
@@ -158,19 +155,19 @@ async fn secrets_and_tokens_are_nowhere_as_they_are() {
         said += &complaint;
     }
     // As a power cut would leave it: what is in SQLite's log stays there.
-    server.kill().await;
+    let log = server.kill_with_log().await;
 
-    let (contents, log) = (contents(&database).await, fs::read(&log).unwrap());
+    let contents = contents(&database).await;
     assert!(
         holds(&contents, &receiver.url),
         "the search sees what is there in clear"
     );
-    assert!(holds(&log, "request_id"), "the log says something");
+    assert!(holds(log.as_bytes(), "request_id"), "the log says something");
     for hidden in hidden {
         let (_, random) = hidden.split_once('_').unwrap();
         for (place, bytes) in [
             ("the database", contents.as_slice()),
-            ("the log", log.as_slice()),
+            ("the log", log.as_bytes()),
             ("an answer", client.answers.as_slice()),
             ("what a command says", said.as_bytes()),
         ] {

@@ -1,7 +1,5 @@
 //! A log that nobody reads: the service goes on, lines are dropped and counted, and the process still ends.
 
-use std::process::Stdio;
-
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -22,9 +20,8 @@ async fn unread(database: &TestDatabase, level: &str, fault: &str) -> Process {
             "--log",
             level,
         ])
-        .env("FAULT_PANIC_TASK", fault)
-        .stderr(Stdio::piped());
-    Process::spawn(command).await
+        .env("FAULT_PANIC_TASK", fault);
+    Process::spawn_unread(command).await
 }
 
 async fn dropped(metrics: &str) -> f64 {

@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 use rlimit::Resource;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     process::Command,
 };
@@ -71,6 +71,7 @@ async fn a_thousand_idle_clients_leave_enough_for_deliveries() {
     let mut command = limited(&database, &std::env::temp_dir(), "-n 1024");
     command.args(["--connections-per-peer-max", "0"]);
     let mut server = Process::spawn(command).await;
+    server.log.expect("leaves fewer connections than --connections-max");
     let token = server.printed_token().await;
     let receiver = Receiver::start([]).await;
     let ask = |method: &str, path: &str| Ask::new(method, &server.base, path).token(&token);
@@ -107,11 +108,9 @@ async fn a_thousand_idle_clients_leave_enough_for_deliveries() {
 async fn where_none_are_left_accepting_pauses_and_says_so_once() {
     let database = TestDatabase::create().await;
     let mut command = command(&database.options.url, &std::env::temp_dir());
-    command
-        .args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
-        .stderr(Stdio::piped());
+    command.args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "off"]);
     let mut server = Process::spawn(command).await;
-    let mut log = BufReader::new(server.child.stderr.take().unwrap()).lines();
+    server.log.expect("accepting connections failed");
     let process = server.id();
     let limit = |files: u64| {
         let process = i32::try_from(process).unwrap();
@@ -125,15 +124,7 @@ async fn where_none_are_left_accepting_pauses_and_says_so_once() {
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
-    let mut complaints = Vec::new();
-    let found = tokio::time::timeout(Duration::from_mins(1), async {
-        while let Some(line) = log.next_line().await.unwrap() {
-            if line.contains("accepting connections failed") {
-                return complaints.push(line);
-            }
-        }
-    });
-    found.await.expect("it complains");
+    server.log.wait_for("accepting connections failed").await;
     // Time for a dozen more.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     limit(4096);
@@ -141,11 +132,8 @@ async fn where_none_are_left_accepting_pauses_and_says_so_once() {
     let answered = tokio::time::timeout(Duration::from_mins(1), waiting.read_exact(&mut answer));
     answered.await.expect("it is answered once there are some").unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
-    assert!(server.terminate().await.success());
-    while let Some(line) = log.next_line().await.unwrap() {
-        assert!(
-            !line.contains("accepting connections failed"),
-            "{line} after {complaints:?}"
-        );
-    }
+    server.signal("TERM").await;
+    let (status, log) = server.ended_with_log().await;
+    assert!(status.success());
+    assert_eq!(log.matches("accepting connections failed").count(), 1, "{log}");
 }

@@ -11,25 +11,34 @@ mod doctor;
 mod files;
 mod first_start;
 mod keys;
+mod log;
 mod memory;
 mod migrate_data;
 mod stop;
 mod supervision;
 mod upgrade;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    io::PipeReader,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
 
+use self::log::{Log, is_trouble};
 use crate::support::database::{MASTER_KEY, TestDatabase, is_pooled};
 
-/// A server that runs as a process of its own. It is killed when this is dropped.
+/// A server that runs as a process of its own. It is killed when this is dropped, and the test fails if its log holds a
+/// WARN or an ERROR that was not announced.
 pub(crate) struct Process {
     pub(crate) base: String,
-    pub(crate) child: Child,
+    pub(crate) log: Log,
+    child: Child,
     output: Lines<BufReader<ChildStdout>>,
 }
 
@@ -59,7 +68,7 @@ impl Process {
     }
 
     /// The same, by a command that has been told more.
-    async fn launch(mut command: Command, arguments: &[&str]) -> Self {
+    pub(crate) async fn launch(mut command: Command, arguments: &[&str]) -> Self {
         command
             .args(["--dev", "--listen", "127.0.0.1:0"])
             .args(arguments)
@@ -69,20 +78,36 @@ impl Process {
     }
 
     /// Starts a server and waits until it says that it listens.
-    pub(crate) async fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    pub(crate) async fn spawn(command: Command) -> Self {
+        Self::spawn_with(command, Log::read).await
+    }
+
+    /// The same, but nobody reads its log.
+    async fn spawn_unread(command: Command) -> Self {
+        Self::spawn_with(command, Log::unread).await
+    }
+
+    async fn spawn_with(mut command: Command, log: impl FnOnce(PipeReader) -> Log) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
+        // Its end of the pipe is the process's alone from here on.
+        drop(command);
+        let mut log = log(reader);
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = output
-            .next_line()
-            .await
-            .unwrap()
-            .expect("the server says where it listens");
+        let Some(first) = output.next_line().await.unwrap() else {
+            panic!("the server did not start: {:?}", log.close());
+        };
         let base = first
             .split(" listens on ")
             .nth(1)
             .unwrap_or_else(|| panic!("unexpected: {first}"))
             .to_owned();
-        Self { base, child, output }
+        Self {
+            base,
+            log,
+            child,
+            output,
+        }
     }
 
     /// The token that a new database is given, printed once.
@@ -110,6 +135,13 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
+    /// The same, with all of its log.
+    pub(crate) async fn kill_with_log(mut self) -> String {
+        self.child.kill().await.unwrap();
+        self.log.wait_for_end();
+        self.log.text()
+    }
+
     /// Its process id.
     fn id(&self) -> u32 {
         self.child.id().unwrap()
@@ -123,18 +155,42 @@ impl Process {
     }
 
     /// Asks it to stop, and waits until it has.
-    pub(crate) async fn terminate(self) -> std::process::ExitStatus {
+    pub(crate) async fn terminate(self) -> ExitStatus {
         self.signal("TERM").await;
         self.ended().await
     }
 
     /// Waits until it has stopped.
-    pub(crate) async fn ended(mut self) -> std::process::ExitStatus {
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        self.wait().await
+    }
+
+    /// The same, with all of its log.
+    pub(crate) async fn ended_with_log(mut self) -> (ExitStatus, String) {
+        let status = self.wait().await;
+        self.log.wait_for_end();
+        (status, self.log.text())
+    }
+
+    async fn wait(&mut self) -> ExitStatus {
         // Requests under way may take 20 seconds; how soon a server stops otherwise is for other tests to say.
         tokio::time::timeout(Duration::from_mins(1), self.child.wait())
             .await
             .expect("it stops in time")
             .unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.start_kill());
+        let faults = self.log.close();
+        assert!(
+            faults.is_empty() || std::thread::panicking(),
+            "nobody announced in the log:\n{}",
+            faults.join("\n")
+        );
     }
 }
 
@@ -147,5 +203,11 @@ pub(crate) async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, S
 async fn finish(mut command: Command, arguments: &[&str]) -> (bool, String, String) {
     let output = command.args(arguments).output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.success(), text(output.stdout), text(output.stderr))
+    let complaint = text(output.stderr);
+    let is_clean = !complaint.lines().any(is_trouble);
+    assert!(
+        is_clean || !output.status.success(),
+        "it did all, and complains:\n{complaint}"
+    );
+    (output.status.success(), text(output.stdout), complaint)
 }

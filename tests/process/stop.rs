@@ -49,6 +49,7 @@ async fn a_server_that_is_told_to_stop_is_not_ready_but_answers_until_a_second_s
         "it is alive"
     );
     let began = Instant::now();
+    server.log.expect("error: a second signal ended it at once");
     assert!(!server.terminate().await.success(), "cut off is no good end");
     assert!(
         began.elapsed() < Duration::from_mins(1),

@@ -1,9 +1,5 @@
 //! Tasks in the background: a server that loses one ends, so that whoever watches it can start another.
 
-use std::process::Stdio;
-
-use tokio::io::AsyncReadExt as _;
-
 use super::{Process, command};
 use crate::support::{
     App,
@@ -59,16 +55,13 @@ async fn a_task_that_panics_ends_the_process_with_a_line_that_names_it() {
         let mut command = command(&database.options.url, &std::env::temp_dir());
         command
             .args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
-            .env("FAULT_PANIC_TASK", task)
-            .stderr(Stdio::piped());
+            .env("FAULT_PANIC_TASK", task);
         let mut server = Process::spawn(command).await;
-        let mut log = server.child.stderr.take().unwrap();
-        let status = server.ended().await;
-        assert_eq!(status.code(), Some(1), "{task}");
-        let mut lines = String::new();
-        log.read_to_string(&mut lines).await.unwrap();
         let expected = format!("error: background task {task} panicked");
+        server.log.expect(&expected);
+        server.log.expect("a fault on purpose");
+        let (status, lines) = server.ended_with_log().await;
+        assert_eq!(status.code(), Some(1), "{task}");
         assert_eq!(lines.lines().last(), Some(expected.as_str()), "{lines}");
-        assert!(lines.contains("a fault on purpose"), "the panic's own words: {lines}");
     }
 }

@@ -146,6 +146,46 @@ impl Cluster {
         }
     }
 
+    /// Where its files are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Starts it, after it was stopped, with these variables.
+    pub(crate) async fn start_with(&self, variables: &[(&str, PathBuf)]) {
+        let log = self.log().display().to_string();
+        let start = ["start", "-w", "-l", &log, "-o", &self.options()];
+        self.control(&start, variables).await;
+    }
+
+    /// Runs `pg_ctl`, with these variables.
+    pub(crate) async fn control(&self, arguments: &[&str], variables: &[(&str, PathBuf)]) {
+        self.run_with("pg_ctl", arguments, variables).await;
+    }
+
+    /// Gives it the files that a test has put into its folder.
+    pub(crate) fn adopt(&self) {
+        fn adopt(path: &std::path::Path) {
+            std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            let is_folder = std::fs::metadata(path).unwrap().is_dir();
+            for entry in is_folder
+                .then(|| std::fs::read_dir(path).unwrap())
+                .into_iter()
+                .flatten()
+            {
+                adopt(&entry.unwrap().path());
+            }
+        }
+        if is_root() {
+            adopt(&self.data());
+        }
+    }
+
+    /// What it says, where it was started with variables.
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     fn options(&self) -> String {
         let folder = self.folder.path().display();
         format!(
@@ -155,22 +195,26 @@ impl Cluster {
     }
 
     async fn run(&self, program: &str, arguments: &[&str]) {
+        self.run_with(program, arguments, &[]).await;
+    }
+
+    async fn run_with(&self, program: &str, arguments: &[&str], variables: &[(&str, PathBuf)]) {
         let data = self.folder.path().join("data");
         let mut command = Command::new(self.programs.join(program));
         command
             .arg("-D")
             .arg(&data)
             .args(arguments)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder.path());
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
         // The server inherits these: a pipe would never end.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        assert!(
-            command.status().await.unwrap().success(),
-            "{program} of a cluster of our own"
-        );
+        let is_done = command.status().await.unwrap().success();
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        assert!(is_done, "{program} of a cluster of our own: {log}");
     }
 }
 

@@ -2,11 +2,15 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::domain::{
-    delivery::DisabledReason,
-    id::{OrganizationId, WebhookId},
-    rate::RateLimit,
-    timestamp::Timestamp,
+use crate::{
+    domain::{
+        delivery::DisabledReason,
+        event_filter::EventFilter,
+        id::{OrganizationId, WebhookId},
+        rate::RateLimit,
+        timestamp::Timestamp,
+    },
+    store::{StoreError, error::readable},
 };
 
 /// One row of `webhooks`.
@@ -56,3 +60,19 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// What it wants.
+    pub fn filter(&self) -> Result<EventFilter, StoreError> {
+        read_filter(self.events.as_deref())
+    }
+}
+
+/// A filter as the column `events` keeps it.
+pub fn read_filter(column: Option<&str>) -> Result<EventFilter, StoreError> {
+    let Some(text) = column else {
+        return Ok(EventFilter::All);
+    };
+    let entries = readable(serde_json::from_str(text).ok(), "webhooks.events", text)?;
+    Ok(EventFilter::from_stored(Some(entries)))
+}

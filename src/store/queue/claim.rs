@@ -16,7 +16,7 @@ use sea_orm::{
 };
 
 use super::{
-    lease::{Grant, Lease, Leased},
+    lease::{Grant, Granted, Lease, Leased},
     work,
 };
 use crate::{
@@ -187,9 +187,6 @@ impl Taken {
         }
     }
 }
-
-/// A lease and what it was given for.
-pub(super) type Granted = (Lease, Grant);
 
 /// Leases what is due, where the webhook still allows what the lease is for.
 async fn take(db: &Database, tx: &Connection<'_>, wanted: &[Wanted], term: Term) -> Result<Vec<Granted>, StoreError> {

@@ -10,14 +10,11 @@ use sea_orm::{ConnectionTrait as _, DbBackend};
 
 use super::{
     finish_batch, finish_rows, health,
-    lease::{Finished, Lease},
+    lease::{Fence, Finished},
     leases, operational,
 };
 use crate::{
-    domain::{
-        delivery::DeliveryStatus,
-        id::{DeliveryId, LeaseToken, OrganizationId},
-    },
+    domain::id::OrganizationId,
     store::{Database, StoreError, engine::Connection},
 };
 
@@ -42,7 +39,7 @@ pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreErro
 /// Records a batch: the plain ones by one statement, the others in a transaction. Reports those whose lease was lost;
 /// they change nothing.
 pub(in crate::store) async fn finish_batch(db: Database, batch: Arc<[Finished]>) -> Result<Vec<bool>, StoreError> {
-    let plain: Vec<&Finished> = batch.iter().filter(|finished| is_plain(finished)).collect();
+    let plain: Vec<&Finished> = batch.iter().filter(|finished| finished.is_plain()).collect();
     let mut recorded = if plain.is_empty() {
         HashSet::new()
     } else {
@@ -50,7 +47,7 @@ pub(in crate::store) async fn finish_batch(db: Database, batch: Arc<[Finished]>)
     };
     let mut left: Vec<Finished> = batch
         .iter()
-        .filter(|finished| !recorded.contains(&fence_of(finished)))
+        .filter(|finished| !recorded.contains(&finished.fence()))
         .cloned()
         .collect();
     // What the organizations are told is made of all the attempts of a batch. If some leases turn out lost, all is rolled
@@ -58,38 +55,17 @@ pub(in crate::store) async fn finish_batch(db: Database, batch: Arc<[Finished]>)
     while !left.is_empty() {
         match record_in_transaction(&db, left.clone()).await {
             Ok(()) => {
-                recorded.extend(left.iter().map(fence_of));
+                recorded.extend(left.iter().map(Finished::fence));
                 break;
             }
-            Err(NotRecorded::Lost(held)) => left.retain(|finished| held.contains(&fence_of(finished))),
+            Err(NotRecorded::Lost(held)) => left.retain(|finished| held.contains(&finished.fence())),
             Err(NotRecorded::Failed(error)) => return Err(error),
         }
     }
     Ok(batch
         .iter()
-        .map(|finished| recorded.contains(&fence_of(finished)))
+        .map(|finished| recorded.contains(&finished.fence()))
         .collect())
-}
-
-/// Whether an attempt says nothing about its webhook that has to be written down, as long as the webhook is well.
-pub(super) fn is_plain(finished: &Finished) -> bool {
-    finished.outcome.error.is_none() && finished.status == DeliveryStatus::Delivered
-}
-
-pub(super) fn number_column(lease: &Lease) -> i32 {
-    i32::try_from(lease.number).unwrap_or(i32::MAX)
-}
-
-/// How long an attempt took, as the column keeps it.
-pub(super) fn duration_column(finished: &Finished) -> i64 {
-    i64::try_from(finished.ended_at.since(finished.started_at).as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A delivery and a token: a batch may hold a lease that was lost together with the one that came after it.
-pub(super) type Fence = (DeliveryId, LeaseToken);
-
-fn fence_of(finished: &Finished) -> Fence {
-    (finished.lease.delivery_id, finished.lease.token)
 }
 
 /// Why a batch was rolled back.
@@ -112,7 +88,7 @@ async fn record_in_transaction(db: &Database, ended: Vec<Finished>) -> Result<()
         Box::pin(async move {
             let ended: Vec<&Finished> = ended.iter().collect();
             let held = record_all(&inner, tx, &ended).await?;
-            let all = ended.iter().all(|finished| held.contains(&fence_of(finished)));
+            let all = ended.iter().all(|finished| held.contains(&finished.fence()));
             if all { Ok(()) } else { Err(NotRecorded::Lost(held)) }
         })
     });
@@ -132,7 +108,7 @@ async fn record_all(db: &Database, tx: &Connection<'_>, ended: &[&Finished]) -> 
         .iter()
         .map(|entry| (entry.delivery_id, entry.lease_token))
         .collect();
-    if !ended.iter().all(|finished| held.contains(&fence_of(finished))) {
+    if !ended.iter().all(|finished| held.contains(&finished.fence())) {
         return Ok(held);
     }
     // An entry that is owed no more belongs to a delivery that was canceled meanwhile, or had ended before: only a

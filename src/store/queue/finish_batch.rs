@@ -4,10 +4,7 @@ use std::collections::HashSet;
 
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value, prelude::Uuid};
 
-use super::{
-    finish::{Fence, duration_column, number_column},
-    lease::Finished,
-};
+use super::lease::{Fence, Finished};
 use crate::{
     domain::{
         delivery::DeliveryStatus,
@@ -29,10 +26,10 @@ fn arrays(ended: &[&Finished]) -> [Value; 11] {
         array(ended, |finished| Uuid::from(finished.lease.delivery_id)),
         array(ended, |finished| Uuid::from(finished.lease.webhook_id)),
         array(ended, |finished| Uuid::from(finished.lease.token)),
-        array(ended, |finished| number_column(&finished.lease)),
+        array(ended, |finished| finished.lease.number_column()),
         array(ended, |finished| finished.trigger.as_str().to_owned()),
         array(ended, |finished| finished.started_at.as_millis()),
-        array(ended, |finished| duration_column(finished)),
+        array(ended, |finished| finished.duration_column()),
         array(outcomes(), |outcome| outcome.response_status.map_or(0, i32::from)),
         array(outcomes(), |outcome| outcome.response_body.clone().unwrap_or_default()),
         array(outcomes(), |outcome| outcome.response_body.is_some()),

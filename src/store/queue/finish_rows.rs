@@ -2,10 +2,7 @@
 
 use sea_orm::{ConnectionTrait as _, Statement, Value};
 
-use super::{
-    finish::{duration_column, is_plain, number_column},
-    lease::Finished,
-};
+use super::lease::Finished;
 use crate::{
     domain::{delivery::DeliveryStatus, outcome::ErrorWord},
     store::{StoreError, engine::Connection},
@@ -33,7 +30,7 @@ const INSERT_ATTEMPT: &str = "
 
 /// Records a success of a webhook that is well. False if it is another case, or the lease was lost: then nothing changes.
 pub(super) async fn record_plain(tx: &Connection<'_>, finished: &Finished) -> Result<bool, StoreError> {
-    if !is_plain(finished) {
+    if !finished.is_plain() {
         return Ok(false);
     }
     let lease = &finished.lease;
@@ -98,7 +95,7 @@ async fn record_outcome(
         lease.organization_id.into(),
         lease.delivery_id.into(),
         status.map(DeliveryStatus::as_str).into(),
-        number_column(lease).into(),
+        lease.number_column().into(),
         response_status.clone(),
         body.clone(),
         error.clone(),
@@ -113,10 +110,10 @@ async fn record_outcome(
     let attempt: [Value; 9] = [
         lease.organization_id.into(),
         lease.delivery_id.into(),
-        number_column(lease).into(),
+        lease.number_column().into(),
         trigger.as_str().into(),
         (*started_at).into(),
-        duration_column(finished).into(),
+        finished.duration_column().into(),
         response_status,
         body,
         error,

@@ -31,6 +31,13 @@ pub struct Lease {
     pub number: u32,
 }
 
+impl Lease {
+    /// The attempt's number, as the column keeps it.
+    pub(super) fn number_column(&self) -> i32 {
+        i32::try_from(self.number).unwrap_or(i32::MAX)
+    }
+}
+
 /// An event as its deliveries send it. They share it.
 #[derive(Debug)]
 pub struct Message {
@@ -73,6 +80,9 @@ pub enum Grant {
     /// Somebody asked for this attempt: it is made in any case.
     Manual,
 }
+
+/// A lease and what it was given for.
+pub(super) type Granted = (Lease, Grant);
 
 /// A webhook as attempts need it, as it stood when it was read.
 #[derive(Debug)]
@@ -138,6 +148,25 @@ pub struct Finished {
     pub signal: Option<HealthSignal>,
     /// Whether it used up the delivery's schedule.
     pub exhausted: bool,
+}
+
+/// A delivery and a token: a batch may hold a lease that was lost together with the one that came after it.
+pub(super) type Fence = (DeliveryId, LeaseToken);
+
+impl Finished {
+    pub(super) fn fence(&self) -> Fence {
+        (self.lease.delivery_id, self.lease.token)
+    }
+
+    /// Whether it says nothing about its webhook that has to be written down, as long as the webhook is well.
+    pub(super) fn is_plain(&self) -> bool {
+        self.outcome.error.is_none() && self.status == DeliveryStatus::Delivered
+    }
+
+    /// How long it took in milliseconds, as the column keeps it.
+    pub(super) fn duration_column(&self) -> i64 {
+        i64::try_from(self.ended_at.since(self.started_at).as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 /// What a node may lease as it publishes.

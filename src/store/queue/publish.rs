@@ -32,7 +32,6 @@ use crate::{
         once::{Keyed, Once, Publish},
         secrets,
         to_its_end::ToItsEnd,
-        webhooks,
     },
 };
 
@@ -178,7 +177,7 @@ impl From<webhook::Model> for Subscriber {
 impl Subscriber {
     /// What it wants.
     pub(super) fn filter(&self) -> Result<EventFilter, StoreError> {
-        webhooks::read_filter(self.events.as_deref())
+        webhook::read_filter(self.events.as_deref())
     }
 
     /// Whether the breaker is closed, and there is no rate.

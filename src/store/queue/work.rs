@@ -8,8 +8,7 @@ use sea_orm::{
 };
 
 use super::{
-    claim::Granted,
-    lease::{Grant, Judgement, Lease, Leased, Message, Target},
+    lease::{Grant, Granted, Judgement, Lease, Leased, Message, Target},
     leases,
 };
 use crate::{

@@ -1,0 +1,70 @@
+//! What is known of the tokens that were used lately.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::domain::{
+    id::{OrganizationId, TokenId},
+    token::Scopes,
+};
+
+/// Who calls: what a valid token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenHolder {
+    /// The token's id.
+    pub token_id: TokenId,
+    /// The organization it acts for; none for a platform token.
+    pub organization_id: Option<OrganizationId>,
+    /// What it may do.
+    pub scopes: Scopes,
+}
+
+/// How long a token that was looked up is believed, where a look-up is a round trip: a revocation counts on every node
+/// within this time.
+const BELIEVED: Duration = Duration::from_secs(2);
+
+/// Tokens that are remembered at most.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// What is known of the tokens that were used lately.
+#[derive(Debug, Default)]
+pub(super) struct Holders(Mutex<Known>);
+
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// By digest, with the time of the look-up by the monotonic clock. Only valid tokens: whoever guesses fills nothing.
+    holders: HashMap<[u8; 32], (TokenHolder, Duration)>,
+    /// The tokens whose use is being noted, so that many requests at once note it once.
+    pub(super) being_noted: HashSet<TokenId>,
+}
+
+impl Holders {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, digest: &[u8; 32], now: Duration) -> Option<TokenHolder> {
+        let known = self.lock();
+        let (holder, read_at) = known.holders.get(digest)?;
+        (now.saturating_sub(*read_at) < BELIEVED).then(|| holder.clone())
+    }
+
+    pub(super) fn remember(&self, digest: [u8; 32], holder: TokenHolder, read_at: Duration) {
+        let mut known = self.lock();
+        if known.holders.len() >= REMEMBERED_MAX {
+            known
+                .holders
+                .retain(|_, (_, at)| read_at.saturating_sub(*at) < BELIEVED);
+        }
+        if known.holders.len() < REMEMBERED_MAX {
+            known.holders.insert(digest, (holder, read_at));
+        }
+    }
+
+    pub(super) fn forget(&self, id: TokenId) {
+        self.lock().holders.retain(|_, (holder, _)| holder.token_id != id);
+    }
+}
