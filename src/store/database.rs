@@ -7,13 +7,7 @@ use tokio::sync::Notify;
 
 use super::{
     StoreError,
-    engine::{
-        Connection, Engine,
-        batch::Batcher,
-        postgres::{self, Side},
-        worker::Workers,
-        writer::BoxFuture,
-    },
+    engine::{Connection, Engine, batch::Batcher, postgres, side::Side, worker::Workers, writer::BoxFuture},
     holders::Holders,
     once::{Once, Publish},
     queue::lease::{Finished, HandOver},

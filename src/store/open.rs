@@ -20,7 +20,8 @@ use super::{
     engine::{
         Engine,
         batch::Batcher,
-        postgres::{Postgres, Side},
+        postgres::Postgres,
+        side::Side,
         sqlite::{self, Sqlite},
         worker::Workers,
     },

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use super::{command, run};
+use super::{command, finish_with_log, run};
 use crate::support::database::{MASTER_KEY, TestDatabase};
 
 /// Runs the binary with these variables besides.
@@ -61,7 +61,9 @@ async fn the_effective_configuration_is_printed_without_secrets() {
 async fn a_master_key_on_the_command_line_is_warned_of() {
     let database = TestDatabase::create().await;
     let list = ["organization", "list"];
-    let (done, _, complaint) = run(&database, &[&list[..], &["--master-key", MASTER_KEY]].concat()).await;
+    let warned = command(&database.options.url, &std::env::temp_dir());
+    let arguments = [&list[..], &["--master-key", MASTER_KEY]].concat();
+    let (done, _, complaint) = finish_with_log(warned, &arguments).await;
     assert!(
         done && complaint.contains("WARN") && complaint.contains("KALLIMA_MASTER_KEY or --master-key-file"),
         "{complaint}"

@@ -10,6 +10,7 @@
 //! | [`hosts`] | how each of its servers is connected to: TLS, settings |
 //! | [`primary`] | which of them takes writes, and how the pools follow it |
 //! | [`among`] | conditions whose text does not depend on how many values they have |
+//! | [`side`] | who asks: each has connections of its own |
 //! | [`worker`] | what of this runs by itself, and is watched |
 //! | [`batch`] | group commit for PostgreSQL: concurrent writes of one kind share one statement |
 
@@ -20,6 +21,7 @@ pub(super) mod pool;
 pub(super) mod postgres;
 mod primary;
 pub(super) mod rows;
+pub(super) mod side;
 pub(super) mod sqlite;
 pub(super) mod worker;
 pub(super) mod writer;
@@ -30,7 +32,8 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 
 use self::{
     pool::{Pool, Transaction},
-    postgres::{Postgres, Side},
+    postgres::Postgres,
+    side::Side,
     sqlite::Sqlite,
 };
 

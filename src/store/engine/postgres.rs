@@ -12,6 +12,7 @@ use super::{
     hosts::hosts,
     pool::{ACQUIRE_TIMEOUT, Pool},
     primary::Primary,
+    side::Side,
     worker::Workers,
     writer::BoxFuture,
 };
@@ -20,27 +21,6 @@ use crate::{
     domain::id::NodeId,
     store::{StoreError, source::OpenError},
 };
-
-/// Who asks. Each has connections of its own, so that neither the API nor the engine can starve the other, and nothing
-/// at all the heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Side {
-    /// Requests, and what the command line does.
-    Api,
-    /// The delivery engine.
-    Delivery,
-    /// The node's heartbeat.
-    Heartbeat,
-}
-
-impl Side {
-    /// Every side, with the name of its pool in metrics.
-    pub(in crate::store) const ALL: [(Self, &'static str); 3] = [
-        (Self::Api, "api"),
-        (Self::Delivery, "delivery"),
-        (Self::Heartbeat, "heartbeat"),
-    ];
-}
 
 /// How long a heartbeat may take before the server is suspected to be gone: others take a node for dead soon after.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(2);

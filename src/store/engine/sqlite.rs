@@ -23,8 +23,8 @@ use tokio::{
 };
 
 use super::{
-    postgres::Side,
     rows::{Column, Kinds, Shape, bind, failed, proxy_row, shape_of},
+    side::Side,
     worker::Workers,
     writer::Writer,
 };

@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
     use crate::store::{
-        engine::{postgres::Side, rows::Kinds, sqlite::Sqlite, worker::Workers},
+        engine::{rows::Kinds, side::Side, sqlite::Sqlite, worker::Workers},
         source::Creation,
     };
 

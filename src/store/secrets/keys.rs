@@ -227,7 +227,9 @@ fn beside(path: &Path, creation: Creation) -> Result<KeyRing, OpenError> {
 /// Writes the ring to a new key file, which is on the disk when this returns: what it seals must not outlive it.
 pub(in crate::store) fn write_new(path: &Path, ring: &KeyRing) -> io::Result<()> {
     // Under another name first: two servers that start at once must end up with the same whole key.
-    write_draft(path, ring)?.persist_noclobber(path)?;
+    let draft = write_draft(path, ring)?;
+    fs::hard_link(draft.path(), path)?;
+    draft.close()?;
     sync_folder(path)
 }
 

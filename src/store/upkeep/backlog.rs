@@ -12,7 +12,7 @@ use crate::{
     metrics::{Backlog, PoolUse},
     store::{
         Database, StoreError,
-        engine::{Engine, postgres::Side},
+        engine::{Engine, side::Side},
     },
 };
 

@@ -1,0 +1,22 @@
+//! Who asks a database.
+
+/// Who asks. Each has connections of its own, so that neither the API nor the engine can starve the other, and nothing
+/// at all the heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Side {
+    /// Requests, and what the command line does.
+    Api,
+    /// The delivery engine.
+    Delivery,
+    /// The node's heartbeat.
+    Heartbeat,
+}
+
+impl Side {
+    /// Every side, with the name of its pool in metrics.
+    pub(in crate::store) const ALL: [(Self, &'static str); 3] = [
+        (Self::Api, "api"),
+        (Self::Delivery, "delivery"),
+        (Self::Heartbeat, "heartbeat"),
+    ];
+}
