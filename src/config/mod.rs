@@ -1,6 +1,7 @@
 //! Every limit and option, named with its unit. Each has a flag and an environment variable; the doc comment is its
 //! help text.
 
+mod bounds;
 mod http;
 mod log_filter;
 
@@ -15,6 +16,7 @@ use clap::{Args, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::Url;
 
+pub use bounds::TimeBounds;
 pub use http::HttpOptions;
 
 use crate::{
@@ -182,6 +184,7 @@ impl FromStr for MetricsListen {
 
 /// How to serve.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ServeOptions {
     /// Address to accept API connections on.
     #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
@@ -260,6 +263,11 @@ pub struct ServeOptions {
     #[arg(long, env = "KALLIMA_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=36_500))]
     pub retention_days: u64,
 
+    /// Take the time for right although it has jumped by more than a day since the server last ran: retention then goes
+    /// on deleting. Give it once, after a long stop.
+    #[arg(long, env = "KALLIMA_ACCEPT_CLOCK_JUMP")]
+    pub accept_clock_jump: bool,
+
     /// Print every option with its value and where that comes from, secrets left out, and exit.
     #[arg(long)]
     pub print_config: bool,
@@ -289,7 +297,7 @@ fn parse_otlp_endpoint(text: &str) -> Result<Url, String> {
 #[derive(Args, Clone, Debug)]
 pub struct EngineOptions {
     /// Deadline of one attempt: name resolution, connection, TLS and the answer to its last byte.
-    #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
+    #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=ATTEMPT_TIMEOUT_MAX_MS))]
     pub attempt_timeout_ms: u64,
 
     /// Attempts under way at once on this node, over all webhooks.
@@ -323,6 +331,9 @@ const RECORD_MARGIN: Duration = Duration::from_secs(5);
 
 /// How long a leased delivery may wait in its lane before its lease has to be renewed.
 const WAIT_MARGIN: Duration = Duration::from_secs(10);
+
+/// The longest deadline of an attempt that can be asked for, in milliseconds.
+const ATTEMPT_TIMEOUT_MAX_MS: u64 = 120_000;
 
 impl EngineOptions {
     /// Deadline of one attempt.

@@ -75,6 +75,8 @@ pub enum Step {
     Judge(Vec<(OrganizationId, WebhookId)>),
     /// Give these leases back: their attempts are not to be made now.
     GiveBack(Vec<Lease>),
+    /// The same, because this node cannot read their webhooks: it must not have them again at once.
+    Postpone(Vec<Lease>),
 }
 
 /// An attempt that may be made.
@@ -111,6 +113,7 @@ pub struct Lanes {
     /// Webhooks that are to be read before anything of them starts.
     to_judge: Vec<(OrganizationId, WebhookId)>,
     to_give_back: Vec<Lease>,
+    to_postpone: Vec<Lease>,
     full: HashSet<WebhookId>,
     running: usize,
     unrecorded: usize,
@@ -130,6 +133,7 @@ impl Lanes {
             ring: VecDeque::new(),
             to_judge: Vec::new(),
             to_give_back: Vec::new(),
+            to_postpone: Vec::new(),
             full: HashSet::new(),
             running: 0,
             unrecorded: 0,
@@ -200,8 +204,8 @@ impl Lanes {
     /// Says what is to be done next; nothing while every permit is taken or nothing waits. `may_start` is false on a
     /// node that the others may take for dead.
     pub fn next(&mut self, now: Now, may_start: bool) -> Option<Step> {
-        if !self.to_give_back.is_empty() {
-            return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
+        if let Some(step) = self.refuse() {
+            return Some(step);
         }
         while may_start && self.unrecorded < UNRECORDED_MAX {
             let Some(webhook) = self.take_turn() else { break };
@@ -209,10 +213,18 @@ impl Lanes {
                 return Some(Step::Start(start));
             }
         }
+        if let Some(step) = self.refuse() {
+            return Some(step);
+        }
+        (!self.to_judge.is_empty()).then(|| Step::Judge(std::mem::take(&mut self.to_judge)))
+    }
+
+    /// What is not to be attempted by this node now.
+    fn refuse(&mut self) -> Option<Step> {
         if !self.to_give_back.is_empty() {
             return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
         }
-        (!self.to_judge.is_empty()).then(|| Step::Judge(std::mem::take(&mut self.to_judge)))
+        (!self.to_postpone.is_empty()).then(|| Step::Postpone(std::mem::take(&mut self.to_postpone)))
     }
 
     /// The request of an attempt has ended: its permit is free. True where the lane runs low although more is due.
@@ -308,23 +320,35 @@ impl Lanes {
     /// Empties the lanes: what waits is to be given back. What runs goes on.
     pub fn drain(&mut self) -> Vec<Lease> {
         let mut leases = std::mem::take(&mut self.to_give_back);
+        leases.append(&mut self.to_postpone);
         for lane in self.by_webhook.values_mut() {
             leases.extend(lane.waiting.drain(..).map(|waiting| waiting.leased.lease));
         }
         (self.waiting, self.waiting_bytes) = (0, 0);
+        let webhooks: Vec<WebhookId> = self.by_webhook.keys().copied().collect();
+        for webhook in webhooks {
+            self.queue_up(webhook);
+        }
         leases
     }
 
-    /// The leases that wait and end before `ends_before`; they count as renewed until `until`.
-    pub fn renewable(&mut self, ends_before: Timestamp, until: Timestamp) -> Vec<Lease> {
-        let waiting = self.by_webhook.values_mut().flat_map(|lane| &mut lane.waiting);
+    /// The leases that wait and end before `ends_before`.
+    #[must_use]
+    pub fn renewable(&self, ends_before: Timestamp) -> Vec<Lease> {
+        let waiting = self.by_webhook.values().flat_map(|lane| &lane.waiting);
         let ending = waiting.filter(|waiting| waiting.leased.until < ends_before);
-        ending
-            .map(|waiting| {
+        ending.map(|waiting| waiting.leased.lease.clone()).collect()
+    }
+
+    /// These leases were renewed until `until`.
+    pub fn renewed(&mut self, leases: &[Lease], until: Timestamp) {
+        let renewed: HashSet<_> = leases.iter().map(|lease| (lease.delivery_id, lease.token)).collect();
+        for waiting in self.by_webhook.values_mut().flat_map(|lane| &mut lane.waiting) {
+            let lease = &waiting.leased.lease;
+            if renewed.contains(&(lease.delivery_id, lease.token)) {
                 waiting.leased.until = until;
-                waiting.leased.lease.clone()
-            })
-            .collect()
+            }
+        }
     }
 
     /// What is in the lanes now.
@@ -437,8 +461,13 @@ impl Lanes {
         let ends_too_soon = leased.until < now.time.plus(self.limits.lease_needed);
         let target = match judgement {
             Judgement::Known(target) if target.allows(leased.grant) && !ends_too_soon => target,
-            Judgement::Known(_) | Judgement::Gone | Judgement::Unreadable => {
+            Judgement::Known(_) | Judgement::Gone => {
                 self.to_give_back.push(leased.lease);
+                self.queue_up(webhook);
+                return None;
+            }
+            Judgement::Unreadable => {
+                self.to_postpone.push(leased.lease);
                 self.queue_up(webhook);
                 return None;
             }

@@ -115,6 +115,12 @@ impl KeyRing {
         self.keys.iter().map(line).collect()
     }
 
+    /// Whether every key of `other` is on this ring, so that it opens all that the other does.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        other.keys.iter().all(|key| self.keys.contains(key))
+    }
+
     /// The ids of the keys; the first is that of the key that seals.
     pub fn ids(&self) -> impl Iterator<Item = u8> {
         self.keys.iter().map(|(id, _)| *id)

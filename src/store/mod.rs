@@ -13,6 +13,7 @@
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
+//! | [`readiness`] | what makes a node not ready although its database answers |
 //! | [`secrets`] | sealing and opening secrets, and where the master keys come from |
 //! | [`upkeep`] | what runs behind: deletion, retention, copies, checks, what `/metrics` asks |
 
@@ -30,6 +31,7 @@ pub mod open;
 pub mod organizations;
 pub mod queue;
 pub mod quota;
+pub mod readiness;
 pub mod secrets;
 pub mod source;
 pub mod tokens;

@@ -24,7 +24,7 @@ use super::{
         sqlite::{self, Sqlite},
     },
     entity,
-    queue::{finish, publish_batch},
+    queue::{finish, nodes, publish_batch},
     secrets::keys::Keys,
     source::{OpenError, sqlite_path},
     webhook_batch,
@@ -40,7 +40,7 @@ const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
     SET LOCAL lock_timeout = '5s'";
 
 impl Database {
-    /// Opens a database. An SQLite file is created if it does not exist.
+    /// Opens a database. An SQLite file is created if it does not exist. The clock follows that of a PostgreSQL server.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
@@ -67,6 +67,7 @@ impl Database {
             Engine::Sqlite(sqlite) => sqlite.writer.observe(db.metrics.batch_sizes("write")),
             Engine::Postgres(_) => db.shared = Some(Arc::new(shared_writes(&db))),
         }
+        nodes::follow_clock(&db).await?;
         Ok(db)
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sea_orm::DbErr;
 
+use super::StoreError;
 use crate::domain::keyring::KeyRingError;
 
 /// A database that could not be opened.
@@ -48,6 +49,9 @@ pub enum OpenError {
     /// The database itself said no.
     #[error("cannot open the database: {0}")]
     Database(#[from] DbErr),
+    /// It answered, but not as it should.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The file of an SQLite URL; none for PostgreSQL and for a database in memory.

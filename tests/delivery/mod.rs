@@ -2,11 +2,13 @@
 
 mod breaker;
 mod changes;
+mod clocks;
 mod connections;
 mod fairness;
 mod guard;
 mod hold;
 mod lost_lease;
+mod master_keys;
 mod operational;
 mod rate;
 mod restart;

@@ -8,13 +8,14 @@ use super::{Process, command};
 use crate::support::{App, database::TestDatabase};
 
 /// Every task that a server with all its parts has.
-const TASKS: [&str; 8] = [
+const TASKS: [&str; 9] = [
     "api listener",
     "deletion",
     "dispatcher",
     "heartbeat",
     "idempotency keys",
     "leases",
+    "master keys",
     "metrics listener",
     "retention",
 ];

@@ -2,6 +2,8 @@
 
 pub mod backlog;
 pub mod checks;
+pub mod clamp;
+pub mod clock_jump;
 pub mod copy;
 pub mod deletion;
 pub mod retention;
