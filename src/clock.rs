@@ -1,11 +1,21 @@
 //! The only place that asks what time it is, so that tests can say it.
+//!
+//! | clock | what it is | what goes by it |
+//! |---|---|---|
+//! | [`now`](Clock::now) | the wall clock at the start, and the time since; on PostgreSQL corrected by the database's clock | all that is stored: due times, leases, rates, ids |
+//! | [`real`](Clock::real) | the same where a database has corrected it, else the wall clock | signatures |
+//! | [`monotonic`](Clock::monotonic) | the time since the start | intervals |
+//!
+//! So a wall clock that jumps moves nothing that is stored, and the nodes of one database agree, whatever their own
+//! clocks say. Receivers hold a signature's time against real time. The database's clock is what the nodes agree on; an
+//! SQLite server has nothing better than the wall clock, which the operating system keeps correcting.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rand::RngExt as _;
@@ -17,14 +27,32 @@ use crate::domain::{event_id::EventId, timestamp::Timestamp};
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
+    correction: Arc<Correction>,
     /// Keeps UUIDs of one millisecond in the order of their making.
     sequence: Arc<std::sync::Mutex<ContextV7>>,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
-    System { started: Instant },
-    Manual(Arc<AtomicI64>),
+    System {
+        /// The time since the machine started, when this clock did.
+        started: Duration,
+        /// What the wall clock said then, in milliseconds since the Unix epoch.
+        wall_at_start: i64,
+    },
+    Manual {
+        time: Arc<AtomicI64>,
+        /// How far the wall clock of a node is ahead of that time, in milliseconds; `None` where they are one.
+        wall_ahead: Option<Arc<AtomicI64>>,
+    },
+}
+
+/// What a clock adds to its source, to agree with the database's.
+#[derive(Debug, Default)]
+struct Correction {
+    millis: AtomicI64,
+    /// Whether a database's clock was ever read.
+    is_measured: AtomicBool,
 }
 
 impl Clock {
@@ -32,49 +60,138 @@ impl Clock {
     #[must_use]
     pub fn system() -> Self {
         Self::of(Source::System {
-            started: Instant::now(),
+            started: uptime(),
+            wall_at_start: wall(),
         })
     }
 
-    /// A clock that stands still until it is [advanced](Self::advance).
+    /// A clock that stands still until it is [advanced](Self::advance). It is the database's clock, too.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self::of(Source::Manual(Arc::new(AtomicI64::new(start.as_millis()))))
+        Self::of(Source::Manual {
+            time: Arc::new(AtomicI64::new(start.as_millis())),
+            wall_ahead: None,
+        })
+    }
+
+    /// The clock of a node whose wall clock is so many milliseconds ahead of this manual clock, which moves it. It does
+    /// not agree with this one until it [follows](Self::follow) it.
+    #[must_use]
+    pub fn of_node(&self, wall_ahead_ms: i64) -> Self {
+        let Source::Manual { time, .. } = &self.source else {
+            return self.clone();
+        };
+        let node = Self::of(Source::Manual {
+            time: Arc::clone(time),
+            wall_ahead: Some(Arc::new(AtomicI64::new(wall_ahead_ms))),
+        });
+        node.correction.millis.store(wall_ahead_ms, Ordering::SeqCst);
+        node
     }
 
     fn of(source: Source) -> Self {
         Self {
             source,
+            correction: Arc::default(),
             sequence: Arc::new(std::sync::Mutex::new(ContextV7::new())),
         }
     }
 
     /// Moves a manual clock forward; the system's clock is not ours to move.
     pub fn advance(&self, duration: Duration) {
-        if let Source::Manual(millis) = &self.source {
+        if let Source::Manual { time, .. } = &self.source {
             let step = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-            millis.fetch_add(step, Ordering::SeqCst);
+            time.fetch_add(step, Ordering::SeqCst);
         }
     }
 
-    /// The time now.
+    /// Sets the wall clock of a [node](Self::of_node) ahead by so many milliseconds, or back. A manual clock of no node
+    /// is set itself, as that of a machine is between two runs.
+    pub fn jump(&self, millis: i64) {
+        if let Source::Manual { time, wall_ahead } = &self.source {
+            wall_ahead.as_ref().unwrap_or(time).fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    /// The time now. A wall clock that jumps does not move it.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        match &self.source {
-            Source::System { .. } => {
-                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+        let uncorrected = match &self.source {
+            Source::System { started, wall_at_start } => {
+                let passed = uptime().saturating_sub(*started).as_millis();
+                wall_at_start.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX))
             }
-            Source::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::SeqCst)),
+            Source::Manual { time, .. } => time.load(Ordering::SeqCst),
+        };
+        let correction = self.correction.millis.load(Ordering::SeqCst);
+        Timestamp::from_millis(uncorrected.saturating_add(correction))
+    }
+
+    /// What the machine's wall clock says, which somebody may set.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(match &self.source {
+            Source::System { .. } => wall(),
+            Source::Manual { time, wall_ahead } => {
+                let ahead = wall_ahead.as_ref().map_or(0, |ahead| ahead.load(Ordering::SeqCst));
+                time.load(Ordering::SeqCst).saturating_add(ahead)
+            }
+        })
+    }
+
+    /// Real time, as well as this node can know it: what others hold against their own clocks.
+    #[must_use]
+    pub fn real(&self) -> Timestamp {
+        if self.follows() { self.now() } else { self.wall() }
+    }
+
+    /// How far the wall clock is ahead of [`now`](Self::now), in milliseconds; negative where it is behind.
+    #[must_use]
+    pub fn skew_ms(&self) -> i64 {
+        self.wall().as_millis().saturating_sub(self.now().as_millis())
+    }
+
+    /// Whether this clock follows a database's. One that a test moves is the database's.
+    #[must_use]
+    pub fn can_follow(&self) -> bool {
+        !matches!(self.source, Source::Manual { wall_ahead: None, .. })
+    }
+
+    /// Whether this clock was ever moved by a database's.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.correction.is_measured.load(Ordering::SeqCst)
+    }
+
+    /// Follows the database's clock, which said `theirs` at some instant between `asked` and `answered` of this one.
+    /// Returns by how many milliseconds this clock was moved.
+    ///
+    /// The first time to the middle of the two; after that by the least that makes them agree, so that an answer that
+    /// took long moves nothing that was known better.
+    pub fn follow(&self, asked: Timestamp, theirs: Timestamp, answered: Timestamp) -> i64 {
+        if !self.can_follow() {
+            return 0;
         }
+        let [asked, theirs, answered] = [asked, theirs, answered].map(Timestamp::as_millis);
+        let is_first = !self.correction.is_measured.swap(true, Ordering::SeqCst);
+        let nearest = if is_first {
+            asked.midpoint(answered)
+        } else {
+            theirs.clamp(asked.min(answered), answered)
+        };
+        let step = theirs.saturating_sub(nearest);
+        self.correction.millis.fetch_add(step, Ordering::SeqCst);
+        step
     }
 
     /// The time since some fixed instant: for measuring, since it never goes back, whatever is done to the time of day.
     #[must_use]
     pub fn monotonic(&self) -> Duration {
         match &self.source {
-            Source::System { started } => started.elapsed(),
-            Source::Manual(millis) => Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0)),
+            Source::System { started, .. } => uptime().saturating_sub(*started),
+            Source::Manual { time, .. } => {
+                Duration::from_millis(u64::try_from(time.load(Ordering::SeqCst)).unwrap_or(0))
+            }
         }
     }
 
@@ -104,5 +221,93 @@ impl Clock {
 
     fn unix_millis(&self) -> u64 {
         u64::try_from(self.now().as_millis()).unwrap_or(0)
+    }
+}
+
+/// What the wall clock says, in milliseconds since the Unix epoch.
+fn wall() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The time since the machine started. It counts on while the machine is suspended, as `Instant` does not on Linux.
+#[cfg(target_os = "linux")]
+fn uptime() -> Duration {
+    let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(since_boot).unwrap_or_default()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn uptime() -> Duration {
+    static BEGAN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    BEGAN.elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_millis(1_776_938_400_000);
+
+    fn follow(node: &Clock, database: &Clock, before_ms: u64, after_ms: u64) -> i64 {
+        let asked = node.now();
+        database.advance(Duration::from_millis(before_ms));
+        let theirs = database.now();
+        database.advance(Duration::from_millis(after_ms));
+        node.follow(asked, theirs, node.now())
+    }
+
+    #[test]
+    fn a_node_follows_the_database_and_its_own_jumps_move_nothing() {
+        let database = Clock::manual(START);
+        let node = database.of_node(3_600_000);
+        assert_eq!(node.real(), node.wall());
+        assert_eq!(follow(&node, &database, 10, 10), -3_600_000);
+        assert_eq!((node.now(), node.skew_ms()), (database.now(), 3_600_000));
+        node.jump(-7_200_000);
+        assert_eq!((node.now(), node.skew_ms()), (database.now(), -3_600_000));
+        assert_eq!(node.real(), database.now());
+        assert_eq!(
+            follow(&node, &database, 0, 60_000),
+            0,
+            "an answer that took long says nothing"
+        );
+        assert_eq!(node.now(), database.now());
+    }
+
+    #[test]
+    fn after_the_first_time_it_moves_by_the_least_that_agrees() {
+        let database = Clock::manual(START);
+        let node = database.of_node(0);
+        assert_eq!(
+            follow(&node, &database, 0, 40),
+            -20,
+            "nobody knows when in between it was"
+        );
+        assert_eq!(
+            follow(&node, &database, 5, 5),
+            15,
+            "it was 20 behind: at the latest when it asked"
+        );
+        assert_eq!(follow(&node, &database, 5, 5), 0);
+        let later = node.now().plus(Duration::from_hours(1));
+        assert_eq!(node.follow(node.now(), later, node.now()), 3_600_000);
+    }
+
+    #[test]
+    fn a_clock_that_nothing_corrects_goes_by_the_wall_clock_at_its_start() {
+        let machine = Clock::manual(START);
+        let server = machine.of_node(0);
+        server.jump(86_400_000);
+        assert_eq!((server.now(), server.skew_ms()), (START, 86_400_000));
+        assert_eq!(server.real(), server.wall(), "signatures go by the wall clock");
+    }
+
+    #[test]
+    fn the_systems_clock_is_the_wall_clock_and_a_manual_one_follows_nobody() {
+        assert!(Clock::system().skew_ms().abs() < 1_000);
+        let manual = Clock::manual(START);
+        assert_eq!(manual.follow(START, Timestamp::from_millis(0), START), 0);
+        assert_eq!((manual.now(), manual.wall(), manual.real()), (START, START, START));
     }
 }

@@ -112,6 +112,9 @@ struct Inner {
     connections: Family<Connections, Gauge>,
     connections_max: Family<PoolName, Gauge>,
     log_lines_dropped: Counter,
+    clock_skew: Measure,
+    retention_paused: Gauge,
+    master_keys_wrong: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -142,6 +145,9 @@ impl Default for Metrics {
             connections: Family::default(),
             connections_max: Family::default(),
             log_lines_dropped: Counter::default(),
+            clock_skew: Measure::default(),
+            retention_paused: Gauge::default(),
+            master_keys_wrong: Gauge::default(),
         };
         inner.register();
         let metrics = Self(Arc::new(inner));
@@ -187,6 +193,13 @@ impl Inner {
         registry.register("database_connections_max", help, self.connections_max.clone());
         let help = "Lines of the log that nobody read in time, so that they were dropped";
         registry.register("log_lines_dropped", help, self.log_lines_dropped.clone());
+        let help = "How far this machine's clock is ahead of the one that the service goes by";
+        registry.register_with_unit("clock_skew", help, Unit::Seconds, self.clock_skew.clone());
+        let help = "Whether retention deletes nothing because the clock has jumped";
+        registry.register("retention_paused", help, self.retention_paused.clone());
+        let help =
+            "Whether the master keys, or those in a key file that was not taken, do not open the signing secrets";
+        registry.register("master_keys_wrong", help, self.master_keys_wrong.clone());
     }
 }
 
@@ -276,6 +289,22 @@ impl Metrics {
     /// How many lines of the log were dropped since the process started.
     pub fn set_log_lines_dropped(&self, lines: u64) {
         self.0.log_lines_dropped.inner().fetch_max(lines, Ordering::Relaxed);
+    }
+
+    /// How far the machine's clock is ahead, in milliseconds, and whether the master keys are wrong.
+    pub fn set_node(&self, skew_ms: i64, has_wrong_keys: bool) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds of all recorded history are exact in a float"
+        )]
+        self.0.clock_skew.set(skew_ms as f64 / 1000.0);
+        self.0.master_keys_wrong.set(has_wrong_keys.into());
+    }
+
+    /// Whether retention is paused. True if that is a change.
+    #[must_use]
+    pub fn set_retention_paused(&self, is_paused: bool) -> bool {
+        self.0.retention_paused.set(is_paused.into()) != i64::from(is_paused)
     }
 
     /// All of it, as `OpenMetrics` text.

@@ -72,6 +72,7 @@ async fn metrics(State(Scrape { db, clock, turn }): State<Scrape>) -> Response {
     if let Some((running, waiting)) = db.load() {
         db.metrics().set_load(running, waiting);
     }
+    db.metrics().set_node(clock.skew_ms(), db.has_wrong_keys());
     db.metrics().set_log_lines_dropped(telemetry::log::lines_dropped());
     match db.metrics().encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),

@@ -169,10 +169,16 @@ CREATE TABLE attempts (
 ) {table_end};
 ";
 
-// `nodes.seen_at` is the database's time, so that the nodes' clocks need not agree.
+// `nodes.seen_at` is the database's time, so that the nodes' clocks need not agree. `last_run` has one row at most: when a
+// server last ran, so that the next one knows of a clock that has jumped.
 const OPERATION: &str = "
 CREATE TABLE nodes (
     id {uuid} PRIMARY KEY,
+    seen_at {bigint} NOT NULL
+) {table_end};
+
+CREATE TABLE last_run (
+    what TEXT NOT NULL PRIMARY KEY CHECK (what = 'server'),
     seen_at {bigint} NOT NULL
 ) {table_end};
 
@@ -242,6 +248,7 @@ ALTER TABLE attempts SET (
 const DOWN: &str = "
 DROP TABLE audit_entries;
 DROP TABLE idempotency_keys;
+DROP TABLE last_run;
 DROP TABLE nodes;
 DROP TABLE attempts;
 DROP TABLE queue;

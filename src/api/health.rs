@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{ApiState, problem::Problem, responses::NotNow};
+use crate::store::readiness::Unready;
 
 /// How the service is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,6 +37,19 @@ pub(super) async fn get_liveness() -> Json<Health> {
 pub(super) async fn get_readiness(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
     if state.stopping.load(Ordering::SeqCst) {
         return Err(Problem::stopping());
+    }
+    match state.db.unready() {
+        Some(Unready::Clock(_)) => {
+            return Err(Problem::unready(
+                "The clock of this node is wrong: it and the database's differ too much.",
+            ));
+        }
+        Some(Unready::Keys(_)) => {
+            return Err(Problem::unready(
+                "The master keys of this node do not open the signing secrets.",
+            ));
+        }
+        None => {}
     }
     // Whatever keeps the database from answering, the answer is the same: not now.
     match state.db.is_ready().await {

@@ -336,7 +336,11 @@ impl Problem {
 
     /// 503 of a service whose database has yet to be migrated.
     pub(super) fn not_ready() -> Self {
-        let detail = "The database has not had every migration yet.";
+        Self::unready("The database has not had every migration yet.")
+    }
+
+    /// 503 of a node that must not be sent requests now.
+    pub(super) fn unready(detail: &'static str) -> Self {
         Self {
             retry_after_s: Some(UNAVAILABLE_RETRY_S),
             ..Self::new(ProblemCode::ServiceUnavailable, detail)

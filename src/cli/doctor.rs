@@ -12,7 +12,7 @@ use crate::{
     delivery::{connector::Resolver, sender::Sender},
     domain::{address::AddressPolicy, destination::DestinationPolicy, timestamp::Timestamp},
     server,
-    store::{Database, upkeep::checks},
+    store::{Database, secrets::check, upkeep::checks},
 };
 
 /// How far this machine's clock may be from the database's: leases of several nodes are held against each other, and
@@ -126,6 +126,9 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
         .await;
     report
         .check("master key", async {
+            if let Some(fault) = check::check(&db).await? {
+                return Err(fault.into());
+            }
             Ok(match checks::open_secrets(&db).await? {
                 0 => "can be read; there is no secret yet to open with it".to_owned(),
                 _ => "opens the stored secrets".to_owned(),
@@ -140,11 +143,11 @@ fn engine(options: &DatabaseOptions) -> &'static str {
 }
 
 async fn check_clock(db: &Database, clock: &Clock) -> Found {
-    let before = clock.now();
+    let before = clock.wall();
     let Some(theirs) = checks::server_time(db).await? else {
         return Ok("SQLite has this machine's".to_owned());
     };
-    let after = clock.now();
+    let after = clock.wall();
     let skew = skew(before, theirs, after);
     let said = format!("{} ms apart from the database's", skew.as_millis());
     if skew <= CLOCK_SKEW_MAX {

@@ -1,6 +1,7 @@
 //! Every limit and option, named with its unit. Each has a flag and an environment variable; the doc comment is its
 //! help text.
 
+mod bounds;
 mod http;
 mod log_filter;
 pub mod postgres_url;
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::Url;
 
+pub use bounds::TimeBounds;
 pub use http::HttpOptions;
 
 use crate::{
@@ -268,6 +270,11 @@ pub struct ServeOptions {
     #[arg(long, env = "KALLIMA_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=36_500))]
     pub retention_days: u64,
 
+    /// Take the time for right although it has jumped by more than a day since the server last ran: retention then goes
+    /// on deleting. Give it once, after a long stop.
+    #[arg(long, env = "KALLIMA_ACCEPT_CLOCK_JUMP")]
+    pub accept_clock_jump: bool,
+
     /// Print every option with its value and where that comes from, secrets left out, and exit.
     #[arg(long)]
     pub print_config: bool,
@@ -297,7 +304,7 @@ fn parse_otlp_endpoint(text: &str) -> Result<Url, String> {
 #[derive(Args, Clone, Debug)]
 pub struct EngineOptions {
     /// Deadline of one attempt: name resolution, connection, TLS and the answer to its last byte.
-    #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
+    #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=ATTEMPT_TIMEOUT_MAX_MS))]
     pub attempt_timeout_ms: u64,
 
     /// Attempts under way at once on this node, over all webhooks, and an eighth of them more for organizations that have
@@ -309,8 +316,7 @@ pub struct EngineOptions {
     #[arg(long, env = "KALLIMA_ATTEMPTS_PER_WEBHOOK_MAX", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub attempts_per_webhook_max: u64,
 
-    /// How often a node looks for due work that it does not know of. What this node publishes, and what it has seen
-    /// waiting for a retry, does not wait for that.
+    /// How often a node looks for due work that it does not know of: what another node left.
     #[arg(long, env = "KALLIMA_POLL_INTERVAL_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub poll_interval_ms: u64,
 
@@ -333,6 +339,9 @@ const RECORD_MARGIN: Duration = Duration::from_secs(5);
 
 /// How long a leased delivery may wait in its lane before its lease has to be renewed.
 const WAIT_MARGIN: Duration = Duration::from_secs(10);
+
+/// The longest deadline of an attempt that can be asked for, in milliseconds.
+const ATTEMPT_TIMEOUT_MAX_MS: u64 = 120_000;
 
 impl EngineOptions {
     /// Deadline of one attempt.

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use super::{
     Engine,
-    engine::Flight,
+    engine::{Flight, NOT_SENT_PAUSE},
     lanes::Start,
     sender::{DeliveryHeaders, Exchange},
 };
@@ -28,7 +28,7 @@ use crate::{
         queue::{
             finish,
             lease::{Finished, Grant, Judgement, Lease, Leased, Message, Target},
-            leases, work,
+            work,
         },
     },
     telemetry::spans::{AttemptSpan, NewAttempt},
@@ -54,10 +54,6 @@ pub struct Prepared {
 /// How long the record of an attempt waits for a database that is away, before it tries again.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an attempt that could not be sent for want of descriptors, ports or memory waits before its lease is given
-/// back.
-const NOT_SENT_PAUSE: Duration = Duration::from_secs(1);
-
 impl Engine {
     /// Makes the attempt of `lease` and records what came of it.
     ///
@@ -65,36 +61,40 @@ impl Engine {
     pub async fn attempt(&self, lease: Lease, trigger: AttemptTrigger) -> Result<(), StoreError> {
         let engine = self.clone();
         let attempt = tokio::spawn(async move {
-            let until = engine.clock.now().plus(engine.options.lease());
-            let Some(leased) = work::for_manual(&engine.db, lease, until).await? else {
-                return Ok(());
-            };
-            let judged_at = engine.clock.monotonic();
-            let webhook = (leased.lease.organization_id, leased.lease.webhook_id);
-            let judgement = work::judge(&engine.db, &[webhook]).await?.pop();
-            let target = match judgement {
-                Some((_, Judgement::Known(target))) => target,
-                Some((_, Judgement::Unreadable)) => {
-                    engine.give_back(vec![leased.lease]).await;
-                    return Err(StoreError::Corrupt("the webhook cannot be read".to_owned()));
+            match engine.read(lease.clone()).await {
+                Ok(Some(start)) => engine.carry_out(start, trigger, None).await,
+                // It was not sent, so it does not count.
+                Ok(None) => engine.give_back(vec![lease], Duration::ZERO).await,
+                Err(error) => {
+                    engine.give_back(vec![lease], NOT_SENT_PAUSE).await;
+                    return Err(error);
                 }
-                // Deleted since it was leased: nothing is to wait for the lease's end.
-                _ => {
-                    engine.give_back(vec![leased.lease]).await;
-                    return Ok(());
-                }
-            };
-            let start = Start {
-                leased,
-                target,
-                judged_at,
-            };
-            engine.carry_out(start, trigger, None).await;
+            }
             Ok(())
         });
         attempt
             .await
             .unwrap_or_else(|cause| Err(StoreError::Corrupt(format!("an attempt panicked: {cause}"))))
+    }
+
+    /// Reads what the attempt of a lease needs. `None` if the delivery or its webhook is gone.
+    async fn read(&self, lease: Lease) -> Result<Option<Start>, StoreError> {
+        let until = self.clock.now().plus(self.options.lease());
+        let Some(leased) = work::for_manual(&self.db, lease, until).await? else {
+            return Ok(None);
+        };
+        let judged_at = self.clock.monotonic();
+        let webhook = (leased.lease.organization_id, leased.lease.webhook_id);
+        let judgement = work::judge(&self.db, &[webhook]).await?.pop();
+        match judgement {
+            Some((_, Judgement::Known(target))) => Ok(Some(Start {
+                leased,
+                target,
+                judged_at,
+            })),
+            Some((_, Judgement::Unreadable)) => Err(StoreError::unreadable_secret()),
+            _ => Ok(None),
+        }
     }
 
     /// Signs an attempt, and so prepares it. It counts as started when its webhook was read.
@@ -106,10 +106,8 @@ impl Engine {
             judged_at,
         } = start;
         let (lease, message) = (&leased.lease, &leased.message);
-        let started_at = self
-            .clock
-            .now()
-            .minus(self.clock.monotonic().saturating_sub(*judged_at));
+        let age = self.clock.monotonic().saturating_sub(*judged_at);
+        let started_at = self.clock.now().minus(age);
         let new = NewAttempt {
             organization: lease.organization_id,
             webhook: lease.webhook_id,
@@ -119,7 +117,7 @@ impl Engine {
             trigger,
         };
         let span = self.spans.attempt(&new, message.traceparent);
-        let headers = headers(message, target, lease, &span, started_at);
+        let headers = headers(message, target, lease, &span, self.clock.real().minus(age));
         Prepared {
             span,
             url: target.url.url().to_string(),
@@ -187,10 +185,7 @@ impl Engine {
     /// An attempt could not be sent for want of something on this machine: it does not count, and is made a little later.
     async fn not_sent(&self, lease: Lease, cause: &std::io::Error) {
         tracing::warn!(%cause, "an attempt could not be sent; it will be made later");
-        let due_at = self.clock.now().plus(NOT_SENT_PAUSE);
-        if let Err(error) = leases::give_back(&self.db, vec![lease], due_at).await {
-            tracing::warn!(%error, "a lease could not be given back");
-        }
+        self.give_back(vec![lease], NOT_SENT_PAUSE).await;
     }
 
     /// What follows from the outcome of an attempt that has just ended. `jitter` is a random number from 0 to 1.
@@ -278,9 +273,9 @@ fn headers(
     target: &Target,
     lease: &Lease,
     span: &AttemptSpan,
-    started_at: Timestamp,
+    signed_at: Timestamp,
 ) -> DeliveryHeaders {
-    let timestamp_s = started_at.as_unix_seconds();
+    let timestamp_s = signed_at.as_unix_seconds();
     let signed = signature::sign(&target.secret, message.event_id.as_str(), timestamp_s, &message.payload);
     let name = HeaderName::from_static;
     let mut headers = vec![

@@ -89,8 +89,8 @@ impl Dispatcher {
     /// Claims once. Returns how long the next round may wait.
     async fn round(&mut self) -> Result<Duration, StoreError> {
         let poll = poll_pause(self.engine.options.poll_interval_ms);
-        // A node that others may take for dead waits for its next heartbeat.
-        if !self.engine.pulse.is_alive() {
+        // A node that others may take for dead waits for its next heartbeat, and one with wrong keys for right ones.
+        if !self.engine.may_work() {
             return Ok(poll);
         }
         self.refill().await?;

@@ -23,9 +23,10 @@ use crate::{
         delivery::AttemptTrigger,
         id::{OrganizationId, WebhookId},
         retry::RetryPolicy,
+        timestamp::Timestamp,
     },
     store::{
-        Database,
+        Database, StoreError,
         queue::{
             lease::{HandOver, Judgement, Lease, Leased, Room},
             leases, work,
@@ -52,9 +53,18 @@ pub struct Engine {
     pub(super) records: Arc<Records>,
     lanes: Arc<Mutex<Lanes>>,
     is_stopping: Arc<AtomicBool>,
+    /// Leases of attempts that were not made and could not be given back yet, with the times at which they are due.
+    left: Arc<Mutex<Vec<(Lease, Timestamp)>>>,
     /// Told when an attempt has been recorded.
     quiet: Arc<Notify>,
 }
+
+/// How long a delivery waits whose attempt could not be sent: for want of descriptors, ports or memory, or because what it
+/// needs could not be read.
+pub(super) const NOT_SENT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a delivery waits whose webhook this node cannot read, although its keys are right: the row is damaged.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// An engine on this database.
@@ -79,6 +89,7 @@ impl Engine {
             records: Arc::default(),
             lanes: Arc::new(Mutex::new(Lanes::new(limits))),
             is_stopping: Arc::default(),
+            left: Arc::default(),
             quiet: Arc::default(),
         }
     }
@@ -112,7 +123,7 @@ impl Engine {
     /// Starts whatever may start now, and sees to it that what stands in the way of the rest is done. Called after
     /// everything that may let an attempt start; it never waits.
     pub(super) fn pump(&self) {
-        let may_start = self.pulse.is_alive();
+        let may_start = self.may_work();
         loop {
             let now = Now {
                 monotonic: self.clock.monotonic(),
@@ -125,10 +136,30 @@ impl Engine {
                 Some(Step::Judge(webhooks)) => drop(tokio::spawn(self.clone().judge(webhooks))),
                 Some(Step::GiveBack(leases)) => drop(tokio::spawn({
                     let engine = self.clone();
-                    async move { engine.give_back(leases).await }
+                    async move { engine.give_back(leases, Duration::ZERO).await }
+                })),
+                Some(Step::Postpone(leases)) => drop(tokio::spawn({
+                    let engine = self.clone();
+                    async move { engine.postpone(leases).await }
                 })),
             }
         }
+    }
+
+    /// Whether this node may claim and send: the others know that it is alive, and its master keys open the secrets.
+    pub(super) fn may_work(&self) -> bool {
+        self.pulse.is_alive() && self.db.key_fault().is_none()
+    }
+
+    /// Gives back what this node cannot read. Where that is for its keys, another node may have it at once: this one
+    /// claims nothing until they are right.
+    async fn postpone(&self, leases: Vec<Lease>) {
+        let pause = if self.db.key_fault().is_some() {
+            Duration::ZERO
+        } else {
+            UNREADABLE_PAUSE
+        };
+        self.give_back(leases, pause).await;
     }
 
     fn spawn(&self, start: Start) {
@@ -154,12 +185,31 @@ impl Engine {
         self.pump();
     }
 
-    /// Gives back the leases of attempts that are not made; those that cannot be given back end by themselves.
-    pub(super) async fn give_back(&self, leases: Vec<Lease>) {
-        let (count, now) = (leases.len(), self.clock.now());
-        if let Err(error) = leases::give_back(&self.db, leases, now).await {
-            tracing::warn!(%error, leases = count, "leases could not be given back");
+    /// Gives back the leases of attempts that are not made; the deliveries are due after a pause. While the database is
+    /// away they are kept, and given back when it is there: until then nobody knows that those attempts do not count.
+    pub(super) async fn give_back(&self, leases: Vec<Lease>, pause: Duration) {
+        let due_at = self.clock.now().plus(pause);
+        if let Err(error) = leases::give_back(&self.db, leases.clone(), due_at).await {
+            tracing::warn!(%error, leases = leases.len(), "leases could not be given back yet");
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.extend(leases.into_iter().map(|lease| (lease, due_at)));
         }
+    }
+
+    /// Gives back what could not be given back before.
+    pub(super) async fn give_back_left(&self) -> Result<(), StoreError> {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(due_at) = left.iter().map(|(_, due_at)| *due_at).max() else {
+            return Ok(());
+        };
+        let leases = left.iter().map(|(lease, _)| lease.clone()).collect();
+        let given_back = leases::give_back(&self.db, leases, due_at).await;
+        if given_back.is_err() {
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+        } else {
+            self.hint();
+        }
+        given_back
     }
 
     /// Puts what was claimed in the lanes; the webhooks are to be read at `at` or later.
@@ -181,7 +231,7 @@ impl Engine {
             attempts = self.load().unrecorded,
             "no more deliveries are claimed; finishing the attempts under way"
         );
-        self.give_back(waiting).await;
+        self.give_back(waiting, Duration::ZERO).await;
         loop {
             let quiet = self.quiet.notified();
             if self.load().unrecorded == 0 {
@@ -194,7 +244,7 @@ impl Engine {
 
 impl HandOver for Engine {
     fn room(&self) -> Option<Room> {
-        if self.is_stopping() || !self.pulse.is_alive() {
+        if self.is_stopping() || !self.may_work() {
             return None;
         }
         Some(Room {
@@ -207,11 +257,16 @@ impl HandOver for Engine {
         if self.is_stopping() {
             let unwanted = leased.into_iter().map(|one| one.lease).collect();
             let engine = self.clone();
-            tokio::spawn(async move { engine.give_back(unwanted).await });
+            tokio::spawn(async move { engine.give_back(unwanted, Duration::ZERO).await });
             return;
         }
         self.lanes().offer(leased, judgements, judged_at);
         self.pump();
+    }
+
+    fn not_made(&self, leases: Vec<Lease>) {
+        let engine = self.clone();
+        tokio::spawn(async move { engine.give_back(leases, NOT_SENT_PAUSE).await });
     }
 
     fn due(&self) {

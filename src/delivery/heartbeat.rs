@@ -2,7 +2,10 @@
 //! died. Beside it, leases are renewed and released.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,8 +18,9 @@ use crate::{
         Database, StoreError,
         queue::{
             leases,
-            nodes::{self, SILENCE_MAX},
+            nodes::{self, CLOCK_MOVED_MAX, SILENCE_MAX},
         },
+        upkeep::clamp,
     },
 };
 
@@ -38,6 +42,10 @@ const RECORDED_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     beats: Mutex<Option<Beats>>,
+    /// Whether the wall clock was found wrong, so that it is said once.
+    is_skewed: AtomicBool,
+    /// Whether the clock was set back, so that what is stored may lie too far ahead.
+    was_set_back: AtomicBool,
 }
 
 /// Beats without a gap.
@@ -57,6 +65,11 @@ impl Pulse {
         let last = Instant::now();
         let since = self.beats().map_or(last, |beats| beats.since);
         *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = Some(Beats { since, last });
+    }
+
+    /// Begins to count anew: whoever's clock has jumped knows nothing of the others' silence.
+    fn restart(&self) {
+        *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether the others know that this node is alive. One that slept too long, or could not reach the database, has
@@ -92,7 +105,16 @@ pub async fn beat(engine: &Engine) -> Result<(), StoreError> {
 }
 
 async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
-    let pulse = nodes::beat(heart, engine.pulse.may_judge(), engine.clock.now()).await?;
+    if engine.db.key_fault().is_some() {
+        // It sends nothing, so it must not have a share of what may be sent.
+        nodes::leave(heart).await?;
+        nodes::follow_clock(heart).await?;
+        engine.pulse.restart();
+        engine.pump();
+        return Ok(());
+    }
+    let pulse = nodes::beat(heart, engine.pulse.may_judge()).await?;
+    check_clock(engine, pulse.clock_moved_ms);
     engine.pulse.beat();
     let seat = seat(&pulse.nodes, heart.node(), engine.pulse.may_judge());
     engine.lanes().sit(seat);
@@ -105,6 +127,36 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
     }
     engine.pump();
     Ok(())
+}
+
+/// Says when the database's clock jumps, and when this machine's is wrong or right again.
+fn check_clock(engine: &Engine, moved_ms: i64) {
+    let is_far = |millis: i64| u128::from(millis.unsigned_abs()) > CLOCK_MOVED_MAX.as_millis();
+    let pulse = &engine.pulse;
+    if is_far(moved_ms) {
+        tracing::warn!(moved_ms, "the database's clock has jumped; this node follows it");
+        pulse.restart();
+        pulse.was_set_back.fetch_or(moved_ms < 0, Ordering::SeqCst);
+    }
+    let skew_ms = engine.clock.skew_ms();
+    let is_skewed = is_far(skew_ms);
+    if pulse.is_skewed.swap(is_skewed, Ordering::SeqCst) == is_skewed {
+        return;
+    }
+    if !is_skewed {
+        tracing::info!(skew_ms, "this machine's clock is right again");
+    } else if engine.clock.follows() {
+        tracing::warn!(
+            skew_ms,
+            "this machine's clock and the database's differ; the database's counts: correct the machine's (NTP)"
+        );
+    } else {
+        tracing::warn!(
+            skew_ms,
+            "this machine's clock has jumped; the server goes on by the time since its start: restart it once the clock \
+             is right"
+        );
+    }
 }
 
 /// This node's place among those that are alive. One that has just come sends nothing until every other one knows of it
@@ -120,31 +172,14 @@ fn seat(nodes: &[NodeId], own: NodeId, is_known: bool) -> Seat {
     }
 }
 
-/// Renews the leases of what waits in the lanes, and releases those of this node that ended without a record, until
-/// `stop` says so. Apart from the heartbeat: however much that is, the node is alive.
+/// Gives back what could not be given back before, renews the leases of what waits in the lanes, and releases those of
+/// this node that ended without a record, until `stop` says so. Apart from the heartbeat: however much that is, the node
+/// is alive.
 pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
-    let mut swept = Timestamp::from_millis(0);
+    let mut sweep = Sweep::default();
     loop {
-        let renewed = renew(&engine).await;
-        if let Err(error) = &renewed {
-            tracing::warn!(%error, "leases could not be renewed");
-        }
-        let now = engine.clock.now();
-        // What waits for its record is renewed first: its lease may have ended while the database was away.
-        if renewed.is_ok() && now.since(swept) >= SWEEP_INTERVAL {
-            match leases::release_ended(&engine.db, swept.minus(SWEEP_MARGIN), now).await {
-                Ok(released) => {
-                    swept = now;
-                    if released > 0 {
-                        tracing::warn!(
-                            deliveries = released,
-                            "leases ended without a record; they are due again"
-                        );
-                        engine.hint();
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "ended leases could not be released"),
-            }
+        if let Err(error) = tend(&engine, &mut sweep).await {
+            tracing::warn!(%error, "leases could not be renewed or released");
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -153,18 +188,70 @@ pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// How far ended leases were looked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sweep {
+    /// Up to when, by the clock.
+    until: Option<Timestamp>,
+    /// When, by the monotonic clock.
+    at: Option<Duration>,
+}
+
+/// One round. What fails keeps the rest from being done: a lease that could not be given back or renewed must not be
+/// released as one whose attempt may have been made.
+async fn tend(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
+    engine.give_back_left().await?;
+    if engine.db.key_fault().is_some() {
+        // It can do nothing with what waits. Another node may.
+        let waiting = engine.lanes().drain();
+        engine.give_back(waiting, Duration::ZERO).await;
+    }
+    renew(engine).await?;
+    let (now, monotonic) = (engine.clock.now(), engine.clock.monotonic());
+    if engine.pulse.was_set_back.load(Ordering::SeqCst) {
+        clamp::clamp(&engine.db, engine.options.bounds(), now).await?;
+        engine.pulse.was_set_back.store(false, Ordering::SeqCst);
+        *sweep = Sweep::default();
+    }
+    if sweep.at.is_some_and(|at| monotonic.saturating_sub(at) < SWEEP_INTERVAL) {
+        return Ok(());
+    }
+    let since = sweep
+        .until
+        .map_or(Timestamp::from_millis(0), |until| until.minus(SWEEP_MARGIN));
+    let released = leases::release_ended(&engine.db, since, now).await?;
+    *sweep = Sweep {
+        until: Some(now),
+        at: Some(monotonic),
+    };
+    if released > 0 {
+        tracing::warn!(
+            deliveries = released,
+            "leases ended without a record; they are due again"
+        );
+        engine.hint();
+    }
+    Ok(())
+}
+
 /// Renews what waits and would end too soon for an attempt, and what has waited for its record.
 pub async fn renew(engine: &Engine) -> Result<(), StoreError> {
     let (now, lease) = (engine.clock.now(), engine.options.lease());
     let ends_before = now.plus(engine.options.lease_needed() + RENEWED_BEFORE);
-    let mut leases = engine.lanes().renewable(ends_before, now.plus(lease));
+    let mut leases = engine.lanes().renewable(ends_before);
     let late = engine.clock.monotonic().checked_sub(RECORDED_WITHIN);
     leases.extend(
         late.map(|late| engine.records.waiting_since(late))
             .into_iter()
             .flatten(),
     );
-    leases::renew(&engine.db, leases, now.plus(lease)).await
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let until = now.plus(lease);
+    leases::renew(&engine.db, leases.clone(), until).await?;
+    engine.lanes().renewed(&leases, until);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
+pub use super::step::{LaneLimits, Load, Now, Start, Step};
 use super::{
     lane::{Lane, PACE_UNKNOWN, Tenant, Waiting, ahead},
     seat::Seat,
@@ -27,7 +27,7 @@ use crate::{
         id::{OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
-    store::queue::lease::{Judgement, Lease, Leased, Target},
+    store::queue::lease::{Judgement, Lease, Leased},
 };
 
 /// How old the reading of a webhook may be when an attempt starts that relies on it. The attempt counts as started at the
@@ -45,59 +45,6 @@ const UNRECORDED_MAX: usize = 4096;
 /// Lanes that are kept with nothing in them, for what they know of their receivers.
 const LANES_KEPT: usize = 4096;
 
-/// What the lanes may do.
-#[derive(Clone, Copy, Debug)]
-pub struct LaneLimits {
-    /// Attempts under way at once.
-    pub attempts_max: usize,
-    /// Attempts under way at once for one webhook, over all nodes.
-    pub per_webhook_max: usize,
-    /// How much of its lease an attempt needs when it starts.
-    pub lease_needed: Duration,
-}
-
-/// The time, by both clocks.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// For how old a reading is.
-    pub monotonic: Duration,
-    /// For when a lease ends.
-    pub time: Timestamp,
-}
-
-/// What is to be done next.
-#[derive(Debug)]
-pub enum Step {
-    /// Make this attempt. Whoever takes it tells [`Lanes::ended`] and [`Lanes::recorded`].
-    Start(Start),
-    /// Read these webhooks again, and tell [`Lanes::judge`].
-    Judge(Vec<(OrganizationId, WebhookId)>),
-    /// Give these leases back: their attempts are not to be made now.
-    GiveBack(Vec<Lease>),
-}
-
-/// An attempt that may be made.
-#[derive(Debug)]
-pub struct Start {
-    /// The delivery.
-    pub leased: Leased,
-    /// Its webhook, as it stood at `judged_at`.
-    pub target: Arc<Target>,
-    /// When the webhook was read, by the monotonic clock.
-    pub judged_at: Duration,
-}
-
-/// What is in the lanes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Attempts whose requests are under way.
-    pub running: usize,
-    /// The same, and those that have ended and wait for their record.
-    pub unrecorded: usize,
-    /// Deliveries that wait for an attempt.
-    pub waiting: usize,
-}
-
 /// All lanes of this node.
 #[derive(Debug)]
 pub struct Lanes {
@@ -110,6 +57,7 @@ pub struct Lanes {
     /// Webhooks that are to be read before anything of them starts.
     to_judge: Vec<(OrganizationId, WebhookId)>,
     to_give_back: Vec<Lease>,
+    to_postpone: Vec<Lease>,
     full: HashSet<WebhookId>,
     running: usize,
     unrecorded: usize,
@@ -129,6 +77,7 @@ impl Lanes {
             ring: VecDeque::new(),
             to_judge: Vec::new(),
             to_give_back: Vec::new(),
+            to_postpone: Vec::new(),
             full: HashSet::new(),
             running: 0,
             unrecorded: 0,
@@ -203,8 +152,8 @@ impl Lanes {
     /// Says what is to be done next; nothing while every permit is taken or nothing waits. `may_start` is false on a
     /// node that the others may take for dead.
     pub fn next(&mut self, now: Now, may_start: bool) -> Option<Step> {
-        if !self.to_give_back.is_empty() {
-            return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
+        if let Some(step) = self.refuse() {
+            return Some(step);
         }
         while may_start && self.unrecorded < UNRECORDED_MAX {
             let Some(webhook) = self.take_turn() else { break };
@@ -212,10 +161,18 @@ impl Lanes {
                 return Some(Step::Start(start));
             }
         }
+        if let Some(step) = self.refuse() {
+            return Some(step);
+        }
+        (!self.to_judge.is_empty()).then(|| Step::Judge(std::mem::take(&mut self.to_judge)))
+    }
+
+    /// What is not to be attempted by this node now.
+    fn refuse(&mut self) -> Option<Step> {
         if !self.to_give_back.is_empty() {
             return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
         }
-        (!self.to_judge.is_empty()).then(|| Step::Judge(std::mem::take(&mut self.to_judge)))
+        (!self.to_postpone.is_empty()).then(|| Step::Postpone(std::mem::take(&mut self.to_postpone)))
     }
 
     /// The request of an attempt has ended: its permit is free. True where the lane runs low although more is due.
@@ -311,6 +268,7 @@ impl Lanes {
     /// Empties the lanes: what waits is to be given back. What runs goes on.
     pub fn drain(&mut self) -> Vec<Lease> {
         let mut leases = std::mem::take(&mut self.to_give_back);
+        leases.append(&mut self.to_postpone);
         for lane in self.by_webhook.values_mut() {
             leases.extend(lane.waiting.drain(..).map(|waiting| waiting.leased.lease));
         }
@@ -318,19 +276,30 @@ impl Lanes {
         for tenant in self.tenants.values_mut() {
             (tenant.waiting, tenant.waiting_bytes) = (0, 0);
         }
+        let webhooks: Vec<WebhookId> = self.by_webhook.keys().copied().collect();
+        for webhook in webhooks {
+            self.queue_up(webhook);
+        }
         leases
     }
 
-    /// The leases that wait and end before `ends_before`; they count as renewed until `until`.
-    pub fn renewable(&mut self, ends_before: Timestamp, until: Timestamp) -> Vec<Lease> {
-        let waiting = self.by_webhook.values_mut().flat_map(|lane| &mut lane.waiting);
+    /// The leases that wait and end before `ends_before`.
+    #[must_use]
+    pub fn renewable(&self, ends_before: Timestamp) -> Vec<Lease> {
+        let waiting = self.by_webhook.values().flat_map(|lane| &lane.waiting);
         let ending = waiting.filter(|waiting| waiting.leased.until < ends_before);
-        ending
-            .map(|waiting| {
+        ending.map(|waiting| waiting.leased.lease.clone()).collect()
+    }
+
+    /// These leases were renewed until `until`.
+    pub fn renewed(&mut self, leases: &[Lease], until: Timestamp) {
+        let renewed: HashSet<_> = leases.iter().map(|lease| (lease.delivery_id, lease.token)).collect();
+        for waiting in self.by_webhook.values_mut().flat_map(|lane| &mut lane.waiting) {
+            let lease = &waiting.leased.lease;
+            if renewed.contains(&(lease.delivery_id, lease.token)) {
                 waiting.leased.until = until;
-                waiting.leased.lease.clone()
-            })
-            .collect()
+            }
+        }
     }
 
     /// What is in the lanes now.
@@ -459,9 +428,13 @@ impl Lanes {
         let ends_too_soon = leased.until < now.time.plus(self.limits.lease_needed);
         let target = match judgement {
             Judgement::Known(target) if target.allows(leased.grant) && !ends_too_soon => target,
-            Judgement::Known(_) | Judgement::Gone | Judgement::Unreadable => {
+            refused => {
                 let organization = lane.organization;
-                self.to_give_back.push(leased.lease);
+                let refuse = match refused {
+                    Judgement::Unreadable => &mut self.to_postpone,
+                    Judgement::Known(_) | Judgement::Gone => &mut self.to_give_back,
+                };
+                refuse.push(leased.lease);
                 self.queue_up(webhook);
                 if self.tenants.get(&organization).is_some_and(Tenant::is_idle) {
                     self.tenants.remove(&organization);

@@ -33,5 +33,6 @@ mod pool;
 mod records;
 pub mod seat;
 pub mod sender;
+pub mod step;
 
 pub use engine::Engine;

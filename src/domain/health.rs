@@ -28,7 +28,7 @@ pub const BREAKER_FAILURES: u32 = 10;
 const PROBE_PAUSE_MIN: Duration = Duration::from_secs(5);
 
 /// The longest pause between two probes.
-const PROBE_PAUSE_MAX: Duration = Duration::from_mins(5);
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_mins(5);
 
 /// The pause between two probes is the age of the outage divided by this: a receiver that comes back is noticed after
 /// no more than a tenth of the time it was away.

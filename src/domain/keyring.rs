@@ -132,6 +132,16 @@ impl KeyRing {
         text
     }
 
+    /// Whether every key of `other` is on this ring, so that it opens all that the other does.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        let has = |(id, key): &(u8, Key)| {
+            let same = |(own_id, own): &(u8, Key)| own_id == id && own.expose_secret() == key.expose_secret();
+            self.keys.iter().any(same)
+        };
+        other.keys.iter().all(has)
+    }
+
     /// The ids of the keys; the first is that of the key that seals.
     pub fn ids(&self) -> impl Iterator<Item = u8> {
         self.keys.iter().map(|(id, _)| *id)

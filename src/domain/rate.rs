@@ -37,6 +37,9 @@ impl RateLimit {
     }
 }
 
+/// How far ahead of the present a limiter's state can be: a second's worth may start at once, and is used up then.
+pub const AHEAD_MAX: Duration = Duration::from_secs(1);
+
 /// What a rate lets start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
@@ -49,16 +52,18 @@ pub struct Admission {
 }
 
 /// Asks for `wanted` starts at `now`, within `rate` (and no more than a second's worth at once), where the limiter's
-/// state is `state`.
+/// state is `state`. One that is further ahead than it can be is of a clock that was wrong, and counts as used up now.
 #[must_use]
 pub fn admit(rate: RateLimit, state: Option<i64>, now: Timestamp, wanted: u64) -> Admission {
     let clock = FakeRelativeClock::default();
-    let kept = Kept(Cell::new(
-        state.map(|nanos| Nanos::from(u64::try_from(nanos).unwrap_or_default())),
-    ));
+    let since_epoch = now.since(Timestamp::from_millis(0));
+    let most = Nanos::from(since_epoch + AHEAD_MAX);
+    let kept =
+        Kept(Cell::new(state.map(|nanos| {
+            Nanos::from(u64::try_from(nanos).unwrap_or_default()).min(most)
+        })));
     // Made at the clock's zero, so that the state counts from the epoch.
     let limiter = RateLimiter::<_, _, _, NoOpMiddleware<Nanos>>::new(Quota::per_second(rate.0), kept, clock.clone());
-    let since_epoch = now.since(Timestamp::from_millis(0));
     clock.advance(since_epoch);
     let mut count = 0;
     let mut resume_at = None;
@@ -138,6 +143,17 @@ mod tests {
             (state, started) = (admission.state, started + admission.count);
         }
         assert!((7 * 60..=7 * 60 + 7).contains(&started), "{started} in a minute");
+    }
+
+    #[test]
+    fn a_clock_that_jumped_forward_and_back_stops_nothing() {
+        let ahead = NOW.plus(Duration::from_hours(1));
+        let used = admit(per_second(5), None, ahead, 100);
+        assert_eq!(used.count, 5);
+        let back = admit(per_second(5), used.state, NOW, 1);
+        assert!(back.count == 0 && back.resume_at.unwrap().since(NOW) < Duration::from_secs(1));
+        let second = NOW.plus(Duration::from_secs(1));
+        assert_eq!(admit(per_second(5), back.state, second, 100).count, 5);
     }
 
     #[test]

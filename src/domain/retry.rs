@@ -47,6 +47,18 @@ impl Default for RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// The longest time from an attempt to the next one.
+    #[must_use]
+    pub fn wait_max(&self) -> Duration {
+        let waits = self
+            .schedule
+            .iter()
+            .map(|delay| delay.saturating_add(jittered(*delay, self.jitter_max_percent, 1.0)));
+        waits.max().unwrap_or_default().max(self.retry_after_max)
+    }
+}
+
 /// What follows from an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -254,6 +266,21 @@ mod tests {
         assert_eq!(
             decide(&endless, 1, &answer(500, None), now(), 1.0),
             RetryAt(Timestamp::from_millis(i64::MAX))
+        );
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_the_longest() {
+        let wait_max = RetryPolicy::default().wait_max();
+        assert_eq!(wait_max, Duration::from_mins(1584), "a day, and a tenth of it");
+        let quick = RetryPolicy {
+            schedule: vec![Duration::from_secs(5)],
+            ..RetryPolicy::default()
+        };
+        assert_eq!(
+            quick.wait_max(),
+            Duration::from_secs(DAY_S),
+            "what a receiver may ask for"
         );
     }
 

@@ -52,7 +52,8 @@ use crate::{
     store::{
         Database, StoreError, idempotency,
         queue::{leases, nodes},
-        upkeep::{backlog, deletion, retention},
+        secrets::{check, keys::KeyFault},
+        upkeep::{backlog, clamp, clock_jump, deletion, retention},
     },
     telemetry::{otlp::Export, spans::Spans},
 };
@@ -89,6 +90,9 @@ pub enum StartError {
     /// The certificate authorities cannot be used.
     #[error("--tls-ca-file (KALLIMA_TLS_CA_FILE): cannot use {0}: {1}")]
     Certificates(String, String),
+    /// The master keys do not open what the database holds.
+    #[error(transparent)]
+    Keys(#[from] KeyFault),
     /// The limit of open files could not be read or raised.
     #[error("cannot raise the limit of open files: {0}")]
     Files(io::Error),
@@ -140,6 +144,9 @@ pub async fn start(
     let traces = traces(options)?;
     let spans = traces.as_ref().map(Export::spans).unwrap_or_default();
     let limits = listener_limits(options, &db)?;
+    if let Some(fault) = check::check(&db).await? {
+        return Err(fault.into());
+    }
     let (listener, address) = listen(options.listen).await?;
     let metrics = listen_for_metrics(options.metrics_listen).await?;
     idempotency::recover(&db).await?;
@@ -149,6 +156,10 @@ pub async fn start(
             deliveries = recovered,
             "attempts were cut off when the server last stopped; they are due again"
         );
+    }
+    clamp::clamp(&db, options.engine.bounds(), clock.now()).await?;
+    if options.accept_clock_jump {
+        clock_jump::accept(&db, clock.now()).await?;
     }
     let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender).traced(spans.clone());
     db.hand_over_to(Arc::new(engine.clone()));
@@ -167,10 +178,9 @@ pub async fn start(
     tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
     let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
     tasks.spawn("idempotency keys", pruning);
-    if let Some(keep) = options.retention() {
-        let pruning = retention::run(db.clone(), clock.clone(), keep, stopped.clone());
-        tasks.spawn("retention", pruning);
-    }
+    let pruning = retention::run(db.clone(), clock.clone(), options.retention(), stopped.clone());
+    tasks.spawn("retention", pruning);
+    tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
     tasks.spawn("api listener", accept(listener, router, limits, stopped.clone()));
     let metrics_address = metrics.map(|(listener, address)| {
         let router = scrape::router(db.clone(), clock);

@@ -42,6 +42,13 @@ impl StoreError {
         matches!(self, Self::Unavailable(_) | Self::InDoubt(_))
     }
 
+    /// The secret that a request needs does not open with this node's master keys: another node may have the right ones.
+    #[must_use]
+    pub fn unreadable_secret() -> Self {
+        let cause = "the signing secret does not open with the master keys of this node";
+        Self::Unavailable(DbErr::Custom(cause.to_owned()))
+    }
+
     /// A failure of a commit, or of a statement that is a whole transaction. Where the connection broke, nobody knows
     /// whether the server had committed by then.
     pub(super) fn of_commit(error: DbErr) -> Self {

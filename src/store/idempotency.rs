@@ -24,6 +24,7 @@ use super::{
     engine::Connection,
     entity::idempotency_key,
     once::{Keyed, Once, Request},
+    secrets,
 };
 use crate::{
     clock::Clock,
@@ -137,6 +138,7 @@ async fn forget(tx: &Connection<'_>, request: &Request) -> Result<(), StoreError
 
 /// A response as it is kept: sealed, since it may hold a signing secret.
 pub(super) fn seal(db: &Database, request: &Request, response: &[u8]) -> Result<Vec<u8>, StoreError> {
+    secrets::check::may_seal(db)?;
     let sealed = db.keys.seal_bytes(&associated_data(request), response);
     sealed.ok_or_else(|| StoreError::Corrupt("a response could not be sealed".to_owned()))
 }

@@ -17,6 +17,7 @@
 //! | [`to_its_end`] | work that goes on although nobody waits for it any more |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
+//! | [`readiness`] | what makes a node not ready although its database answers |
 //! | [`secrets`] | sealing and opening secrets, and where the master keys come from |
 //! | [`upkeep`] | what runs behind: deletion, retention, copies, checks, what `/metrics` asks |
 
@@ -38,6 +39,7 @@ pub mod page;
 mod plans;
 pub mod queue;
 pub mod quota;
+pub mod readiness;
 mod search;
 pub mod secrets;
 pub mod source;

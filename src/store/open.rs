@@ -27,7 +27,7 @@ use super::{
     },
     entity,
     once::Publish,
-    queue::{finish, lease::Finished, publish_batch},
+    queue::{finish, lease::Finished, nodes, publish_batch},
     secrets::keys::Keys,
     source::{Creation, OWNER_ONLY, OpenError, database_file, sqlite_path, with_suffix},
     webhook_batch,
@@ -48,7 +48,7 @@ const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
     SET LOCAL lock_timeout = '5s'";
 
 impl Database {
-    /// Opens a database. An SQLite file is created if it does not exist.
+    /// Opens a database. An SQLite file is created if it does not exist. The clock follows that of a PostgreSQL server.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
         Self::open_by(options, clock, Creation::Allowed).await
     }
@@ -107,6 +107,7 @@ impl Database {
             Engine::Sqlite(sqlite) => sqlite.writer.observe(db.metrics.batch_sizes("write")),
             Engine::Postgres(_) => db.shared = Some(Arc::new(shared_writes(&db))),
         }
+        nodes::follow_clock(&db).await?;
         Ok(db)
     }
 

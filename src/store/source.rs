@@ -9,6 +9,7 @@ use std::{
 
 use sea_orm::DbErr;
 
+use super::StoreError;
 use crate::domain::keyring::KeyRingError;
 
 /// What only the owner may read and write: the mode of every file that is made.
@@ -109,6 +110,9 @@ pub enum OpenError {
     /// The database itself said no.
     #[error("cannot open the database: {0}")]
     Database(#[from] DbErr),
+    /// It answered, but not as it should.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The file of an SQLite URL; none for PostgreSQL and for a database in memory.

@@ -216,6 +216,50 @@ async fn a_key_file_behind_a_link_stays_there() {
     assert_eq!(fs::read_to_string(&real).unwrap().lines().count(), 2);
 }
 
+#[tokio::test]
+async fn a_server_with_a_key_that_opens_nothing_does_not_start() {
+    let site = Site::new().await;
+    let mut server = Process::launch(site.command(), &[]).await;
+    let token = server.printed_token().await;
+    create(&server, &token, "http://127.0.0.1:9/").await;
+    assert!(server.terminate().await.success());
+    let wrong = "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    for (keys, named) in [
+        (format!("1:{wrong}"), "master key 1 is not the one"),
+        (format!("2:{wrong}"), "sealed with master key 1, which is not given"),
+    ] {
+        fs::write(site.key_file(), keys).unwrap();
+        let arguments = ["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "off"];
+        let (done, printed, complaint) = site.run(&arguments).await;
+        assert!(!done && printed.is_empty() && complaint.contains(named), "{complaint}");
+        assert_eq!(
+            complaint.lines().last().unwrap().matches("error: ").count(),
+            1,
+            "{complaint}"
+        );
+    }
+    fs::write(site.key_file(), MASTER_KEY).unwrap();
+    assert!(Process::launch(site.command(), &[]).await.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_key_file_that_was_just_made_is_not_read_again() {
+    let database = TestDatabase::sqlite().await;
+    let folder = database.sqlite_folder().unwrap();
+    fs::remove_file(folder.join("test.db.key")).unwrap();
+    let mut command = command(&database.options.url, folder);
+    command.env_remove("KALLIMA_MASTER_KEY").env("KALLIMA_LOG", "info");
+    let mut server = Process::launch(command, &[]).await;
+    let token = server.printed_token().await;
+    create(&server, &token, "http://127.0.0.1:9/").await;
+    server.signal("TERM").await;
+    let (status, said) = server.ended_with_log().await;
+    assert!(
+        status.success() && said.contains("stopping") && !said.contains("read again"),
+        "{said}"
+    );
+}
+
 /// The app's database, as a node sees it that has been given key 9 as the first.
 async fn beside(app: &App) -> Database {
     let old = app.database.sqlite_folder().map_or_else(

@@ -7,13 +7,14 @@ use crate::support::{
 };
 
 /// Every task that a server with all its parts has on either engine.
-const TASKS: [&str; 8] = [
+const TASKS: [&str; 9] = [
     "api listener",
     "deletion",
     "dispatcher",
     "heartbeat",
     "idempotency keys",
     "leases",
+    "master keys",
     "metrics listener",
     "retention",
 ];

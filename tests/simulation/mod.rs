@@ -35,7 +35,7 @@ const SEEDS_POSTGRES: u64 = 60;
 const STEPS: usize = 40;
 
 /// What so many seeds must have come across: a simulation that never sees a thing proves nothing about it.
-const SIGHTS: [&str; 16] = [
+const SIGHTS: [&str; 20] = [
     "a probe goes out",
     "a lease that ended is taken over",
     "recorded: false",
@@ -52,6 +52,10 @@ const SIGHTS: [&str; 16] = [
     "renews",
     "crashes",
     "replays",
+    "follows the database's clock",
+    "wall clock jumps",
+    "starts with a clock that is",
+    "were brought back",
 ];
 
 /// Seeds that share a database, each with an organization of its own.

@@ -3,15 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kallima_webhooks::{
+    config::TimeBounds,
     domain::{
         delivery::DeliveryStatus,
-        health::{Health, HealthSignal, Notice},
+        health::{Health, HealthSignal, Notice, PROBE_PAUSE_MAX},
         id::{DeliveryId, LeaseToken, WebhookId},
         outcome::{ErrorWord, Outcome, RetryAfter},
         secret::Secret,
         timestamp::Timestamp,
     },
-    store::queue::lease::Lease,
+    store::{
+        queue::lease::Lease,
+        upkeep::clamp::{RATE_PAUSE_MAX, TOLERANCE},
+    },
 };
 
 /// The cap on attempts under way for one webhook in the simulation.
@@ -143,9 +147,9 @@ impl Owed {
     /// Its lease is given back, or ended without a record. The attempt does not count if it was not made.
     pub(super) fn release(&mut self, is_made: bool, now: Timestamp) {
         self.lease = None;
+        self.attempts -= u32::from(!is_made);
         if self.status == DeliveryStatus::Pending {
             self.due = now;
-            self.attempts -= u32::from(!is_made);
         }
     }
 
@@ -202,6 +206,35 @@ pub(super) struct Model {
 }
 
 impl Model {
+    /// Brings back what lies further ahead than it can; returns how much that was.
+    pub(super) fn clamp(&mut self, bounds: TimeBounds, now: Timestamp) -> usize {
+        let now = now.plus(TOLERANCE);
+        let mut clamped = 0;
+        let mut at_most = |time: &mut Timestamp, most: Timestamp| {
+            clamped += usize::from(*time > most);
+            *time = (*time).min(most);
+        };
+        let waiting = self.deliveries.values_mut();
+        for owed in waiting.filter(|owed| owed.status == DeliveryStatus::Pending && owed.lease.is_none()) {
+            at_most(&mut owed.due, now.plus(bounds.wait));
+        }
+        for held in self.deliveries.values_mut().filter_map(|owed| owed.lease.as_mut()) {
+            at_most(&mut held.until, now.plus(bounds.lease));
+        }
+        for webhook in &mut self.webhooks {
+            let pause = if webhook.health.breaker_open() {
+                PROBE_PAUSE_MAX
+            } else {
+                RATE_PAUSE_MAX
+            };
+            at_most(&mut webhook.health.resume_at, now.plus(pause));
+            if let Some(since) = &mut webhook.health.failing_since {
+                at_most(since, now);
+            }
+        }
+        clamped
+    }
+
     pub(super) fn owed_to(&self, event_type: &str, but: Option<WebhookId>) -> Vec<WebhookId> {
         let owed = self
             .webhooks

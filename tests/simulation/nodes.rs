@@ -1,6 +1,11 @@
 //! What happens to nodes, their leases, and the receivers.
 
-use kallima_webhooks::{domain::timestamp::Timestamp, store::queue::leases};
+use std::time::Duration;
+
+use kallima_webhooks::{
+    domain::timestamp::Timestamp,
+    store::{queue::leases, upkeep::clamp},
+};
 use rand::RngExt as _;
 
 use super::{model::Mode, world::World};
@@ -8,9 +13,9 @@ use super::{model::Mode, world::World};
 impl World {
     /// A node renews what waits in its lanes.
     pub(super) async fn renew(&mut self) {
-        let (node, now) = (self.rng.random_range(0..self.nodes.len()), self.now());
-        let until = now.plus(self.lease);
-        let leases = self.nodes[node].lanes.renewable(until, until);
+        let node = self.rng.random_range(0..self.nodes.len());
+        let until = self.now_at(node).plus(self.lease);
+        let leases = self.nodes[node].lanes.renewable(until);
         if !leases.is_empty() {
             self.tell(&format!("node {node} renews {}", leases.len()));
         }
@@ -20,12 +25,14 @@ impl World {
                 held.until = until;
             }
         }
-        leases::renew(&self.db, leases, until).await.unwrap();
+        leases::renew(&self.db, leases.clone(), until).await.unwrap();
+        self.nodes[node].lanes.renewed(&leases, until);
     }
 
     /// Leases that have ended are released.
     pub(super) async fn sweep(&mut self) {
-        let now = self.now();
+        let node = self.rng.random_range(0..self.nodes.len());
+        let now = self.now_at(node);
         leases::release_ended(&self.db, Timestamp::from_millis(0), now)
             .await
             .unwrap();
@@ -48,20 +55,96 @@ impl World {
 
     pub(super) async fn crash_node(&mut self, node: usize) {
         self.tell(&format!("node {node} crashes"));
-        self.crash_now(node);
         if self.embedded {
+            self.set_machine();
+            self.crash_now(node);
             let now = self.now();
             leases::recover(&self.db, now).await.unwrap();
             for owed in self.model.deliveries.values_mut().filter(|owed| owed.lease.is_some()) {
                 owed.release(true, now);
             }
+            self.clamp(node).await;
+        } else if self.rng.random_range(0..4) == 0 {
+            // The database starts again, and with it every node.
+            self.set_machine();
+            for node in 0..self.nodes.len() {
+                self.crash_now(node);
+            }
+            self.clamp(node).await;
+        } else {
+            self.crash_now(node);
+            self.clamp(node).await;
         }
+    }
+
+    /// What a node does when it starts.
+    async fn clamp(&mut self, node: usize) {
+        let now = self.now_at(node);
+        let expected = self.model.clamp(self.bounds, now);
+        clamp::clamp(&self.db, self.bounds, now).await.unwrap();
+        if expected > 0 {
+            self.tell(&format!("{expected} times were brought back"));
+        }
+    }
+
+    /// While nothing runs, the clock that all go by may be set wrong, or right again.
+    fn set_machine(&mut self) {
+        if self.rng.random_bool(0.5) {
+            return;
+        }
+        let most = [60, 3_600, 40 * 24 * 3_600][self.rng.random_range(0..3)];
+        let ahead_ms = self.rng.random_range(-most..=most) * 1_000;
+        self.clock.jump(ahead_ms);
+        self.tell(&format!("it starts with a clock that is {ahead_ms} ms ahead"));
+    }
+
+    /// A node reads the database's clock, which takes a moment.
+    pub(super) fn beat(&mut self, node: usize) {
+        let clock = self.nodes[node].clock.clone();
+        let mut pass = || self.clock.advance(Duration::from_millis(self.rng.random_range(0..60)));
+        let asked = clock.now();
+        pass();
+        let theirs = self.clock.now();
+        pass();
+        let moved_ms = clock.follow(asked, theirs, clock.now());
+        self.tell(&format!("node {node} follows the database's clock by {moved_ms} ms"));
+        let apart_ms = clock.now().as_millis() - self.clock.now().as_millis();
+        self.must(
+            self.embedded || apart_ms.abs() <= 120,
+            &format!("node {node} is {apart_ms} ms ahead of the database"),
+        );
+    }
+
+    /// Somebody sets the clock of a node that runs: nothing follows from it.
+    pub(super) fn jump(&mut self) {
+        let node = self.rng.random_range(0..self.nodes.len());
+        let before = self.now_at(node);
+        let ahead_s = self.rng.random_range(-40 * 24 * 3_600..=40 * 24 * 3_600_i64);
+        if !self.embedded {
+            self.nodes[node].clock.jump(ahead_s * 1_000);
+        }
+        self.tell(&format!("the wall clock jumps at node {node}, by {ahead_s} s"));
+        self.must(before == self.now_at(node), "a wall clock that jumps moves nothing");
     }
 
     /// All that a node had in memory is gone. An embedded one recovers when it starts again.
     pub(super) fn crash_now(&mut self, node: usize) {
         self.flights.retain(|flight| flight.node != node);
-        self.nodes[node] = Self::node(node, self.nodes.len());
+        self.nodes[node] = self.node(node, self.nodes.len());
+        self.beat(node);
+    }
+
+    /// Time passes.
+    pub(super) fn advance(&mut self) {
+        let by = match self.rng.random_range(0..10) {
+            0..3 => Duration::from_millis(self.rng.random_range(1..2_000)),
+            3..6 => Duration::from_secs(self.rng.random_range(1..30)),
+            6..8 => Duration::from_secs(self.rng.random_range(30..7_200)),
+            8 => Duration::from_hours(self.rng.random_range(1..30)),
+            _ => Duration::from_hours(24 * self.rng.random_range(1..6)),
+        };
+        self.clock.advance(by);
+        self.tell(&format!("{by:?} later"));
     }
 
     /// A receiver behaves differently from now on.

@@ -53,7 +53,12 @@ impl World {
             36..56 => self.start().await,
             56..72 => self.finish().await,
             72 => self.renew().await,
-            74..82 => self.advance(),
+            74..80 => self.advance(),
+            80 => {
+                let node = self.rng.random_range(0..self.nodes.len());
+                self.beat(node);
+            }
+            81 => self.jump(),
             82..84 => self.crash().await,
             84 => self.rush().await,
             73 | 85 => self.sweep().await,
@@ -104,7 +109,7 @@ impl World {
         });
     }
 
-    pub(super) fn publication(&mut self) -> Publication {
+    pub(super) fn publication(&mut self, node: usize) -> Publication {
         let event_type = TYPES[self.rng.random_range(0..TYPES.len())];
         let number: u64 = self.rng.random();
         Publication {
@@ -112,7 +117,7 @@ impl World {
             event_id: self.clock.new_event_id(),
             event_type: event_type.to_owned(),
             payload: format!("{{\"data\":{{\"number\":{number}}}}}").into_bytes().into(),
-            created_at: self.now(),
+            created_at: self.now_at(node),
             traceparent: None,
         }
     }
@@ -132,17 +137,18 @@ impl World {
             ));
         }
         *self.collector.full.lock().unwrap() = full;
-        let publication = self.publication();
-        let (id, kind, payload) = (
+        let publication = self.publication(node);
+        let (id, kind, payload, due) = (
             publication.event_id.clone(),
             publication.event_type.clone(),
             publication.payload.to_vec(),
+            publication.created_at,
         );
         let to = self.model.owed_to(&kind, None);
         let recorded = done(events::record(&self.db, publication, None).await.unwrap());
         self.must(matches!(recorded, Recorded::New), "a new event is new");
         self.tell(&format!("{kind} is published to {} webhook(s)", to.len()));
-        self.expect_owed(id.as_str(), &kind, &payload, &to).await;
+        self.expect_owed(id.as_str(), &kind, &payload, &to, due).await;
         self.take_over_handed(node);
     }
 
@@ -179,7 +185,7 @@ impl World {
     }
 
     pub(super) async fn claim_at(&mut self, node: usize, room_max: usize) {
-        let now = self.now();
+        let now = self.now_at(node);
         let walk = claim::ready(&self.db, self.nodes[node].cursor, now).await.unwrap();
         let lanes = &self.nodes[node].lanes;
         let wanted = walk.ready.iter().map(|ready| {
@@ -245,7 +251,7 @@ impl World {
     async fn start_at(&mut self, node: usize) -> bool {
         let now = Now {
             monotonic: self.clock.monotonic(),
-            time: self.now(),
+            time: self.now_at(node),
         };
         match self.nodes[node].lanes.next(now, true) {
             None => return false,
@@ -267,15 +273,16 @@ impl World {
                 }
                 leases::give_back(&self.db, leases, now.time).await.unwrap();
             }
+            Some(Step::Postpone(_)) => self.must(false, "every secret can be opened"),
         }
         true
     }
 
     /// Sends an attempt, which must be what it should be.
     pub(super) fn send(&mut self, node: usize, start: &Start, trigger: AttemptTrigger) {
-        let (lease, now) = (start.leased.lease.clone(), self.now());
+        let (lease, now) = (start.leased.lease.clone(), self.now_at(node));
         let is_probe = start.leased.grant == Grant::Probe;
-        let prepared = self.engine.prepare(start, trigger);
+        let prepared = self.nodes[node].engine.prepare(start, trigger);
         let index = self.model.deliveries[&lease.delivery_id].webhook;
         let automatic = |flight: &&Flight| flight.trigger == AttemptTrigger::Automatic;
         let to_it = |flight: &&Flight| flight.lease.webhook_id == lease.webhook_id;
@@ -357,7 +364,10 @@ impl World {
             self.nodes[node].lanes.ended(&lease, Duration::from_millis(20));
         }
         let (held, own) = (self.model.deliveries[&id].is_held_by(&lease), lease.clone());
-        let finished = self.engine.conclude(lease, trigger, prepared, outcome.clone(), jitter);
+        let now = self.now_at(node);
+        let finished = self.nodes[node]
+            .engine
+            .conclude(lease, trigger, prepared, outcome.clone(), jitter);
         let planned = finished.next_attempt_at;
         let recorded = finish::finish(&self.db, finished).await.unwrap();
         if trigger == AttemptTrigger::Automatic {
@@ -374,7 +384,6 @@ impl World {
             self.nodes[node].lanes.forget(self.model.webhooks[webhook].id);
         }
         let news = if held {
-            let now = self.now();
             self.model
                 .end(id, &outcome, trigger == AttemptTrigger::Test, planned, now)
         } else {
@@ -386,18 +395,6 @@ impl World {
             // What other nodes have read of the webhook before is soon too old.
             self.respond();
         }
-    }
-
-    fn advance(&mut self) {
-        let by = match self.rng.random_range(0..10) {
-            0..3 => Duration::from_millis(self.rng.random_range(1..2_000)),
-            3..6 => Duration::from_secs(self.rng.random_range(1..30)),
-            6..8 => Duration::from_secs(self.rng.random_range(30..7_200)),
-            8 => Duration::from_hours(self.rng.random_range(1..30)),
-            _ => Duration::from_hours(24 * self.rng.random_range(1..6)),
-        };
-        self.clock.advance(by);
-        self.tell(&format!("{by:?} later"));
     }
 
     /// Many events at once, and a node that attempts whatever it is given.

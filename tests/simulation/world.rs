@@ -9,7 +9,7 @@ use std::{
 
 use kallima_webhooks::{
     clock::Clock,
-    config::EngineOptions,
+    config::{EngineOptions, TimeBounds},
     delivery::{
         Engine,
         attempt::Prepared,
@@ -60,6 +60,9 @@ pub(super) struct Flight {
 pub(super) struct Node {
     pub(super) lanes: Lanes,
     pub(super) cursor: Option<WebhookId>,
+    /// Its own clock, whose wall clock is wrong; on an embedded database the only one there is.
+    pub(super) clock: Clock,
+    pub(super) engine: Engine,
 }
 
 /// What a publication hands over: leased deliveries, and their webhooks as they stood at a time.
@@ -80,6 +83,10 @@ impl HandOver for Collector {
             full,
             lease: options().lease(),
         })
+    }
+
+    fn not_made(&self, leases: Vec<Lease>) {
+        assert!(leases.is_empty(), "the database of a simulation is there");
     }
 
     fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration) {
@@ -110,8 +117,9 @@ pub(super) struct World {
     pub(super) db: Database,
     pub(super) clock: Clock,
     pub(super) org: OrganizationId,
-    pub(super) engine: Engine,
+    sender: Sender,
     pub(super) lease: Duration,
+    pub(super) bounds: TimeBounds,
     pub(super) nodes: Vec<Node>,
     pub(super) collector: Arc<Collector>,
     /// One process on an embedded database, which takes back everything when it starts; or nodes that don't.
@@ -141,8 +149,7 @@ impl World {
             Vec::new(),
         )
         .unwrap();
-        let lease = options.lease();
-        let engine = Engine::new(&db, clock.clone(), options, sender);
+        let (lease, bounds) = (options.lease(), options.bounds());
         let organization = organizations::Organization {
             id: clock.new_id(),
             name: format!("seed {seed}"),
@@ -157,9 +164,10 @@ impl World {
             db,
             clock,
             org: organization.id,
-            engine,
+            sender,
             lease,
-            nodes: (0..nodes).map(|index| Self::node(index, nodes)).collect(),
+            bounds,
+            nodes: Vec::new(),
             collector,
             embedded,
             flights: Vec::new(),
@@ -168,6 +176,11 @@ impl World {
             seed,
             story: String::new(),
         };
+        for index in 0..nodes {
+            let node = world.node(index, nodes);
+            world.nodes.push(node);
+            world.beat(index);
+        }
         for _ in 0..world.rng.random_range(1..=4) {
             world.register().await;
         }
@@ -175,14 +188,24 @@ impl World {
     }
 
     /// A node that has just started.
-    pub(super) fn node(index: usize, nodes: usize) -> Node {
+    pub(super) fn node(&mut self, index: usize, nodes: usize) -> Node {
+        let clock = if self.embedded {
+            self.clock.clone()
+        } else {
+            self.clock.of_node(self.rng.random_range(-7_200_000..=7_200_000))
+        };
         let mut lanes = Lanes::new(LaneLimits {
             attempts_max: 100,
             per_webhook_max: CAP,
             lease_needed: options().lease_needed(),
         });
         lanes.sit(Seat { index, nodes });
-        Node { lanes, cursor: None }
+        Node {
+            lanes,
+            cursor: None,
+            engine: Engine::new(&self.db, clock.clone(), options(), self.sender.clone()),
+            clock,
+        }
     }
 
     /// A random one of `count`, if there is one.
@@ -190,8 +213,14 @@ impl World {
         (count > 0).then(|| self.rng.random_range(0..count))
     }
 
+    /// The database's time.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The time as a node knows it.
+    pub(super) fn now_at(&self, node: usize) -> Timestamp {
+        self.nodes[node].clock.now()
     }
 
     /// The request that a write comes from; nobody asks in a simulation.
@@ -267,7 +296,14 @@ impl World {
     }
 
     /// Takes in the deliveries of an event that was recorded just now, which must be owed to these webhooks.
-    pub(super) async fn expect_owed(&mut self, event_id: &str, event_type: &str, payload: &[u8], to: &[WebhookId]) {
+    pub(super) async fn expect_owed(
+        &mut self,
+        event_id: &str,
+        event_type: &str,
+        payload: &[u8],
+        to: &[WebhookId],
+        due: Timestamp,
+    ) {
         self.known_events.insert(event_id.to_owned());
         let question = DeliveryQuery {
             event_id: kallima_webhooks::domain::event_id::EventId::parse(event_id),
@@ -281,7 +317,6 @@ impl World {
             owed == to,
             &format!("{event_type} is owed to {owed:?}, expected {to:?}"),
         );
-        let due = self.now();
         for row in rows {
             let webhook = self
                 .model
@@ -315,7 +350,9 @@ impl World {
                 &format!("nobody expected {} about {about}", event.event_type),
             );
             let (kind, _, to) = left.swap_remove(place.unwrap());
-            self.expect_owed(event.id.as_str(), kind, &event.payload, &to).await;
+            let due = self.now();
+            self.expect_owed(event.id.as_str(), kind, &event.payload, &to, due)
+                .await;
             self.tell(&format!("the organization is told of {kind}"));
         }
         self.must(left.is_empty(), &format!("the organization was not told of {left:?}"));

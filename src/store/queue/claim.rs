@@ -146,6 +146,7 @@ pub async fn claim(
         until: now.plus(lease),
     };
     let mut leases = Vec::new();
+    let mut failed = None;
     if !others.is_empty() {
         let inner = db.clone();
         let taken = db.write(move |tx| Box::pin(async move { take(&inner, tx, &others, term).await }));
@@ -154,9 +155,20 @@ pub async fn claim(
     for wanted in rated {
         let inner = db.clone();
         let taken = db.write(move |tx| Box::pin(async move { take_rated(&inner, tx, wanted, term).await }));
-        leases.extend(taken.await?);
+        match taken.await {
+            Ok(taken) => leases.extend(taken),
+            // What was leased before is this node's, and must not wait for the end of its lease.
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
     }
-    work::with_messages(db, leases, term.until).await
+    let claimed = work::with_messages(db, leases, term.until).await?;
+    match failed {
+        Some(error) if claimed.is_empty() => Err(error),
+        _ => Ok(claimed),
+    }
 }
 
 /// The leases of one claim: they share a token and an end.

@@ -188,6 +188,9 @@ pub trait HandOver: Send + Sync + fmt::Debug {
     /// [`Clock::monotonic`](crate::clock::Clock::monotonic)).
     fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration);
 
+    /// Takes leases of attempts that cannot be made now: they are given back as soon as the database takes them.
+    fn not_made(&self, leases: Vec<Lease>);
+
     /// Some deliveries are due and belong to nobody yet.
     fn due(&self);
 

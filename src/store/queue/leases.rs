@@ -79,8 +79,12 @@ pub(super) async fn lock_held<'a>(
 }
 
 /// Gives back the leases of attempts that were not made: they do not count, and the deliveries are due at `due_at`. What
-/// is owed no more leaves the queue.
+/// is owed no more leaves the queue; there the number stands in the delivery.
 pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
+    const UNCOUNT_ONE: &str = "UPDATE deliveries SET attempt_count = attempt_count - 1
+        WHERE organization_id = $1 AND id = $2 AND EXISTS (
+            SELECT 1 FROM queue
+            WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed)";
     const DROP_ONE: &str = "DELETE FROM queue
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
     const FREE_ONE: &str = "UPDATE queue
@@ -95,6 +99,10 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
                 DELETE FROM queue USING {LEASES}
                 WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
                     AND lease_token = token AND NOT owed
+                RETURNING queue.organization_id, queue.delivery_id
+             ), uncounted AS (
+                UPDATE deliveries SET attempt_count = attempt_count - 1 FROM lost
+                WHERE deliveries.organization_id = lost.organization_id AND deliveries.id = lost.delivery_id
              )
              UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
              FROM {LEASES}
@@ -109,8 +117,10 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
     let write = db.write(move |tx| {
         Box::pin(async move {
             for lease in &leases {
-                tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, DROP_ONE, key(lease)))
-                    .await?;
+                for sql in [UNCOUNT_ONE, DROP_ONE] {
+                    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, key(lease)))
+                        .await?;
+                }
                 let [organization, delivery, token] = key(lease);
                 let values = [organization, delivery, token, due_at.as_millis().into()];
                 tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, FREE_ONE, values))

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use sea_orm::{DbBackend, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value};
 
 use crate::{
     domain::{id::NodeId, timestamp::Timestamp},
@@ -14,6 +14,10 @@ use crate::{
 
 /// How long a node may be silent before the others take over what it held.
 pub const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// How far this node's clock and the database's may be apart before somebody is told of it. The database's clock has
+/// jumped, if it is this far from what the node expects: then nothing is known of the others' silence.
+pub const CLOCK_MOVED_MAX: Duration = Duration::from_secs(2);
 
 /// The database's time, in milliseconds since the Unix epoch.
 pub(in crate::store) const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
@@ -25,32 +29,38 @@ pub struct Pulse {
     pub nodes: Vec<NodeId>,
     /// Leases of nodes that have died, which are due again.
     pub released: u64,
+    /// By how many milliseconds this node's clock was moved, to follow the database's.
+    pub clock_moved_ms: i64,
 }
 
 /// Says that this node is alive and reads who else is, in one round trip. With `may_judge`, what nodes held that were
-/// silent for too long is due again; it is false as long as this node cannot know of their silence.
+/// silent for too long is due again; it is false as long as this node cannot know of their silence. The node's clock
+/// follows the database's.
 ///
 /// An embedded database has one process, and nobody to tell.
-pub async fn beat(db: &Database, may_judge: bool, now: Timestamp) -> Result<Pulse, StoreError> {
+pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
     #[derive(FromQueryResult)]
     struct Row {
         id: NodeId,
         released: i64,
+        database_time: Timestamp,
     }
     if !db.has_other_nodes() {
         return Ok(Pulse {
             nodes: vec![db.node],
-            released: 0,
+            ..Pulse::default()
         });
     }
     // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock. What is skipped stays
     // with a node that is gone, until its leases end or the next node dies; so the dead node's row goes last, by itself.
     let beat = format!(
-        "WITH beat AS (
+        "WITH moment AS MATERIALIZED (
+            SELECT {NOW} AS time
+         ), beat AS (
             INSERT INTO nodes (id, seen_at) VALUES ($1, {NOW})
             ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
          ), dead AS (
-            SELECT id FROM nodes WHERE $2 AND id <> $1 AND seen_at < {NOW} - $3
+            SELECT id FROM nodes WHERE $2 AND id <> $1 AND seen_at < {NOW} - $3 AND abs({NOW} - $4) <= $5
          ), held AS (
             SELECT organization_id, delivery_id FROM queue
             WHERE lease_token IS NOT NULL AND lease_node IN (SELECT id FROM dead) FOR UPDATE SKIP LOCKED
@@ -63,25 +73,53 @@ pub async fn beat(db: &Database, may_judge: bool, now: Timestamp) -> Result<Puls
          ), forgotten AS (
             DELETE FROM nodes WHERE id IN (SELECT id FROM dead) AND NOT EXISTS (SELECT 1 FROM held)
          )
-         SELECT id, (SELECT count(*) FROM held) AS released FROM nodes
+         SELECT id, (SELECT count(*) FROM held) AS released, (SELECT time FROM moment) AS database_time FROM nodes
          WHERE id = $1 OR seen_at >= {NOW} - $3
-         UNION SELECT $1, (SELECT count(*) FROM held) ORDER BY id"
+         UNION SELECT $1, (SELECT count(*) FROM held), (SELECT time FROM moment) ORDER BY id"
     );
-    let values: [Value; 4] = [
+    let asked = db.clock.now();
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    // A clock that a test moves has nothing to do with the server's.
+    let moved_max = if db.clock.can_follow() {
+        millis(CLOCK_MOVED_MAX)
+    } else {
+        i64::MAX
+    };
+    let values: [Value; 5] = [
         db.node.into(),
         may_judge.into(),
-        i64::try_from(SILENCE_MAX.as_millis()).unwrap_or(i64::MAX).into(),
-        now.into(),
+        millis(SILENCE_MAX).into(),
+        asked.into(),
+        moved_max.into(),
     ];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, beat, values);
     let rows = Row::find_by_statement(statement).all(&db.read()).await?;
+    let answered = db.clock.now();
+    let follow = |row: &Row| db.clock.follow(asked, row.database_time, answered);
     Ok(Pulse {
         released: rows.first().map_or(0, |row| row.released.unsigned_abs()),
+        clock_moved_ms: rows.first().map_or(0, follow),
         nodes: rows.into_iter().map(|row| row.id).collect(),
     })
 }
 
-/// Says that this node is no more, as it stops.
+/// Reads the database's clock, and lets this node's follow it. An embedded database has this machine's.
+pub async fn follow_clock(db: &Database) -> Result<(), StoreError> {
+    if !db.has_other_nodes() {
+        return Ok(());
+    }
+    let asked = db.clock.now();
+    let now = Statement::from_string(db.backend(), format!("SELECT {NOW}"));
+    let row = db.read().query_one_raw(now).await?;
+    let answered = db.clock.now();
+    let theirs = row.map(|row| row.try_get_by_index(0)).transpose()?;
+    if let Some(theirs) = theirs {
+        db.clock.follow(asked, theirs, answered);
+    }
+    Ok(())
+}
+
+/// Says that this node is no more, as it stops, or as long as it can do nothing.
 pub async fn leave(db: &Database) -> Result<(), StoreError> {
     if !db.has_other_nodes() {
         return Ok(());

@@ -65,8 +65,10 @@ pub(super) async fn with_messages(
         Ok(leased) => Ok(leased),
         Err(error) => {
             let leases = granted.into_iter().map(|(lease, _)| lease).collect();
-            // A lease that cannot be given back ends by itself.
-            drop(leases::give_back(db, leases, db.clock.now()).await);
+            match db.hand_over.get() {
+                Some(lanes) => lanes.not_made(leases),
+                None => leases::give_back(db, leases, db.clock.now()).await?,
+            }
             Err(error)
         }
     }

@@ -1,14 +1,16 @@
 //! Where the master keys come from: an option, a file, or the key file beside an SQLite database.
 //!
 //! A key file may change while the server runs: it is read again before a secret is sealed, where it is another file
-//! than before, and when a secret names a key that is not known yet.
+//! than before, and when a secret names a key that is not known yet. Keys that were added count at once. Where a key was
+//! taken away or changed, the database is asked first whether the others open what it holds ([`super::check`]).
 
 use std::{
+    collections::BTreeSet,
     fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
@@ -29,6 +31,40 @@ use crate::{
 pub(in crate::store) struct Keys {
     ring: RwLock<Arc<KeyRing>>,
     file: Option<KeyFile>,
+    known: Mutex<Known>,
+}
+
+/// What is known of the ring.
+#[derive(Debug, Default)]
+struct Known {
+    /// The keys that have opened a secret: where one of them does not, that secret is damaged.
+    proven: BTreeSet<u8>,
+    /// The key that does not open what it has sealed.
+    fault: Option<KeyFault>,
+    /// The key file that was not taken, and why.
+    refused: Option<(Stamp, KeyFault)>,
+}
+
+/// A master key that the database has in use, and that does not open what it has sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    /// No key of that id is there.
+    #[error(
+        "signing secrets are sealed with master key {0}, which is not given: add it (--master-key-file, --master-key)"
+    )]
+    Missing(u8),
+    /// There is one of that id, but it is another.
+    #[error(
+        "master key {0} is not the one that has sealed the signing secrets: give the right one (--master-key-file, --master-key)"
+    )]
+    Wrong(u8),
+}
+
+/// A key file that has changed, and does not have every key that it had.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) ring: KeyRing,
+    stamp: Stamp,
 }
 
 #[derive(Debug)]
@@ -58,13 +94,14 @@ impl Keys {
             // A database in memory ends with the process, and so may its key.
             return Ok(Self::of(KeyRing::generate(&mut UnwrapErr(SysRng)), None));
         };
-        let stamp = stamp(&path);
+        // Of a file that is there, from before it is read: a change meanwhile is seen as one.
+        let before = stamp(&path);
         let ring = if options.master_key_file.is_some() {
             read(&path)?
         } else {
             beside(&path, creation)?
         };
-        let read = RwLock::new(stamp);
+        let read = RwLock::new(before.or_else(|| stamp(&path)));
         Ok(Self::of(ring, Some(KeyFile { path, read })))
     }
 
@@ -72,6 +109,7 @@ impl Keys {
         Self {
             ring: RwLock::new(Arc::new(ring)),
             file,
+            known: Mutex::default(),
         }
     }
 
@@ -99,9 +137,16 @@ impl Keys {
 
     /// Opens a sealed secret. `None` where its key is not known, it was sealed for another row, or it was changed.
     pub(in crate::store) fn open(&self, owner: SecretOwner, sealed: &[u8]) -> Option<Secret> {
-        let opened = self.ring().open(owner, sealed);
+        let mut opened = self.ring().open(owner, sealed);
         if opened.is_none() && self.read_again() {
-            return self.ring().open(owner, sealed);
+            opened = self.ring().open(owner, sealed);
+        }
+        if let Some(id) = KeyRing::sealed_with(sealed) {
+            if opened.is_some() {
+                self.prove(id);
+            } else {
+                self.suspect(id);
+            }
         }
         opened
     }
@@ -111,27 +156,151 @@ impl Keys {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the key file where it has changed. A file that cannot be read leaves the keys as they were.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key that does not open what it has sealed, as far as anybody knows.
+    pub(in crate::store) fn fault(&self) -> Option<KeyFault> {
+        self.known().fault
+    }
+
+    /// Why the key file as it stands was not taken.
+    pub(super) fn refusal(&self) -> Option<KeyFault> {
+        self.known().refused.map(|(_, fault)| fault)
+    }
+
+    /// A key has opened a secret.
+    fn prove(&self, id: u8) {
+        let mut known = self.known();
+        if known.proven.insert(id) && known.fault.is_some_and(|fault| fault.key_id() == id) {
+            known.fault = None;
+            tracing::info!(key = id, "the master key opens what it has sealed again");
+        }
+    }
+
+    /// A key has not opened a secret. If it has opened others, that secret alone is damaged.
+    fn suspect(&self, id: u8) {
+        let mut known = self.known();
+        if !known.proven.contains(&id) {
+            known.fail(fault_of(&self.ring(), id));
+        }
+    }
+
+    /// Takes in what the database says of the ring: the keys that open what they have sealed, and one that does not.
+    pub(super) fn judge(&self, good: BTreeSet<u8>, fault: Option<KeyFault>) {
+        let mut known = self.known();
+        known.proven.extend(good);
+        match fault {
+            Some(fault) => known.fail(fault),
+            None if known.fault.take().is_some() => tracing::info!("the master keys open every secret again"),
+            None => {}
+        }
+    }
+
+    /// Reads the key file where it has changed, and takes it if it has every key that it had. A file that cannot be read
+    /// leaves the keys as they were, and so does one that lacks a key, until the database was asked.
     pub(in crate::store) fn read_again(&self) -> bool {
-        let Some(KeyFile { path, read: last }) = &self.file else {
+        let Some((stamp, ring)) = self.changed() else {
             return false;
         };
-        let found = stamp(path);
-        if found.is_none() || found == *last.read().unwrap_or_else(PoisonError::into_inner) {
-            return false;
+        let includes_all = ring.includes(&self.ring());
+        if includes_all {
+            self.replace(ring, stamp);
         }
-        match read(path) {
-            Ok(ring) => {
-                tracing::info!(keys = ?ring, "the master key file was read again");
-                *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
-                *last.write().unwrap_or_else(PoisonError::into_inner) = found;
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, "the master key file has changed, but cannot be read");
-                false
-            }
+        includes_all
+    }
+
+    /// The key file, where it has changed and lacks a key that it had.
+    pub(super) fn candidate(&self) -> Option<Candidate> {
+        // Asked again even if it was refused: secrets may have been sealed anew since.
+        if self.read_again() {
+            return None;
         }
+        let file = self.file.as_ref()?;
+        let refused = self.known().refused;
+        match (self.changed(), refused) {
+            (Some((stamp, ring)), _) => Some(Candidate { ring, stamp }),
+            (None, Some((stamp, _))) if self::stamp(&file.path) == Some(stamp) => {
+                let ring = read(&file.path).ok()?;
+                Some(Candidate { ring, stamp })
+            }
+            (None, Some(_)) => {
+                self.known().refused = None;
+                None
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// The key file and its ring, where it is another than was read or refused last.
+    fn changed(&self) -> Option<(Stamp, KeyRing)> {
+        let KeyFile { path, read: last } = self.file.as_ref()?;
+        let found = stamp(path)?;
+        let is_refused = self.known().refused.is_some_and(|(stamp, _)| stamp == found);
+        if is_refused || Some(found) == *last.read().unwrap_or_else(PoisonError::into_inner) {
+            return None;
+        }
+        read(path)
+            .inspect_err(|error| tracing::error!(%error, "the master key file has changed, but cannot be read"))
+            .ok()
+            .map(|ring| (found, ring))
+    }
+
+    /// Takes a key file that opens what the database holds.
+    pub(super) fn adopt(&self, candidate: Candidate, good: BTreeSet<u8>) {
+        self.replace(candidate.ring, candidate.stamp);
+        self.judge(good, None);
+    }
+
+    /// Leaves a key file alone that does not.
+    pub(super) fn refuse(&self, candidate: &Candidate, fault: KeyFault) {
+        let refused = Some((candidate.stamp, fault));
+        let mut known = self.known();
+        if known.refused != refused {
+            known.refused = refused;
+            tracing::error!(%fault, "the master key file has changed, but is not taken; the keys from before stay");
+        }
+    }
+
+    fn replace(&self, ring: KeyRing, stamp: Stamp) {
+        tracing::info!(keys = ?ring, "the master key file was read again");
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        if let Some(file) = &self.file {
+            *file.read.write().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
+        }
+        let mut known = self.known();
+        known.proven.clear();
+        known.refused = None;
+    }
+}
+
+impl Known {
+    fn fail(&mut self, fault: KeyFault) {
+        self.proven.remove(&fault.key_id());
+        if self.fault != Some(fault) {
+            self.fault = Some(fault);
+            tracing::error!(%fault, "this node cannot sign: it claims no deliveries until its master keys are right");
+        }
+    }
+}
+
+impl KeyFault {
+    /// The id of the key.
+    #[must_use]
+    pub const fn key_id(self) -> u8 {
+        match self {
+            Self::Missing(id) | Self::Wrong(id) => id,
+        }
+    }
+}
+
+/// What is wrong with a ring that does not open what the key of that id has sealed.
+pub(super) fn fault_of(ring: &KeyRing, id: u8) -> KeyFault {
+    if ring.ids().any(|given| given == id) {
+        KeyFault::Wrong(id)
+    } else {
+        KeyFault::Missing(id)
     }
 }
 

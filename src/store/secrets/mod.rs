@@ -7,6 +7,7 @@ use sea_orm::{
     QuerySelect as _, Statement, sea_query::Expr,
 };
 
+pub mod check;
 pub mod keys;
 
 use super::{Database, StoreError, entity::webhook};
@@ -18,7 +19,20 @@ use crate::domain::{
 };
 
 /// A secret as the column keeps it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while this node's master keys are wrong: nobody else could open what they seal.
 pub(super) fn seal(
+    db: &Database,
+    organization_id: OrganizationId,
+    webhook_id: WebhookId,
+    secret: &Secret,
+) -> Result<Vec<u8>, StoreError> {
+    check::may_seal(db)?;
+    seal_anew(db, organization_id, webhook_id, secret)
+}
+
+fn seal_anew(
     db: &Database,
     organization_id: OrganizationId,
     webhook_id: WebhookId,
@@ -183,7 +197,10 @@ pub async fn reseal(db: &Database, stale: Vec<StaleSecret>) -> Result<Resealed, 
             webhook_id,
         } = owner;
         match open(db, organization_id, webhook_id, &sealed) {
-            Ok(secret) => renewed.push((owner, sealed, seal(db, organization_id, webhook_id, &secret)?)),
+            Ok(secret) => {
+                let after = seal_anew(db, organization_id, webhook_id, &secret)?;
+                renewed.push((owner, sealed, after));
+            }
             Err(_) => done.unreadable.push(webhook_id),
         }
     }

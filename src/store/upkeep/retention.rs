@@ -28,6 +28,7 @@ use crate::{
         },
         entity::{attempt, delivery, event, organization, queued},
         queue::leases,
+        upkeep::clock_jump::{self, Passed},
     },
 };
 
@@ -80,12 +81,12 @@ pub enum Batch {
     NotOurTurn,
 }
 
-/// Prunes what is older than `keep`, again and again, until `stop` says so.
-pub async fn run(db: Database, clock: Clock, keep: Duration, mut stop: watch::Receiver<bool>) {
+/// Prunes what is older than `keep`, again and again, until `stop` says so. Where everything is kept, it is still noted
+/// that the service runs.
+pub async fn run(db: Database, clock: Clock, keep: Option<Duration>, mut stop: watch::Receiver<bool>) {
     loop {
         let pass = async {
-            let pruned = prune(&db, &clock, keep).await;
-            match pruned {
+            match pass(&db, &clock, keep).await {
                 Ok(pruned) if pruned == Pruned::default() => {}
                 Ok(Pruned {
                     events,
@@ -101,6 +102,28 @@ pub async fn run(db: Database, clock: Clock, keep: Duration, mut stop: watch::Re
             () = pass => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
+    }
+}
+
+/// One pass, unless the clock has jumped: then nothing is deleted.
+pub async fn pass(db: &Database, clock: &Clock, keep: Option<Duration>) -> Result<Pruned, StoreError> {
+    let now = clock.now();
+    let jump = match clock_jump::note(db, now).await? {
+        Passed::Little => None,
+        Passed::Much(seen_at) => Some(seen_at),
+    };
+    if db.metrics().set_retention_paused(jump.is_some())
+        && let Some(seen_at) = jump
+    {
+        tracing::warn!(
+            %now, last_run = %seen_at,
+            "retention deletes nothing: more than a day has passed since the service last ran, or the clock is wrong. If \
+             the time is right, restart with --accept-clock-jump (KALLIMA_ACCEPT_CLOCK_JUMP) once. Deliveries go on"
+        );
+    }
+    match keep.filter(|_| jump.is_none()) {
+        Some(keep) => prune(db, clock, keep).await,
+        None => Ok(Pruned::default()),
     }
 }
 

@@ -1,0 +1,110 @@
+//! Times that a wrong clock has left behind: what lies further ahead than it legally can is brought back to that.
+//!
+//! A clock that was an hour or a month ahead and is right again would otherwise keep deliveries, leases, breakers and
+//! idempotency keys waiting for as long. On PostgreSQL the database's clock counts, on SQLite this machine's at the start.
+
+use std::time::Duration;
+
+use sea_orm::{DbBackend, Statement, Value};
+
+use crate::{
+    config::TimeBounds,
+    domain::{
+        health::{BREAKER_FAILURES, PROBE_PAUSE_MAX},
+        timestamp::Timestamp,
+    },
+    store::{Database, StoreError, idempotency},
+};
+
+/// What is further ahead by less than this is left alone: nobody notices, and the clocks of two nodes may differ a little.
+pub const TOLERANCE: Duration = Duration::from_secs(5);
+
+/// Queue entries that one statement changes at most.
+const BATCH_MAX: u64 = 10_000;
+
+/// How long a request may hold its idempotency key: the longest times of its body, its attempt and its statements.
+const KEY_LEASE_MAX: Duration = Duration::from_mins(5);
+
+/// The pause of a rate: the wait for one token, at the lowest rate, and the millisecond that is rounded up.
+pub const RATE_PAUSE_MAX: Duration = Duration::from_millis(1001);
+
+/// Brings back what lies too far ahead of `now`. Returns how many rows did.
+pub async fn clamp(db: &Database, bounds: TimeBounds, now: Timestamp) -> Result<u64, StoreError> {
+    let now = now.plus(TOLERANCE);
+    // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock.
+    let skip = if db.backend() == DbBackend::Postgres {
+        "FOR UPDATE SKIP LOCKED"
+    } else {
+        ""
+    };
+    let entries = |whose: &str| {
+        format!(
+            "UPDATE queue SET due_at = $1 WHERE (organization_id, delivery_id) IN (
+                SELECT organization_id, delivery_id FROM queue WHERE {whose} AND due_at > $1 LIMIT {BATCH_MAX} {skip})"
+        )
+    };
+    let mut clamped = 0;
+    for (whose, ahead) in [
+        ("lease_token IS NULL", bounds.wait),
+        ("lease_token IS NOT NULL", bounds.lease),
+    ] {
+        clamped += repeat(db, &entries(whose), now.plus(ahead)).await?;
+    }
+    clamped += clamp_webhooks(db, now, skip).await?;
+    clamped += clamp_keys(db, now, skip).await?;
+    if clamped > 0 {
+        tracing::warn!(
+            rows = clamped,
+            "times that lay too far ahead were brought back: the clock was ahead when they were stored"
+        );
+    }
+    Ok(clamped)
+}
+
+/// Runs a statement that changes a bounded number of rows until it finds no more.
+async fn repeat(db: &Database, sql: &str, limit: Timestamp) -> Result<u64, StoreError> {
+    let mut total = 0;
+    loop {
+        let statement = Statement::from_sql_and_values(db.backend(), sql, [limit.into()]);
+        let changed = db.write_one(statement).await?.rows_affected();
+        total += changed;
+        if changed < BATCH_MAX {
+            return Ok(total);
+        }
+    }
+}
+
+/// The breaker's next probe, the pause of a rate, the beginning of a run of failures. A rate's state is clamped whenever
+/// it is used ([`crate::domain::rate::admit`]).
+async fn clamp_webhooks(db: &Database, now: Timestamp, skip: &str) -> Result<u64, StoreError> {
+    let clamp = format!(
+        "UPDATE webhooks
+         SET resume_at = CASE WHEN consecutive_failures >= $4 THEN CASE WHEN resume_at > $2 THEN $2 ELSE resume_at END
+                 WHEN resume_at > $3 THEN $3 ELSE resume_at END,
+             failing_since = CASE WHEN failing_since > $1 THEN $1 ELSE failing_since END
+         WHERE (organization_id, id) IN (
+             SELECT organization_id, id FROM webhooks
+             WHERE resume_at > $2 OR consecutive_failures < $4 AND resume_at > $3 OR failing_since > $1 {skip})"
+    );
+    let values: [Value; 4] = [
+        now.into(),
+        now.plus(PROBE_PAUSE_MAX).into(),
+        now.plus(RATE_PAUSE_MAX).into(),
+        i64::from(BREAKER_FAILURES).into(),
+    ];
+    let statement = Statement::from_sql_and_values(db.backend(), clamp, values);
+    Ok(db.write_one(statement).await?.rows_affected())
+}
+
+async fn clamp_keys(db: &Database, now: Timestamp, skip: &str) -> Result<u64, StoreError> {
+    let clamp = format!(
+        "UPDATE idempotency_keys
+         SET expires_at = CASE WHEN expires_at > $1 THEN $1 ELSE expires_at END,
+             leased_until = CASE WHEN leased_until > $2 THEN $2 ELSE leased_until END
+         WHERE (organization_id, key) IN (
+             SELECT organization_id, key FROM idempotency_keys WHERE expires_at > $1 OR leased_until > $2 {skip})"
+    );
+    let values: [Value; 2] = [now.plus(idempotency::REMEMBERED).into(), now.plus(KEY_LEASE_MAX).into()];
+    let statement = Statement::from_sql_and_values(db.backend(), clamp, values);
+    Ok(db.write_one(statement).await?.rows_affected())
+}
