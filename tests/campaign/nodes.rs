@@ -27,7 +27,7 @@ const EVENTS_A_ROUND: i64 = 400;
 const ARGUMENTS: [&str; 4] = ["--attempt-timeout-ms", "5000", "--attempts-per-webhook-max", "32"];
 
 /// What a node may warn of while other nodes die and its database goes away.
-const TROUBLE: [&str; 10] = [
+const TROUBLE: [&str; 12] = [
     "error communicating with database",
     "a node has died",
     "the node could not say that it is alive",
@@ -38,6 +38,8 @@ const TROUBLE: [&str; 10] = [
     "leases could not be renewed",
     "ended leases could not be released",
     "retrying later",
+    "another PostgreSQL server is used from now on",
+    "no PostgreSQL server takes writes",
 ];
 
 async fn start(url: &str) -> Process {
