@@ -88,6 +88,10 @@ pub struct Backlog {
     pub oldest_age: Duration,
     /// Webhooks with pending deliveries whose breaker is open.
     pub breakers_open: u64,
+    /// Rows of the queue that are gone and not vacuumed yet. None on SQLite.
+    pub dead_rows: u64,
+    /// How long the oldest snapshot has been held: nothing newer can be vacuumed. Zero on SQLite.
+    pub oldest_snapshot_age: Duration,
 }
 
 /// Where everything is told what happened. Clones tell the same.
@@ -108,6 +112,8 @@ struct Inner {
     deliveries_due: Measure,
     oldest_due_age: Measure,
     breakers_open: Measure,
+    queue_dead_rows: Measure,
+    oldest_snapshot_age: Measure,
     database_up: Gauge,
     connections: Family<Connections, Gauge>,
     connections_max: Family<PoolName, Gauge>,
@@ -141,6 +147,8 @@ impl Default for Metrics {
             deliveries_due: Measure::default(),
             oldest_due_age: Measure::default(),
             breakers_open: Measure::default(),
+            queue_dead_rows: Measure::default(),
+            oldest_snapshot_age: Measure::default(),
             database_up: Gauge::default(),
             connections: Family::default(),
             connections_max: Family::default(),
@@ -185,6 +193,15 @@ impl Inner {
         registry.register_with_unit("oldest_due_age", help, Unit::Seconds, self.oldest_due_age.clone());
         let help = "Webhooks with pending deliveries whose breaker is open: only probes go out to them";
         registry.register("breakers_open", help, self.breakers_open.clone());
+        let help = "Rows of the queue that are gone and that PostgreSQL has not vacuumed yet; none on SQLite";
+        registry.register("queue_dead_rows", help, self.queue_dead_rows.clone());
+        let help = "How long PostgreSQL's oldest snapshot has been held, which keeps dead rows from being vacuumed";
+        registry.register_with_unit(
+            "oldest_snapshot_age",
+            help,
+            Unit::Seconds,
+            self.oldest_snapshot_age.clone(),
+        );
         let help = "Whether the database answered when these metrics were read";
         registry.register("database_up", help, self.database_up.clone());
         let help = "Connections to the database, by pool and state";
@@ -241,14 +258,15 @@ impl Metrics {
     pub fn set_backlog(&self, backlog: Option<Backlog>) {
         self.0.database_up.set(i64::from(backlog.is_some()));
         #[expect(clippy::cast_precision_loss, reason = "the counts end long before a float loses one")]
-        let (due, open) = backlog.map_or((f64::NAN, f64::NAN), |backlog| {
-            (backlog.due as f64, backlog.breakers_open as f64)
-        });
-        self.0.deliveries_due.set(due);
-        self.0.breakers_open.set(open);
+        let count = |of: fn(&Backlog) -> u64| backlog.as_ref().map_or(f64::NAN, |backlog| of(backlog) as f64);
+        let age = |of: fn(&Backlog) -> Duration| backlog.as_ref().map_or(f64::NAN, |backlog| of(backlog).as_secs_f64());
+        self.0.deliveries_due.set(count(|backlog| backlog.due));
+        self.0.breakers_open.set(count(|backlog| backlog.breakers_open));
+        self.0.queue_dead_rows.set(count(|backlog| backlog.dead_rows));
+        self.0.oldest_due_age.set(age(|backlog| backlog.oldest_age));
         self.0
-            .oldest_due_age
-            .set(backlog.map_or(f64::NAN, |backlog| backlog.oldest_age.as_secs_f64()));
+            .oldest_snapshot_age
+            .set(age(|backlog| backlog.oldest_snapshot_age));
     }
 
     /// What this node is doing: attempts under way, and deliveries that wait for one.

@@ -9,7 +9,7 @@ use kallima_webhooks::{
     domain::event::Publication,
     store::{Database, events, upkeep::backlog},
 };
-use sea_orm::ConnectionTrait as _;
+use sea_orm::{ConnectionTrait as _, IsolationLevel, TransactionTrait as _};
 
 use crate::{
     process::{Process, command, run},
@@ -220,6 +220,36 @@ async fn due_deliveries_are_counted_and_the_oldest_has_an_age() {
     execute("UPDATE webhooks SET consecutive_failures = 0, enabled = FALSE").await;
     assert_eq!(counted().await.due, 0, "what is held is not due: {webhook}");
     db.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_held_shows_with_the_dead_rows_that_it_keeps() {
+    const AGE: &str = "kallima_oldest_snapshot_age_seconds";
+    const DEAD: &str = "kallima_queue_dead_rows";
+    let receiver = Receiver::start([]).await;
+    let app = measured().await;
+    if !app.database.is_postgres() {
+        let text = scrape(&app).await;
+        assert_eq!((value(&text, AGE), value(&text, DEAD)), (Some(0.0), Some(0.0)));
+        return;
+    }
+    let connection = app.database.connect().await;
+    let snapshot = connection
+        .begin_with_config(Some(IsolationLevel::RepeatableRead), None)
+        .await
+        .unwrap();
+    snapshot.execute_unprepared("SELECT 1 FROM queue").await.unwrap();
+    app.webhook(&receiver.url).await;
+    let event = app.publish().await;
+    app.after_attempt(&event, 1).await;
+    eventually(|| async {
+        let text = scrape(&app).await;
+        let is_seen =
+            value(&text, AGE).is_some_and(|age| age > 0.0) && value(&text, DEAD).is_some_and(|dead| dead >= 1.0);
+        is_seen.then_some(())
+    })
+    .await;
+    snapshot.rollback().await.unwrap();
 }
 
 #[tokio::test]

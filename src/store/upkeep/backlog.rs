@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait as _, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
 use crate::{
     domain::{health::BREAKER_FAILURES, timestamp::Timestamp},
@@ -63,11 +63,33 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
     };
     let (due, oldest): (i64, Option<Timestamp>) = (row.try_get("", "due")?, row.try_get("", "oldest")?);
     let breakers_open: i64 = row.try_get("", "breakers_open")?;
+    let (dead_rows, oldest_snapshot_age) = dead_rows(db).await?;
     Ok(Backlog {
         due: u64::try_from(due).unwrap_or(0),
         breakers_open: u64::try_from(breakers_open).unwrap_or(0),
         oldest_age: oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)),
+        dead_rows,
+        oldest_snapshot_age,
     })
+}
+
+/// The dead rows of the queue, and for how long the oldest snapshot has been held, which keeps them from being vacuumed:
+/// by a dump, a transaction that was forgotten, a replica's feedback. SQLite has no such rows.
+async fn dead_rows(db: &Database) -> Result<(u64, Duration), StoreError> {
+    const DEAD: &str = "
+        SELECT COALESCE((SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'queue'::regclass), 0) AS dead,
+            COALESCE((SELECT max(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)) FROM pg_stat_activity
+                WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), 0)::float8 AS oldest_s";
+    if db.backend() != DbBackend::Postgres {
+        return Ok((0, Duration::ZERO));
+    }
+    let statement = Statement::from_string(DbBackend::Postgres, DEAD);
+    let Some(row) = db.read().query_one_raw(statement).await? else {
+        return Err(StoreError::Corrupt("a count gave no row".to_owned()));
+    };
+    let (dead, oldest_s): (i64, f64) = (row.try_get("", "dead")?, row.try_get("", "oldest_s")?);
+    let age = Duration::try_from_secs_f64(oldest_s).unwrap_or_default();
+    Ok((u64::try_from(dead).unwrap_or(0), age))
 }
 
 /// How the connections of each pool are used.
