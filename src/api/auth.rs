@@ -11,7 +11,8 @@ use axum::{
 use super::{
     ApiState,
     context::{Client, note_organization},
-    limits::{Meter, Place},
+    limits::Place,
+    meter::Meter,
     problem::Problem,
 };
 use crate::{

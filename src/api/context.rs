@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use tracing::{Instrument as _, Span, field::Empty};
 use ulid::Ulid;
 
-use super::{ApiState, limits::Meter, problem::Problem, protect, trace};
+use super::{ApiState, meter::Meter, problem::Problem, protect, trace};
 use crate::{
     domain::{client_address::client_address, id::OrganizationId},
     store::to_its_end::ToItsEnd,

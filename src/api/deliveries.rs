@@ -15,7 +15,7 @@ use validator::Validate;
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    events::Event,
+    event::Event,
     extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
     page::{self, Page},

@@ -16,7 +16,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{context, idempotency, limits, problem::ProblemBody, responses};
+use super::{context, idempotency, meter, problem::ProblemBody, responses};
 use crate::contract::{OPENAPI_JSON, OPENAPI_YAML};
 
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service", security(()), responses((status = 200, body = String, content_type = "application/yaml")))]
@@ -95,7 +95,7 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
 }
 
 fn limit_headers() -> impl Iterator<Item = (String, RefOr<utoipa::openapi::Header>)> {
-    [limits::RATE_LIMIT, limits::QUOTA]
+    [meter::RATE_LIMIT, meter::QUOTA]
         .into_iter()
         .flat_map(|[limit, remaining, reset]| {
             [

@@ -16,6 +16,7 @@ use super::{
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
     context::note_organization,
     deliveries::DeliveryObject,
+    event::{Event, EventObject},
     extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::{IdempotencyKeyHeader, Kept},
     page::{self, Page},
@@ -41,19 +42,6 @@ use crate::{
         page::PageLimit,
     },
 };
-
-/// An event, exactly as it stands on the wire.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(super) struct Event {
-    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
-    id: EventId,
-    object: EventObject,
-    r#type: String,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(value_type = Object)]
-    data: Box<RawValue>,
-}
 
 /// An event with its deliveries.
 #[derive(Debug, Serialize, ToSchema)]
@@ -130,13 +118,6 @@ impl From<deliveries::Delivery> for EventDelivery {
             delivered_at,
         }
     }
-}
-
-/// The discriminator of an event.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum EventObject {
-    Event,
 }
 
 /// Body for POST /v1/events.

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::{ApiState, limits::Meter, problem::Problem};
+use super::{ApiState, meter::Meter, problem::Problem};
 use crate::{
     domain::{id::OrganizationId, idempotency_key::IdempotencyKey},
     store::{

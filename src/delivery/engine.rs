@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    heartbeat::Pulse,
     lanes::{LaneLimits, Lanes, Load, Now, Start, Step},
+    pulse::Pulse,
     records::Records,
     sender::Sender,
 };

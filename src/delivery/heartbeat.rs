@@ -1,13 +1,7 @@
 //! The heartbeat of a node: it says that the node is alive, learns which others are, and takes over from those that have
 //! died. Beside it, leases are renewed and released.
 
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::watch;
 
@@ -18,13 +12,14 @@ use crate::{
         Database, StoreError,
         queue::{
             leases,
-            nodes::{self, CLOCK_MOVED_MAX, SILENCE_MAX},
+            nodes::{self, CLOCK_MOVED_MAX},
         },
         upkeep::clamp,
     },
 };
 
-/// How often the heart beats. With [`SILENCE_MAX`] it says how soon a dead node's work goes on: within five seconds.
+/// How often the heart beats. With [`nodes::SILENCE_MAX`] it says how soon a dead node's work goes on: within five
+/// seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often leases that ended without a record are looked for, and how far that goes back before the last time: a
@@ -37,53 +32,6 @@ const RENEWED_BEFORE: Duration = Duration::from_secs(4);
 
 /// How long a record takes at most while the database is well; the lease of one that takes longer is renewed.
 const RECORDED_WITHIN: Duration = Duration::from_secs(2);
-
-/// What is known of this node's own life.
-#[derive(Debug, Default)]
-pub(super) struct Pulse {
-    beats: Mutex<Option<Beats>>,
-    /// Whether the wall clock was found wrong, so that it is said once.
-    is_skewed: AtomicBool,
-    /// Whether the clock was set back, so that what is stored may lie too far ahead.
-    was_set_back: AtomicBool,
-}
-
-/// Beats without a gap.
-#[derive(Clone, Copy, Debug)]
-struct Beats {
-    since: Instant,
-    last: Instant,
-}
-
-impl Pulse {
-    fn beats(&self) -> Option<Beats> {
-        let beats = *self.beats.lock().unwrap_or_else(PoisonError::into_inner);
-        beats.filter(|beats| beats.last.elapsed() < SILENCE_MAX)
-    }
-
-    fn beat(&self) {
-        let last = Instant::now();
-        let since = self.beats().map_or(last, |beats| beats.since);
-        *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = Some(Beats { since, last });
-    }
-
-    /// Begins to count anew: whoever's clock has jumped knows nothing of the others' silence.
-    fn restart(&self) {
-        *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Whether the others know that this node is alive. One that slept too long, or could not reach the database, has
-    /// been taken for dead: it claims nothing until it has said otherwise.
-    pub(super) fn is_alive(&self) -> bool {
-        self.beats().is_some()
-    }
-
-    /// Whether this node was awake, and the database there, for as long as the others may be silent. One that was not
-    /// knows nothing of their silence.
-    fn may_judge(&self) -> bool {
-        self.beats().is_some_and(|beats| beats.since.elapsed() >= SILENCE_MAX)
-    }
-}
 
 /// Beats until `stop` says so.
 pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
@@ -252,29 +200,4 @@ pub async fn renew(engine: &Engine) -> Result<(), StoreError> {
     leases::renew(&engine.db, leases.clone(), until).await?;
     engine.lanes().renewed(&leases, until);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_that_was_silent_too_long_knows_nothing_of_the_others() {
-        let pulse = Pulse::default();
-        assert!(!pulse.is_alive() && !pulse.may_judge());
-        pulse.beat();
-        assert!(pulse.is_alive() && !pulse.may_judge());
-        let long_ago = |beats: &mut Option<Beats>, by: Duration| {
-            let beats = beats.as_mut().unwrap();
-            beats.since = beats.since.checked_sub(by).unwrap();
-        };
-        long_ago(&mut pulse.beats.lock().unwrap(), SILENCE_MAX);
-        assert!(pulse.may_judge(), "it has been there all along");
-        let mut beats = pulse.beats.lock().unwrap();
-        beats.as_mut().unwrap().last = beats.unwrap().last.checked_sub(SILENCE_MAX).unwrap();
-        drop(beats);
-        assert!(!pulse.is_alive() && !pulse.may_judge());
-        pulse.beat();
-        assert!(pulse.is_alive() && !pulse.may_judge(), "it begins anew");
-    }
 }

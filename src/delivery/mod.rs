@@ -18,7 +18,7 @@
 //! ```
 //! `engine` holds what they share; `seat` is how nodes divide the caps; `records` keeps the leases of attempts that wait
 //! for the database. Beside them beats the *heartbeat*: the node is alive, what waits keeps its leases, dead
-//! nodes' work goes on. No transaction is open while the network is used.
+//! nodes' work goes on; `pulse` is what the node knows of that. No transaction is open while the network is used.
 
 pub mod attempt;
 mod connection;
@@ -30,6 +30,7 @@ pub mod heartbeat;
 mod lane;
 pub mod lanes;
 mod pool;
+mod pulse;
 mod records;
 pub mod seat;
 pub mod sender;

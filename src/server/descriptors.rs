@@ -3,8 +3,6 @@
 
 use std::io;
 
-use super::StartError;
-
 /// What is open besides connections: the log, the database's files, key files, name resolution, the collector of traces,
 /// commands such as `doctor` in this process.
 const OTHERS: u64 = 64;
@@ -34,8 +32,21 @@ pub(super) struct Reserve {
     pub(super) metrics: u64,
 }
 
+/// The limit of open files leaves no room for connections.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "the limit of open files is {limit}, and at least {needed} are needed: raise it (ulimit -n, LimitNOFILE), or lower \
+     --attempts-max or --database-connections-max"
+)]
+pub struct TooFewFiles {
+    /// The limit in force.
+    limit: u64,
+    /// The lowest that would do.
+    needed: u64,
+}
+
 /// How many connections of the API fit below the limit of open files, at most `wanted`.
-pub(super) fn connections_max(limit: u64, wanted: usize, reserve: Reserve) -> Result<usize, StartError> {
+pub(super) fn connections_max(limit: u64, wanted: usize, reserve: Reserve) -> Result<usize, TooFewFiles> {
     let Reserve {
         attempts,
         database,
@@ -48,7 +59,7 @@ pub(super) fn connections_max(limit: u64, wanted: usize, reserve: Reserve) -> Re
     let left = (left / 2).max(left.saturating_sub(attempts));
     if left < CONNECTIONS_MIN {
         let needed = needed + 2 * CONNECTIONS_MIN;
-        return Err(StartError::TooFewFiles { limit, needed });
+        return Err(TooFewFiles { limit, needed });
     }
     let connections = usize::try_from(left).map_or(wanted, |left| left.min(wanted));
     if connections < wanted {

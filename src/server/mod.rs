@@ -33,7 +33,7 @@ pub use self::supervisor::TaskFailure;
 use self::{
     accept::{ListenerLimits, accept},
     connection::Timeouts,
-    descriptors::Reserve,
+    descriptors::{Reserve, TooFewFiles},
     supervisor::Supervisor,
 };
 use crate::{
@@ -97,16 +97,8 @@ pub enum StartError {
     #[error("cannot raise the limit of open files: {0}")]
     Files(io::Error),
     /// The limit of open files leaves no room for connections.
-    #[error(
-        "the limit of open files is {limit}, and at least {needed} are needed: raise it (ulimit -n, LimitNOFILE), or \
-         lower --attempts-max or --database-connections-max"
-    )]
-    TooFewFiles {
-        /// The limit in force.
-        limit: u64,
-        /// The lowest that would do.
-        needed: u64,
-    },
+    #[error(transparent)]
+    TooFewFiles(#[from] TooFewFiles),
     /// Traces cannot be exported as the environment's variables of OpenTelemetry ask.
     #[error("cannot export traces: {0}")]
     Traces(String),

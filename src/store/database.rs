@@ -118,7 +118,7 @@ impl Database {
     /// The door for look-ups: on SQLite they run at once, on the caller's thread.
     pub(super) fn read(&self) -> Connection<'_> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => Connection::SqliteRead(sqlite, self.side),
+            Engine::Sqlite(sqlite) => Connection::SqliteRead(&sqlite.readers, self.side),
             Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
         }
     }
@@ -127,7 +127,7 @@ impl Database {
     /// runtime knows that the thread is busy.
     pub(super) fn read_long(&self) -> Connection<'_> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => Connection::SqliteLongRead(sqlite, self.side),
+            Engine::Sqlite(sqlite) => Connection::SqliteLongRead(&sqlite.readers, self.side),
             Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
         }
     }

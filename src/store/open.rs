@@ -23,6 +23,7 @@ use super::{
         postgres::Postgres,
         side::Side,
         sqlite::{self, Sqlite},
+        sqlite_connection::SqliteConnection,
         worker::Workers,
     },
     entity,
@@ -225,7 +226,7 @@ fn shared_writes(db: &Database) -> SharedWrites {
 }
 
 /// sea-orm's migrator takes a connection of its own kinds alone; this is the one that is open to others.
-struct Proxy(sqlite::Connection);
+struct Proxy(SqliteConnection);
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -244,7 +245,7 @@ impl ProxyDatabaseTrait for Proxy {
     }
 }
 
-async fn migrate_sqlite(connection: sqlite::Connection) -> Result<(), StoreError> {
+async fn migrate_sqlite(connection: SqliteConnection) -> Result<(), StoreError> {
     connection.execute_script("BEGIN IMMEDIATE")?;
     let proxy: Box<dyn ProxyDatabaseTrait> = Box::new(Proxy(connection));
     let proxy = sea_orm::Database::connect_proxy(DbBackend::Sqlite, Arc::new(proxy)).await?;

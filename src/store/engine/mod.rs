@@ -2,9 +2,13 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`sqlite`] | SQLite in this process: sea-orm's `ConnectionTrait` on rusqlite, and the pool of readers |
+//! | [`connection`] | what a statement runs on: sea-orm's `ConnectionTrait` over both engines |
+//! | [`sqlite`] | SQLite in this process: its readers and its writer |
+//! | [`sqlite_connection`] | one connection to it, on rusqlite |
 //! | [`rows`] | its parameters and rows as sea-orm's values |
+//! | [`readers`] | the connections that only read |
 //! | [`writer`] | the one thread that writes to SQLite, with group commit for every write |
+//! | [`closed`] | whether it was closed, which both ask |
 //! | [`postgres`] | the pools of PostgreSQL and their settings |
 //! | [`pool`] | one pool: connections that are lent and kept, and transactions |
 //! | [`hosts`] | how each of its servers is connected to: TLS, settings |
@@ -16,26 +20,24 @@
 
 pub(super) mod among;
 pub(super) mod batch;
+mod closed;
+mod connection;
 mod hosts;
 pub(super) mod pool;
 pub(super) mod postgres;
 mod primary;
+mod readers;
 pub(super) mod rows;
 pub(super) mod side;
 pub(super) mod sqlite;
+pub(super) mod sqlite_connection;
 pub(super) mod worker;
 pub(super) mod writer;
 
 use std::sync::Arc;
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
-
-use self::{
-    pool::{Pool, Transaction},
-    postgres::Postgres,
-    side::Side,
-    sqlite::Sqlite,
-};
+pub(super) use self::connection::Connection;
+use self::{postgres::Postgres, sqlite::Sqlite};
 
 /// An open database of one engine. Clones share its connections.
 #[derive(Clone)]
@@ -44,84 +46,4 @@ pub(super) enum Engine {
     Sqlite(Arc<Sqlite>),
     /// Any number of nodes.
     Postgres(Postgres),
-}
-
-/// What a statement runs on: a connection that only reads, or a transaction.
-pub(super) enum Connection<'a> {
-    /// SQLite: each statement takes a free connection of that side, on the caller's thread.
-    SqliteRead(&'a Sqlite, Side),
-    /// The same for reads that may take long: they do not hold up the runtime's other tasks.
-    SqliteLongRead(&'a Sqlite, Side),
-    /// SQLite: the transaction of the thread that writes, or a snapshot.
-    SqliteTransaction(&'a sqlite::Connection),
-    /// PostgreSQL: each statement takes a connection of the pool.
-    Postgres(&'a Pool),
-    /// PostgreSQL: a transaction.
-    PostgresTransaction(&'a Transaction),
-}
-
-#[async_trait::async_trait]
-impl ConnectionTrait for Connection<'_> {
-    fn get_database_backend(&self) -> DbBackend {
-        match self {
-            Self::SqliteRead(..) | Self::SqliteLongRead(..) | Self::SqliteTransaction(_) => DbBackend::Sqlite,
-            Self::Postgres(_) | Self::PostgresTransaction(_) => DbBackend::Postgres,
-        }
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match self {
-            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.execute(&statement)),
-            Self::SqliteLongRead(sqlite, side) => {
-                sqlite
-                    .reading_long(*side, |connection| connection.execute(&statement))
-                    .await
-            }
-            Self::SqliteTransaction(connection) => connection.execute(&statement),
-            Self::Postgres(pool) => pool.execute(statement).await,
-            Self::PostgresTransaction(tx) => tx.execute(statement).await,
-        }
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        match self {
-            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.execute_script(sql)),
-            Self::SqliteLongRead(sqlite, side) => {
-                sqlite
-                    .reading_long(*side, |connection| connection.execute_script(sql))
-                    .await
-            }
-            Self::SqliteTransaction(connection) => connection.execute_script(sql),
-            Self::Postgres(pool) => pool.execute_script(sql).await,
-            Self::PostgresTransaction(tx) => tx.execute_script(sql).await,
-        }
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        match self {
-            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.query_one(&statement)),
-            Self::SqliteLongRead(sqlite, side) => {
-                sqlite
-                    .reading_long(*side, |connection| connection.query_one(&statement))
-                    .await
-            }
-            Self::SqliteTransaction(connection) => connection.query_one(&statement),
-            Self::Postgres(pool) => pool.query_one(statement).await,
-            Self::PostgresTransaction(tx) => tx.query_one(statement).await,
-        }
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match self {
-            Self::SqliteRead(sqlite, side) => sqlite.reading(*side, |connection| connection.query_all(&statement)),
-            Self::SqliteLongRead(sqlite, side) => {
-                sqlite
-                    .reading_long(*side, |connection| connection.query_all(&statement))
-                    .await
-            }
-            Self::SqliteTransaction(connection) => connection.query_all(&statement),
-            Self::Postgres(pool) => pool.query_all(statement).await,
-            Self::PostgresTransaction(tx) => tx.query_all(statement).await,
-        }
-    }
 }

@@ -8,7 +8,7 @@ use sea_orm::{
 use tokio::task::JoinHandle;
 
 use super::{
-    Connection,
+    connection::Connection,
     hosts::hosts,
     pool::{ACQUIRE_TIMEOUT, Pool},
     primary::Primary,

@@ -10,17 +10,14 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
 };
 
 use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Connection, sqlite, worker::Work};
+use super::{closed::Closed, connection::Connection, sqlite_connection::SqliteConnection, worker::Work};
 use crate::{
     domain::{fairness::Turns, id::OrganizationId},
     metrics::BatchSizes,
@@ -39,7 +36,7 @@ pub(in crate::store) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output
 /// One write, until its caller knows what came of it.
 trait Write: Send {
     /// Runs the write in the open transaction. False where it failed, and is to be undone.
-    fn run(&mut self, connection: &sqlite::Connection) -> bool;
+    fn run(&mut self, connection: &SqliteConnection) -> bool;
     /// Tells the caller; `lost` says why the transaction was not committed.
     fn answer(self: Box<Self>, lost: Option<&StoreError>);
 }
@@ -56,7 +53,7 @@ where
     T: Send,
     E: From<StoreError> + Send,
 {
-    fn run(&mut self, connection: &sqlite::Connection) -> bool {
+    fn run(&mut self, connection: &SqliteConnection) -> bool {
         let Some(work) = self.work.take() else { return false };
         let result = catch_unwind(AssertUnwindSafe(|| at_once(work, connection)));
         let panicked = |_| Err(StoreError::Corrupt("a write panicked".to_owned()).into());
@@ -80,7 +77,7 @@ where
 }
 
 /// Runs a write to its end. On SQLite every statement is done when it is first asked for, so one poll is all it takes.
-fn at_once<F, T, E>(work: F, connection: &sqlite::Connection) -> Result<T, E>
+fn at_once<F, T, E>(work: F, connection: &SqliteConnection) -> Result<T, E>
 where
     F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>>,
     E: From<StoreError>,
@@ -141,12 +138,12 @@ impl Waiters {
 pub(in crate::store) struct Writer {
     arrivals: mpsc::Sender<Arrival>,
     sizes: Arc<OnceLock<BatchSizes>>,
-    is_closed: AtomicBool,
+    closed: Closed,
 }
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn spawn(work: Work, connection: sqlite::Connection) -> Result<Self, DbErr> {
+    pub(super) fn spawn(work: Work, connection: SqliteConnection, closed: Closed) -> Result<Self, DbErr> {
         let (handed_in, mut arrivals) = mpsc::channel::<Arrival>(WAITING_MAX);
         let sizes = Arc::new(OnceLock::<BatchSizes>::new());
         let observed = Arc::clone(&sizes);
@@ -166,7 +163,7 @@ impl Writer {
         Ok(Self {
             arrivals: handed_in,
             sizes,
-            is_closed: AtomicBool::new(false),
+            closed,
         })
     }
 
@@ -175,21 +172,13 @@ impl Writer {
         drop(self.sizes.set(sizes));
     }
 
-    /// Refuses whatever comes after the database was closed.
-    pub(super) fn refuse_if_closed(&self) -> Result<(), DbErr> {
-        if self.is_closed.load(Ordering::SeqCst) {
-            return Err(DbErr::Conn(RuntimeErr::Internal("the database was closed".to_owned())));
-        }
-        Ok(())
-    }
-
     /// Takes no more writes, and waits for those that were handed in.
     pub(super) async fn close(&self) {
         let (caller, answered) = oneshot::channel();
         if self.arrivals.send(Arrival::Last(caller)).await.is_ok() {
             drop(answered.await);
         }
-        self.is_closed.store(true, Ordering::SeqCst);
+        self.closed.set();
     }
 
     /// Hands in a write, and waits until it is durable. `party` is the organization whose turn it takes; the engine has
@@ -200,7 +189,7 @@ impl Writer {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.refuse_if_closed().map_err(StoreError::from)?;
+        self.closed.refuse().map_err(StoreError::from)?;
         let (caller, answered) = oneshot::channel();
         let write = Waiting {
             work: Some(work),
@@ -220,7 +209,7 @@ fn stopped() -> StoreError {
 }
 
 /// Runs writes in one transaction, and tells their callers.
-fn run(connection: &sqlite::Connection, writes: impl Iterator<Item = Box<dyn Write>>) {
+fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write>>) {
     let mut ran: Vec<Box<dyn Write>> = Vec::new();
     let mut begun = connection.control("BEGIN IMMEDIATE").map_err(StoreError::from);
     for mut write in writes {
@@ -245,7 +234,7 @@ fn run(connection: &sqlite::Connection, writes: impl Iterator<Item = Box<dyn Wri
 }
 
 /// Runs one write in its savepoint. An error is the end of the whole transaction.
-fn run_one(connection: &sqlite::Connection, write: &mut dyn Write) -> Result<(), StoreError> {
+fn run_one(connection: &SqliteConnection, write: &mut dyn Write) -> Result<(), StoreError> {
     connection.control("SAVEPOINT one")?;
     if write.run(connection) {
         return Ok(connection.control("RELEASE one")?);
@@ -303,7 +292,7 @@ mod tests {
 
     async fn numbers(sqlite: &Sqlite) -> Vec<i64> {
         let all = Statement::from_string(sea_orm::DbBackend::Sqlite, "SELECT n FROM t ORDER BY n");
-        let rows = Connection::SqliteRead(sqlite, Side::Api)
+        let rows = Connection::SqliteRead(&sqlite.readers, Side::Api)
             .query_all_raw(all)
             .await
             .unwrap();
@@ -420,7 +409,7 @@ mod tests {
         for _ in 0..LONG_READS {
             let (sqlite, begun, held) = (Arc::clone(&sqlite), begun.clone(), Arc::clone(&held));
             reads.spawn(async move {
-                let read = sqlite.reading_long(Side::Api, |_| {
+                let read = sqlite.readers.reading_long(Side::Api, |_| {
                     begun.send(()).unwrap();
                     // Ends when the other end is dropped.
                     Ok(held.lock().unwrap().recv().is_err())
@@ -432,8 +421,8 @@ mod tests {
         // Only a task that runs makes the engine's reads.
         let engine = Arc::clone(&sqlite);
         let reads_of_engine = tokio::spawn(async move {
-            engine.reading(Side::Delivery, |_| Ok(())).unwrap();
-            engine.reading_long(Side::Delivery, |_| Ok(true)).await.unwrap()
+            engine.readers.reading(Side::Delivery, |_| Ok(())).unwrap();
+            engine.readers.reading_long(Side::Delivery, |_| Ok(true)).await.unwrap()
         });
         assert!(reads_of_engine.await.unwrap());
         drop(release);

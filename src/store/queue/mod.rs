@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`lease`] | the words: leases, what they send, where it goes, what came of it |
 //! | [`publish`], `publish_rows`, `publish_batch` | an event with what it owes, leased to this node at once where it can be |
+//! | `owed` | what that is: what is leased at once, and the webhooks that may want an event |
 //! | [`claim`] | leasing what is due, fairly |
 //! | [`manual`] | leasing what somebody asks for |
 //! | [`work`] | what attempts need to know |
@@ -24,6 +25,7 @@ pub mod leases;
 pub mod manual;
 pub mod nodes;
 mod operational;
+mod owed;
 pub mod publish;
 pub(super) mod publish_batch;
 mod publish_rows;

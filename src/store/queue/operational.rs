@@ -7,7 +7,7 @@ use sea_orm::{
     sea_query::LockType,
 };
 
-use super::{publish::Subscriber, publish_rows};
+use super::{owed::Subscriber, publish_rows};
 use crate::{
     domain::{event::Publication, id::OrganizationId, operational::OperationalEvent},
     store::{

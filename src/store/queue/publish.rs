@@ -3,34 +3,28 @@
 //! In the plain case the queue entry is leased to this node at once, and the delivery goes straight to the lanes when
 //! the transaction has committed: nobody has to claim it. A node that dies then leaves a leased entry like any other.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use sea_orm::{EntityTrait as _, FromQueryResult};
+use sea_orm::EntityTrait as _;
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::{
-    lease::{Grant, Judgement, Lease, Leased, Message, Target},
+    lease::{Grant, Judgement, Lease, Leased, Message},
+    owed::{LeaseAtOnce, Owed},
     publish_rows,
 };
 use crate::{
     domain::{
         delivery::DeliveryStatus,
-        destination::Destination,
         event::{Publication, Recorded},
-        event_filter::EventFilter,
-        health::BREAKER_FAILURES,
-        id::{DeliveryId, LeaseToken, OrganizationId, WebhookId},
-        rate::RateLimit,
-        timestamp::Timestamp,
+        id::WebhookId,
     },
     store::{
         Database, StoreError,
         engine::Connection,
-        entity::{event, webhook},
+        entity::event,
         idempotency::{self, Entered},
         once::{Keyed, Once, Publish},
-        secrets,
         to_its_end::ToItsEnd,
     },
 };
@@ -115,90 +109,6 @@ fn data(payload: &[u8]) -> Result<serde_json::Value, StoreError> {
     serde_json::from_slice::<Payload>(payload)
         .map(|payload| payload.data)
         .map_err(|cause| StoreError::Corrupt(format!("events.payload: {cause}")))
-}
-
-/// What this node leases of the deliveries that it publishes.
-pub(super) struct LeaseAtOnce {
-    pub(super) token: LeaseToken,
-    pub(super) until: Timestamp,
-    /// Webhooks whose lanes are full.
-    pub(super) full: HashSet<WebhookId>,
-    /// When the lanes were asked, which is before any webhook is read.
-    pub(super) judged_at: Duration,
-}
-
-impl LeaseAtOnce {
-    /// `None` if this node leases nothing: no server runs here, or its lanes are full.
-    pub(super) fn of(db: &Database) -> Option<Self> {
-        let judged_at = db.clock.monotonic();
-        let room = db.hand_over.get()?.room()?;
-        Some(Self {
-            token: LeaseToken::new(Uuid::new_v4()),
-            until: db.clock.now().plus(room.lease),
-            full: room.full.into_iter().collect(),
-            judged_at,
-        })
-    }
-}
-
-/// What a publication owes to one webhook.
-pub(super) struct Owed {
-    pub(super) delivery_id: DeliveryId,
-    pub(super) subscriber: Subscriber,
-    pub(super) is_leased: bool,
-}
-
-/// A webhook that may want an event.
-#[derive(Clone, Debug, FromQueryResult)]
-pub(super) struct Subscriber {
-    pub(super) organization_id: OrganizationId,
-    pub(super) id: WebhookId,
-    pub(super) url: String,
-    pub(super) secret: Vec<u8>,
-    pub(super) events: Option<String>,
-    pub(super) consecutive_failures: i32,
-    pub(super) rate_limit: Option<RateLimit>,
-}
-
-impl From<webhook::Model> for Subscriber {
-    fn from(row: webhook::Model) -> Self {
-        Self {
-            organization_id: row.organization_id,
-            id: row.id,
-            url: row.url,
-            secret: row.secret,
-            events: row.events,
-            consecutive_failures: row.consecutive_failures,
-            rate_limit: row.rate_limit,
-        }
-    }
-}
-
-impl Subscriber {
-    /// What it wants.
-    pub(super) fn filter(&self) -> Result<EventFilter, StoreError> {
-        webhook::read_filter(self.events.as_deref())
-    }
-
-    /// Whether the breaker is closed, and there is no rate.
-    pub(super) fn is_plain(&self) -> bool {
-        i64::from(self.consecutive_failures) < i64::from(BREAKER_FAILURES) && self.rate_limit.is_none()
-    }
-
-    /// The webhook as attempts need it: it is enabled, or it would not be owed anything.
-    pub(super) fn judgement(&self, db: &Database) -> Judgement {
-        let secret = secrets::open(db, self.organization_id, self.id, &self.secret);
-        match (Destination::from_stored(&self.url), secret) {
-            (Ok(url), Ok(secret)) => Judgement::Known(Arc::new(Target {
-                url,
-                secret,
-                enabled: true,
-                breaker_open: false,
-                rated: false,
-            })),
-            _ => Judgement::Unreadable,
-        }
-    }
 }
 
 /// Deliveries that became this node's own, and whether others are due that are nobody's.

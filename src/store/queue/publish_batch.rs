@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use sea_orm::{ConnectionTrait as _, FromQueryResult, Statement, Value, prelude::Uuid};
 
-use super::publish::{Handed, LeaseAtOnce, Owed, Subscriber, compare};
+use super::{
+    owed::{LeaseAtOnce, Owed, Subscriber},
+    publish::{Handed, compare},
+};
 use crate::{
     domain::{
         event::Recorded,

@@ -2,7 +2,7 @@
 
 use sea_orm::{ConnectionTrait as _, FromQueryResult as _, Statement, Value};
 
-use super::publish::{LeaseAtOnce, Owed, Subscriber};
+use super::owed::{LeaseAtOnce, Owed, Subscriber};
 use crate::{
     domain::{
         event::Publication,

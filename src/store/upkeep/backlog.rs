@@ -104,7 +104,7 @@ pub fn pools(db: &Database) -> Vec<PoolUse> {
                 idle: connections_max - busy,
                 connections_max,
             };
-            return sqlite.pools().map(of).into();
+            return sqlite.readers.pools().map(of).into();
         }
     };
     let of = |(side, name): (Side, &'static str)| {

@@ -1,0 +1,83 @@
+//! What a node knows of its own life.
+
+use std::{
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    time::Instant,
+};
+
+use crate::store::queue::nodes::SILENCE_MAX;
+
+/// What is known of this node's own life.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    beats: Mutex<Option<Beats>>,
+    /// Whether the wall clock was found wrong, so that it is said once.
+    pub(super) is_skewed: AtomicBool,
+    /// Whether the clock was set back, so that what is stored may lie too far ahead.
+    pub(super) was_set_back: AtomicBool,
+}
+
+/// Beats without a gap.
+#[derive(Clone, Copy, Debug)]
+struct Beats {
+    since: Instant,
+    last: Instant,
+}
+
+impl Pulse {
+    fn beats(&self) -> Option<Beats> {
+        let beats = *self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.filter(|beats| beats.last.elapsed() < SILENCE_MAX)
+    }
+
+    /// The node has said that it is alive.
+    pub(super) fn beat(&self) {
+        let last = Instant::now();
+        let since = self.beats().map_or(last, |beats| beats.since);
+        *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = Some(Beats { since, last });
+    }
+
+    /// Begins to count anew: whoever's clock has jumped knows nothing of the others' silence.
+    pub(super) fn restart(&self) {
+        *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether the others know that this node is alive. One that slept too long, or could not reach the database, has
+    /// been taken for dead: it claims nothing until it has said otherwise.
+    pub(super) fn is_alive(&self) -> bool {
+        self.beats().is_some()
+    }
+
+    /// Whether this node was awake, and the database there, for as long as the others may be silent. One that was not
+    /// knows nothing of their silence.
+    pub(super) fn may_judge(&self) -> bool {
+        self.beats().is_some_and(|beats| beats.since.elapsed() >= SILENCE_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_silent_too_long_knows_nothing_of_the_others() {
+        let pulse = Pulse::default();
+        assert!(!pulse.is_alive() && !pulse.may_judge());
+        pulse.beat();
+        assert!(pulse.is_alive() && !pulse.may_judge());
+        let long_ago = |beats: &mut Option<Beats>, by: Duration| {
+            let beats = beats.as_mut().unwrap();
+            beats.since = beats.since.checked_sub(by).unwrap();
+        };
+        long_ago(&mut pulse.beats.lock().unwrap(), SILENCE_MAX);
+        assert!(pulse.may_judge(), "it has been there all along");
+        let mut beats = pulse.beats.lock().unwrap();
+        beats.as_mut().unwrap().last = beats.unwrap().last.checked_sub(SILENCE_MAX).unwrap();
+        drop(beats);
+        assert!(!pulse.is_alive() && !pulse.may_judge());
+        pulse.beat();
+        assert!(pulse.is_alive() && !pulse.may_judge(), "it begins anew");
+    }
+}
