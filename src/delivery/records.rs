@@ -7,32 +7,36 @@ use std::{
     time::Duration,
 };
 
-use crate::{domain::id::LeaseToken, store::queue::lease::Lease};
+use crate::{
+    domain::id::{DeliveryId, LeaseToken},
+    store::queue::lease::Lease,
+};
 
 /// The leases of these attempts, each with the time at which the attempt ended, by the monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    waiting: Mutex<HashMap<LeaseToken, (Lease, Duration)>>,
+    waiting: Mutex<Waiting>,
 }
+
+/// By delivery and token: the leases of one claim share a token, and a delivery may be leased again.
+type Waiting = HashMap<(DeliveryId, LeaseToken), (Lease, Duration)>;
 
 /// An attempt that waits for its record, until this is dropped.
 pub(super) struct Kept<'a> {
     records: &'a Records,
-    token: LeaseToken,
+    key: (DeliveryId, LeaseToken),
 }
 
 impl Records {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<LeaseToken, (Lease, Duration)>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the lease of an attempt that has ended `at`.
     pub(super) fn keep(&self, lease: &Lease, at: Duration) -> Kept<'_> {
-        self.waiting().insert(lease.token, (lease.clone(), at));
-        Kept {
-            records: self,
-            token: lease.token,
-        }
+        let key = (lease.delivery_id, lease.token);
+        self.waiting().insert(key, (lease.clone(), at));
+        Kept { records: self, key }
     }
 
     /// The leases of those that have waited since then, or longer.
@@ -45,6 +49,35 @@ impl Records {
 
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
-        self.records.waiting().remove(&self.token);
+        self.records.waiting().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::id::{OrganizationId, WebhookId};
+
+    #[test]
+    fn attempts_of_one_claim_wait_each_for_its_own_record() {
+        let lease = |number| Lease {
+            organization_id: OrganizationId::new(Uuid::from_u128(1)),
+            delivery_id: DeliveryId::new(Uuid::from_u128(number)),
+            webhook_id: WebhookId::new(Uuid::from_u128(1)),
+            token: LeaseToken::new(Uuid::from_u128(1)),
+            number: 1,
+        };
+        let records = Records::default();
+        let first = records.keep(&lease(1), Duration::ZERO);
+        let _second = records.keep(&lease(2), Duration::ZERO);
+        assert_eq!(records.waiting_since(Duration::ZERO).len(), 2);
+        drop(first);
+        let left = records.waiting_since(Duration::ZERO);
+        assert_eq!(
+            left.iter().map(|lease| lease.delivery_id).collect::<Vec<_>>(),
+            [lease(2).delivery_id]
+        );
     }
 }
