@@ -88,10 +88,17 @@ impl Lanes {
 
     /// Puts deliveries in their lanes, with what is known of their webhooks since `at`. Of which nothing is said, it is
     /// read before the next attempt.
+    ///
+    /// What does not fit is given back: those that are leased at once by one transaction have not seen each other here.
     pub fn offer(&mut self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, at: Duration) {
         let mut touched = HashSet::new();
         for leased in leased {
             let (organization, webhook) = (leased.lease.organization_id, leased.lease.webhook_id);
+            if self.is_full_for(organization) {
+                self.to_give_back.push(leased.lease);
+                self.set_behind(organization, webhook, true);
+                continue;
+            }
             let bytes = leased.message.payload.len();
             self.waiting += 1;
             self.waiting_bytes += bytes;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kallima_webhooks::{
-    delivery::lanes::{LaneLimits, Lanes},
+    delivery::lanes::{LaneLimits, Lanes, Now, Step},
     domain::{
         delivery::DeliveryStatus,
         event_id::EventId,
@@ -143,4 +143,35 @@ fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
         lanes.drain();
         assert!(lanes.room(busy, webhook(1000)) > 0);
     }
+}
+
+#[test]
+fn what_arrives_at_once_beyond_what_may_wait_is_given_back() {
+    let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
+    let webhook = |number| WebhookId::new(Uuid::from_u128(number));
+    let mut lanes = Lanes::new(LaneLimits {
+        attempts_max: 512,
+        per_webhook_max: 10,
+        lease_needed: Duration::ZERO,
+    });
+    // As publications do that are leased in one transaction: none of them has seen the others in the lanes.
+    let burst = leased(busy, webhook(1), 12_000, &Bytes::from_static(b"{}"));
+    lanes.offer(burst, Vec::new(), Duration::ZERO);
+    assert_eq!(lanes.load().waiting, 8192);
+    assert!(lanes.room(other, webhook(2)) > 0, "the reserve is for others");
+    let now = Now {
+        monotonic: Duration::ZERO,
+        time: Timestamp::from_millis(0),
+    };
+    let Some(Step::GiveBack(leases)) = lanes.next(now, false) else {
+        panic!("what does not fit is given back first");
+    };
+    assert_eq!(leases.len(), 12_000 - 8192);
+    assert!(lanes.next(now, false).is_none(), "once");
+    lanes.drain();
+    assert_eq!(
+        lanes.low(),
+        [(busy, webhook(1))],
+        "more is due than the lane had room for"
+    );
 }
