@@ -1,9 +1,12 @@
 //! The health of a webhook as its row keeps it.
 
-use sea_orm::{ActiveValue, NotSet, Set};
+use sea_orm::{DbErr, IntoActiveModel as _, Set, TryIntoModel as _};
 
 use super::entity::webhook;
-use crate::domain::{delivery::DisabledReason, health::Health};
+use crate::domain::{
+    delivery::DisabledReason,
+    health::{BREAKER_FAILURES, Health},
+};
 
 /// The health that a row keeps.
 pub(super) fn read(row: &webhook::Model) -> Health {
@@ -20,28 +23,11 @@ pub(super) fn read(row: &webhook::Model) -> Health {
     }
 }
 
-/// Puts a health into a row that is still to be written.
-pub(super) fn put(row: &mut webhook::Model, health: Health) {
-    let Health {
-        enabled,
-        disabled_reason,
-        failing_since,
-        consecutive_failures,
-        resume_at,
-        failing_notices,
-        recovery_owed,
-        exhausted_count,
-        exhausted_notice_at,
-    } = health;
-    row.enabled = enabled;
-    row.disabled_reason = disabled_reason;
-    row.failing_since = failing_since;
-    row.consecutive_failures = i32::try_from(consecutive_failures).unwrap_or(i32::MAX);
-    row.resume_at = resume_at;
-    row.failing_notices = i32::try_from(failing_notices).unwrap_or(i32::MAX);
-    row.recovery_owed = recovery_owed;
-    row.exhausted_count = i32::try_from(exhausted_count).unwrap_or(i32::MAX);
-    row.exhausted_notice_at = exhausted_notice_at;
+/// The row with another health, still to be written.
+pub(super) fn with(row: webhook::Model, health: Health) -> Result<webhook::Model, DbErr> {
+    let mut changed = row.into_active_model();
+    set(&mut changed, health);
+    changed.try_into_model()
 }
 
 /// Writes a health into a row.
@@ -58,7 +44,10 @@ pub(super) fn set(row: &mut webhook::ActiveModel, health: Health) {
         exhausted_notice_at,
     } = health;
     row.enabled = Set(enabled);
-    row.disabled_reason = reason_column(disabled_reason);
+    // Why it was switched off: what a newer version wrote stays as it is.
+    if disabled_reason != Some(DisabledReason::Unknown) {
+        row.disabled_reason = Set(disabled_reason);
+    }
     row.failing_since = Set(failing_since);
     row.consecutive_failures = Set(i32::try_from(consecutive_failures).unwrap_or(i32::MAX));
     row.resume_at = Set(resume_at);
@@ -68,11 +57,7 @@ pub(super) fn set(row: &mut webhook::ActiveModel, health: Health) {
     row.exhausted_notice_at = Set(exhausted_notice_at);
 }
 
-/// Why a webhook was switched off, to be written. What a newer version wrote stays as it is.
-fn reason_column(reason: Option<DisabledReason>) -> ActiveValue<Option<DisabledReason>> {
-    if reason == Some(DisabledReason::Unknown) {
-        NotSet
-    } else {
-        Set(reason)
-    }
+/// [`BREAKER_FAILURES`] as the column counts them.
+pub(super) fn breaker_failures_column() -> i32 {
+    i32::try_from(BREAKER_FAILURES).unwrap_or(i32::MAX)
 }

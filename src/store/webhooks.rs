@@ -265,7 +265,7 @@ pub(super) fn applied(
     if is_switched_on(before, &row) {
         let mut health = health::read(before);
         health.enable();
-        health::put(&mut row, health);
+        row = health::with(row, health)?;
     }
     row.updated_at = change.now.max(before.updated_at.plus(MILLISECOND));
     Ok(Some(row))

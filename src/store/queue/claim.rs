@@ -21,12 +21,16 @@ use super::{
 };
 use crate::{
     domain::{
-        health::BREAKER_FAILURES,
         id::{DeliveryId, LeaseToken, OrganizationId, WebhookId},
         rate,
         timestamp::Timestamp,
     },
-    store::{Database, StoreError, engine::Connection, entity::webhook},
+    store::{
+        Database, StoreError,
+        engine::{Connection, among::array},
+        entity::webhook,
+        health,
+    },
 };
 
 /// How many webhooks one walk passes, at most: each costs three look-ups in an index.
@@ -97,7 +101,7 @@ pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> 
         cursor.map_or(Uuid::nil(), Into::into).into(),
         STEPS_MAX.into(),
         now.as_millis().into(),
-        i32::try_from(BREAKER_FAILURES).unwrap_or(i32::MAX).into(),
+        health::breaker_failures_column().into(),
     ];
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), WALK, values);
     let steps = Step::find_by_statement(statement).all(&connection).await?;
@@ -253,23 +257,11 @@ async fn take_at_once(
         FROM due WHERE queue.organization_id = due.organization_id AND queue.delivery_id = due.delivery_id
         RETURNING queue.organization_id, queue.delivery_id, webhook_id, attempt_count";
     let values: [Value; 8] = [
-        wanted
-            .iter()
-            .map(|wanted| wanted.ready.webhook_id.into())
-            .collect::<Vec<Uuid>>()
-            .into(),
-        wanted
-            .iter()
-            .map(|wanted| room_column(wanted.room))
-            .collect::<Vec<i64>>()
-            .into(),
-        wanted
-            .iter()
-            .map(|wanted| grant_column(wanted.ready.grant))
-            .collect::<Vec<i32>>()
-            .into(),
+        array(wanted, |wanted| Uuid::from(wanted.ready.webhook_id)),
+        array(wanted, |wanted| room_column(wanted.room)),
+        array(wanted, |wanted| grant_column(wanted.ready.grant)),
         term.now.as_millis().into(),
-        i32::try_from(BREAKER_FAILURES).unwrap_or(i32::MAX).into(),
+        health::breaker_failures_column().into(),
         term.token.into(),
         db.node.into(),
         term.until.as_millis().into(),
@@ -304,7 +296,7 @@ async fn take_one_by_one(
             term.now.as_millis().into(),
             room_column(*room).into(),
             grant_column(ready.grant).into(),
-            i32::try_from(BREAKER_FAILURES).unwrap_or(i32::MAX).into(),
+            health::breaker_failures_column().into(),
         ];
         let statement = Statement::from_sql_and_values(DbBackend::Sqlite, TAKE, values);
         all.extend(Taken::find_by_statement(statement).all(tx).await?);

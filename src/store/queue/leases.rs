@@ -14,7 +14,10 @@ use crate::{
         id::{DeliveryId, LeaseToken},
         timestamp::Timestamp,
     },
-    store::{Database, StoreError, engine::Connection},
+    store::{
+        Database, StoreError,
+        engine::{Connection, among::array},
+    },
 };
 
 /// The leases of a batch as rows.
@@ -23,17 +26,9 @@ const LEASES: &str = "UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS l(organizati
 /// The same as arrays.
 fn arrays<'a>(leases: impl Iterator<Item = &'a Lease> + Clone) -> [Value; 3] {
     [
-        leases
-            .clone()
-            .map(|lease| lease.organization_id.into())
-            .collect::<Vec<Uuid>>()
-            .into(),
-        leases
-            .clone()
-            .map(|lease| lease.delivery_id.into())
-            .collect::<Vec<Uuid>>()
-            .into(),
-        leases.map(|lease| lease.token.into()).collect::<Vec<Uuid>>().into(),
+        array(leases.clone(), |lease| Uuid::from(lease.organization_id)),
+        array(leases.clone(), |lease| Uuid::from(lease.delivery_id)),
+        array(leases, |lease| Uuid::from(lease.token)),
     ]
 }
 
@@ -90,61 +85,49 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
     const FREE_ONE: &str = "UPDATE queue
         SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
-    if leases.is_empty() {
-        return Ok(());
-    }
-    if db.backend() == DbBackend::Postgres {
-        let all = format!(
-            "WITH lost AS (
-                DELETE FROM queue USING {LEASES}
-                WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
-                    AND lease_token = token AND NOT owed
-                RETURNING queue.organization_id, queue.delivery_id
-             ), uncounted AS (
-                UPDATE deliveries SET attempt_count = attempt_count - 1 FROM lost
-                WHERE deliveries.organization_id = lost.organization_id AND deliveries.id = lost.delivery_id
-             )
-             UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
-             FROM {LEASES}
-             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
-                 AND lease_token = token AND owed"
-        );
-        let values = arrays(leases.iter()).into_iter().chain([due_at.as_millis().into()]);
-        db.write_one(Statement::from_sql_and_values(DbBackend::Postgres, all, values))
-            .await?;
-        return Ok(());
-    }
-    let write = db.write(move |tx| {
-        Box::pin(async move {
-            for lease in &leases {
-                for sql in [UNCOUNT_ONE, DROP_ONE] {
-                    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, key(lease)))
-                        .await?;
-                }
-                let [organization, delivery, token] = key(lease);
-                let values = [organization, delivery, token, due_at.as_millis().into()];
-                tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, FREE_ONE, values))
-                    .await?;
-            }
-            Ok::<_, StoreError>(())
-        })
-    });
-    write.await
+    let all = format!(
+        "WITH lost AS (
+            DELETE FROM queue USING {LEASES}
+            WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
+                AND lease_token = token AND NOT owed
+            RETURNING queue.organization_id, queue.delivery_id
+         ), uncounted AS (
+            UPDATE deliveries SET attempt_count = attempt_count - 1 FROM lost
+            WHERE deliveries.organization_id = lost.organization_id AND deliveries.id = lost.delivery_id
+         )
+         UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
+         FROM {LEASES}
+         WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
+             AND lease_token = token AND owed"
+    );
+    write_each(db, leases, due_at, all, &[UNCOUNT_ONE, DROP_ONE, FREE_ONE]).await
 }
 
 /// Lets leases that still hold last until `until`.
 pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Result<(), StoreError> {
     const ONE: &str = "UPDATE queue SET due_at = $4
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
+    let all = format!(
+        "UPDATE queue SET due_at = $4 FROM {LEASES}
+         WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id AND lease_token = token"
+    );
+    write_each(db, leases, until, all, &[ONE]).await
+}
+
+/// Changes the queue entries of leases, `$4` being a time: on PostgreSQL all of them by one statement on [`LEASES`]; on
+/// SQLite, where a statement costs no round trip, each by these, for which `$1` to `$3` are the lease.
+async fn write_each(
+    db: &Database,
+    leases: Vec<Lease>,
+    time: Timestamp,
+    all: String,
+    one: &'static [&'static str],
+) -> Result<(), StoreError> {
     if leases.is_empty() {
         return Ok(());
     }
     if db.backend() == DbBackend::Postgres {
-        let all = format!(
-            "UPDATE queue SET due_at = $4 FROM {LEASES}
-             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id AND lease_token = token"
-        );
-        let values = arrays(leases.iter()).into_iter().chain([until.as_millis().into()]);
+        let values = arrays(leases.iter()).into_iter().chain([time.into()]);
         db.write_one(Statement::from_sql_and_values(DbBackend::Postgres, all, values))
             .await?;
         return Ok(());
@@ -152,10 +135,11 @@ pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Resul
     let write = db.write(move |tx| {
         Box::pin(async move {
             for lease in &leases {
-                let [organization, delivery, token] = key(lease);
-                let values = [organization, delivery, token, until.as_millis().into()];
-                tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, ONE, values))
-                    .await?;
+                for sql in one {
+                    let values = key(lease).into_iter().chain([time.into()]);
+                    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, *sql, values))
+                        .await?;
+                }
             }
             Ok::<_, StoreError>(())
         })

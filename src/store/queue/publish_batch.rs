@@ -1,7 +1,10 @@
 //! Publishing on PostgreSQL, where a statement costs a round trip: one for a whole batch of publications, their
 //! idempotency keys, deliveries and queue entries.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use sea_orm::{ConnectionTrait as _, FromQueryResult, Statement, Value, prelude::Uuid};
 
@@ -12,18 +15,17 @@ use super::{
 use crate::{
     domain::{
         event::Recorded,
-        health::BREAKER_FAILURES,
         id::{DeliveryId, LeaseToken, OrganizationId, WebhookId},
         rate::RateLimit,
     },
     store::{
         Database, StoreError,
         engine::among::array,
+        health,
         idempotency::{self, Entered},
         once::{Keyed, Once, Publish},
     },
 };
-use std::sync::Arc;
 
 /// The keys come first: whoever uses the same key at once waits here, and then finds the response. An event whose key is
 /// taken is not recorded; nor is one whose id is taken. The ids of deliveries are `UUIDv7`s: the publisher makes the
@@ -225,7 +227,7 @@ async fn run(
         now.as_millis().into(),
         organizations.into_iter().collect::<Vec<Uuid>>().into(),
         lease.is_some().into(),
-        i32::try_from(BREAKER_FAILURES).unwrap_or(i32::MAX).into(),
+        health::breaker_failures_column().into(),
         full.into(),
         lease.map_or(0, |lease| lease.until.as_millis()).into(),
         Uuid::from(lease.map_or(LeaseToken::NIL, |lease| lease.token)).into(),

@@ -8,11 +8,12 @@ use std::{
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
 use crate::{
-    domain::{health::BREAKER_FAILURES, timestamp::Timestamp},
+    domain::timestamp::Timestamp,
     metrics::{Backlog, PoolUse},
     store::{
         Database, StoreError,
         engine::{Engine, side::Side},
+        health,
     },
 };
 
@@ -55,7 +56,7 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
         WEBHOOKS_MAX.into(),
         now.into(),
         COUNTED_MAX.into(),
-        i64::from(BREAKER_FAILURES).into(),
+        health::breaker_failures_column().into(),
     ];
     let statement = Statement::from_sql_and_values(db.backend(), BACKLOG, values);
     let Some(row) = db.read_long().query_one_raw(statement).await? else {

@@ -9,11 +9,8 @@ use sea_orm::{DbBackend, Statement, Value};
 
 use crate::{
     config::TimeBounds,
-    domain::{
-        health::{BREAKER_FAILURES, PROBE_PAUSE_MAX},
-        timestamp::Timestamp,
-    },
-    store::{Database, StoreError, idempotency},
+    domain::{health::PROBE_PAUSE_MAX, timestamp::Timestamp},
+    store::{Database, StoreError, health, idempotency},
 };
 
 /// What is further ahead by less than this is left alone: nobody notices, and the clocks of two nodes may differ a little.
@@ -90,7 +87,7 @@ async fn clamp_webhooks(db: &Database, now: Timestamp, skip: &str) -> Result<u64
         now.into(),
         now.plus(PROBE_PAUSE_MAX).into(),
         now.plus(RATE_PAUSE_MAX).into(),
-        i64::from(BREAKER_FAILURES).into(),
+        health::breaker_failures_column().into(),
     ];
     let statement = Statement::from_sql_and_values(db.backend(), clamp, values);
     Ok(db.write_one(statement).await?.rows_affected())
