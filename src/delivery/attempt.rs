@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::header::HeaderName;
 use rand::RngExt as _;
 use tracing::Instrument as _;
+use url::Url;
 
 use super::{
     Engine,
@@ -38,7 +39,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// Where it goes.
-    pub url: String,
+    pub url: Url,
     /// The headers, both signatures among them.
     pub headers: DeliveryHeaders,
     /// The exact bytes that are signed and sent.
@@ -120,7 +121,7 @@ impl Engine {
         let headers = headers(message, target, lease, &span, self.clock.real().minus(age));
         Prepared {
             span,
-            url: target.url.url().to_string(),
+            url: target.url.url().clone(),
             headers,
             payload: message.payload.clone(),
             started_at,

@@ -151,8 +151,8 @@ impl Sender {
     }
 
     /// The same as [`Self::post_to`], for a URL that has yet to be made a [`Target`].
-    pub async fn post(&self, url: &str, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
-        match Url::parse(url).ok().as_ref().and_then(Target::new) {
+    pub async fn post(&self, url: &Url, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
+        match Target::new(url) {
             Some(target) => self.post_to(&target, headers, body).await,
             None => unwritable(),
         }

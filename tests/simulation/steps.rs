@@ -312,7 +312,7 @@ impl World {
                 prepared.payload == owed.payload,
                 "the bytes are the same on every attempt",
             ),
-            (prepared.url == webhook.url, "the address is the current one"),
+            (prepared.url.as_str() == webhook.url, "the address is the current one"),
             (lease.number > owed.arrived, "attempt numbers rise strictly"),
             (
                 trigger != AttemptTrigger::Automatic || under_way < CAP,

@@ -49,33 +49,36 @@ async fn record_and_hand_over(db: Database, publish: Publish) -> Result<Once<Rec
     let inner = db.clone();
     let write = db.write_for(publish.publication.organization_id, move |tx| {
         Box::pin(async move {
-            let (recorded, handed) = record_alone(&inner, tx, &publish, lease.as_ref()).await?;
-            Ok::<_, StoreError>((recorded, handed, lease))
+            let (recorded, owed) = record_alone(&inner, tx, &publish, lease.as_ref()).await?;
+            Ok::<_, StoreError>((recorded, owed, publish, lease))
         })
     });
-    let (recorded, handed, lease) = write.await?;
+    let (recorded, owed, publish, lease) = write.await?;
+    // Not in the transaction: opening the secrets would keep all other writes waiting.
+    let mut handed = Handed::default();
+    handed.add(&db, &publish.publication, owed, lease.as_ref());
     handed.hand_over(&db, lease);
     Ok(recorded)
 }
 
+/// Records a publication. Besides, what it owes.
 async fn record_alone(
     db: &Database,
     tx: &Connection<'_>,
     publish: &Publish,
     lease: Option<&LeaseAtOnce>,
-) -> Result<(Once<Recorded>, Handed), StoreError> {
+) -> Result<(Once<Recorded>, Vec<Owed>), StoreError> {
     let Publish { publication, key } = publish;
-    let mut handed = Handed::default();
+    let mut owed = Vec::new();
     if let Some(key) = key {
         match idempotency::enter(db, tx, &key.request, db.clock.now()).await? {
             Entered::Free => {}
-            Entered::Taken(before) => return Ok((before, handed)),
+            Entered::Taken(before) => return Ok((before, owed)),
         }
     }
     let recorded = if publish_rows::insert_event(tx, publication).await? {
         let subscribers = publish_rows::subscribers(tx, publication.organization_id).await?;
-        let owed = publish_rows::insert_owed(db, tx, publication, subscribers.into_iter(), lease).await?;
-        handed.add(db, publication, owed, lease);
+        owed = publish_rows::insert_owed(db, tx, publication, subscribers.into_iter(), lease).await?;
         Recorded::New
     } else {
         compare(tx, publication).await?
@@ -83,7 +86,7 @@ async fn record_alone(
     if let Some(key) = key {
         idempotency::keep(db, tx, key, &recorded, db.clock.now()).await?;
     }
-    Ok((Once::Now(recorded), handed))
+    Ok((Once::Now(recorded), owed))
 }
 
 /// Holds a publication against the event recorded under its id.
