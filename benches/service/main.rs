@@ -27,6 +27,7 @@ mod counts;
 mod database;
 mod driver;
 mod figures;
+mod flood;
 mod http;
 mod limits;
 mod process;
@@ -43,6 +44,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{database::Engine, receiver::Receiver, settings::Settings, stage::Stage};
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((flood::ARGUMENT, arguments)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        tokio::runtime::Runtime::new().unwrap().block_on(flood::run(arguments));
+        return;
+    }
     let settings = Settings::from_environment();
     // One thread for the clients and one for the receivers: what they leave of the machine is the service's.
     let runtime = tokio::runtime::Builder::new_current_thread()
