@@ -16,8 +16,8 @@ use crate::{
 /// How many writes may wait for the next transaction before callers wait in turn.
 const WAITING_MAX: usize = 4096;
 
-/// How many writes share one transaction at most.
-const BATCH_MAX: usize = 256;
+/// How many writes share one transaction at most. More make it hardly faster, and whoever comes next waits for all of it.
+const BATCH_MAX: usize = 64;
 
 type Waiting<I, O> = (I, oneshot::Sender<Result<O, StoreError>>);
 
