@@ -35,7 +35,7 @@ use kallima_webhooks::{
     domain::{
         audit::Origin,
         destination::Destination,
-        event::Publication,
+        event::{Envelope, Publication},
         event_filter::EventFilter,
         id::{OrganizationId, TokenId, WebhookId},
         limits::Limits,
@@ -54,6 +54,7 @@ use kallima_webhooks::{
     },
 };
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
+use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -318,14 +319,8 @@ impl Stage {
     }
 
     fn publication(&self, organization_id: OrganizationId) -> Publication {
-        Publication {
-            organization_id,
-            event_id: self.clock.new_event_id(),
-            event_type: "job.completed".to_owned(),
-            payload: b"{\"data\":{}}".as_slice().into(),
-            created_at: self.clock.now(),
-            traceparent: None,
-        }
+        let event = Envelope::new(self.clock.new_event_id(), "job.completed", self.clock.now(), &json!({}));
+        Publication::new(organization_id, event.unwrap()).unwrap()
     }
 
     /// Publishes at a steady pace; answers the median and the 99th percentile of what each delivery took.

@@ -9,7 +9,6 @@ mod auth;
 mod context;
 mod deliveries;
 mod docs;
-mod event;
 mod event_types;
 mod events;
 mod extract;

@@ -134,8 +134,7 @@ pub(super) async fn replay_webhook(
         },
     };
     let org = caller.organization_id;
-    let run = submission.begin(&state, org).await?;
-    let replay = async {
+    let replay = async |_| {
         let count = if dry_run {
             replay::count(&state.db, org, &span).await?
         } else {
@@ -153,5 +152,5 @@ pub(super) async fn replay_webhook(
         };
         Ok((StatusCode::ACCEPTED, Json(view)).into_response())
     };
-    run.complete(&state, &caller.meter, replay).await
+    submission.once_leased(&state, &caller.meter, org, replay).await
 }

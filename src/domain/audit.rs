@@ -7,8 +7,47 @@ use utoipa::ToSchema;
 
 use crate::domain::{
     delivery::DisabledReason,
-    id::{AuditEntryId, TokenId},
+    id::{AuditEntryId, TokenId, WebhookId},
+    timestamp::Timestamp,
 };
+
+/// A write to a webhook, as it is remembered.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AuditEntry {
+    /// Its id.
+    pub id: AuditEntryId,
+    /// Says that it is an entry of the audit.
+    pub object: AuditEntryObject,
+    /// The webhook, which may be gone.
+    pub webhook_id: WebhookId,
+    /// What was done.
+    pub action: AuditAction,
+    /// Who did it.
+    pub actor: AuditActor,
+    /// With which token, where it was somebody with one.
+    #[schema(required)]
+    pub token_id: Option<TokenId>,
+    /// From which IP address.
+    #[schema(required)]
+    pub address: Option<String>,
+    /// In which request.
+    #[schema(required, pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+    pub request_id: Option<String>,
+    /// Whether the signing secret was replaced.
+    pub secret_rotated: bool,
+    /// Which fields changed, and how.
+    pub changes: FieldChanges,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// The discriminator of an audit entry.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditEntryObject {
+    /// The only one.
+    AuditEntry,
+}
 
 /// The request that a write comes from.
 #[derive(Clone, Debug)]

@@ -14,38 +14,13 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        audit::{AuditAction, AuditActor, FieldChanges, Origin, WebhookFields},
+        audit::{AuditAction, AuditActor, AuditEntry, AuditEntryObject, FieldChanges, Origin, WebhookFields},
         delivery::DisabledReason,
-        id::{AuditEntryId, OrganizationId, TokenId, WebhookId},
+        id::{AuditEntryId, OrganizationId, WebhookId},
         rate::RateLimit,
         timestamp::Timestamp,
     },
 };
-
-/// A write to a webhook, as it is remembered.
-#[derive(Clone, Debug)]
-pub struct AuditEntry {
-    /// Its id.
-    pub id: AuditEntryId,
-    /// The webhook, which may be gone.
-    pub webhook_id: WebhookId,
-    /// What was done.
-    pub action: AuditAction,
-    /// Who did it.
-    pub actor: AuditActor,
-    /// With which token, where it was somebody with one.
-    pub token_id: Option<TokenId>,
-    /// From which IP address.
-    pub address: Option<String>,
-    /// In which request.
-    pub request_id: Option<String>,
-    /// Whether the signing secret was replaced.
-    pub secret_rotated: bool,
-    /// Which fields changed, and how.
-    pub changes: FieldChanges,
-    /// When.
-    pub created_at: Timestamp,
-}
 
 /// Entries that are read together: the changes of one can be ten thousand bytes.
 const READ_AT_ONCE: u64 = 50;
@@ -131,6 +106,7 @@ impl Entry {
         } = origin;
         let entry = AuditEntry {
             id: entry_id,
+            object: AuditEntryObject::AuditEntry,
             webhook_id: row.id,
             action,
             actor: AuditActor::Token,
@@ -158,6 +134,7 @@ impl Entry {
     ) -> Self {
         let entry = AuditEntry {
             id: clock.new_id(),
+            object: AuditEntryObject::AuditEntry,
             webhook_id,
             action: AuditAction::Disabled,
             actor: AuditActor::Service,
@@ -213,6 +190,7 @@ fn view(row: audit_entry::Model) -> Result<AuditEntry, StoreError> {
     let changes = serde_json::from_str(&row.changes).ok();
     Ok(AuditEntry {
         id: row.id,
+        object: AuditEntryObject::AuditEntry,
         webhook_id: row.webhook_id,
         action: row.action,
         actor: row.actor,

@@ -7,7 +7,7 @@ use kallima_webhooks::{
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         destination::{Destination, DestinationPolicy},
-        event::{Publication, Recorded},
+        event::{Envelope, Publication, Recorded},
         event_filter::EventFilter,
         health::Health,
         id::DeliveryId,
@@ -28,6 +28,7 @@ use kallima_webhooks::{
     },
 };
 use rand::RngExt as _;
+use serde_json::json;
 
 use super::{
     model::{CAP, Mode, Webhook},
@@ -112,14 +113,9 @@ impl World {
     pub(super) fn publication(&mut self, node: usize) -> Publication {
         let event_type = TYPES[self.rng.random_range(0..TYPES.len())];
         let number: u64 = self.rng.random();
-        Publication {
-            organization_id: self.org,
-            event_id: self.clock.new_event_id(),
-            event_type: event_type.to_owned(),
-            payload: format!("{{\"data\":{{\"number\":{number}}}}}").into_bytes().into(),
-            created_at: self.now_at(node),
-            traceparent: None,
-        }
+        let data = json!({ "number": number });
+        let event = Envelope::new(self.clock.new_event_id(), event_type, self.now_at(node), &data);
+        Publication::new(self.org, event.unwrap()).unwrap()
     }
 
     async fn publish(&mut self) {

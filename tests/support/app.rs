@@ -14,7 +14,7 @@ use kallima_webhooks::{
     config::ServeOptions,
     delivery::connector::Resolver,
     domain::{
-        event::Publication,
+        event::{Envelope, Publication},
         id::{OrganizationId, TokenId},
         limits::Limits,
         timestamp::Timestamp,
@@ -254,19 +254,9 @@ impl App {
 
     /// An event of a type whose data is a job's id, to be published past the API.
     pub(crate) fn publication(&self, organization_id: OrganizationId, event_type: &str) -> Publication {
-        let (event_id, created_at) = (self.clock.new_event_id(), self.clock.now());
-        let payload = json!({
-            "id": event_id.as_str(), "object": "event", "type": event_type,
-            "created_at": created_at.to_string(), "data": { "job_id": Uuid::new_v4() },
-        });
-        Publication {
-            organization_id,
-            event_id,
-            event_type: event_type.to_owned(),
-            payload: payload.to_string().into(),
-            created_at,
-            traceparent: None,
-        }
+        let data = json!({ "job_id": Uuid::new_v4() });
+        let event = Envelope::new(self.clock.new_event_id(), event_type, self.clock.now(), &data);
+        Publication::new(organization_id, event.unwrap()).unwrap()
     }
 
     /// The one delivery of an event.
