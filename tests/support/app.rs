@@ -20,6 +20,7 @@ use kallima_webhooks::{
         timestamp::Timestamp,
         token::{Scope, Scopes, Token},
     },
+    metrics::Metrics,
     server::{self, Server},
     store::{
         Database, events,
@@ -46,6 +47,8 @@ pub(crate) struct App {
     pub(crate) metrics: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
+    /// What the server has measured.
+    pub(crate) measured: Metrics,
     pub(crate) organization: OrganizationId,
     /// A token of the organization with every scope.
     pub(crate) token: String,
@@ -136,6 +139,7 @@ impl Builder {
         let base = format!("http://{}", server.address);
         let mut app = App {
             base,
+            measured: server.metrics.clone(),
             metrics: server.metrics_address.map(|address| format!("http://{address}")),
             clock,
             db,
