@@ -43,6 +43,7 @@ use kallima_webhooks::{
         secret::Secret,
         token::{Scopes, Token},
         webhook::NewWebhook,
+        webhook_settings::WebhookSettings,
     },
     server,
     store::{
@@ -219,13 +220,13 @@ impl Stage {
 
     async fn webhook(&self, organization: OrganizationId, receiver: &str, wanted: Option<String>) -> WebhookId {
         let id = self.clock.new_id();
+        let url = Destination::from_stored(&format!("{}/{receiver}", self.receivers)).unwrap();
         let new = NewWebhook {
             id,
-            url: Destination::from_stored(&format!("{}/{receiver}", self.receivers)).unwrap(),
-            enabled: true,
-            events: EventFilter::from_stored(wanted.map(|wanted| vec![wanted])),
-            description: None,
-            rate_limit: None,
+            settings: WebhookSettings {
+                events: EventFilter::from_stored(wanted.map(|wanted| vec![wanted])),
+                ..WebhookSettings::new(url)
+            },
             secret: Secret::generate(&mut UnwrapErr(SysRng)),
         };
         let origin = Origin {

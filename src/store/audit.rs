@@ -14,11 +14,11 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        audit::{AuditAction, AuditActor, AuditEntry, AuditEntryObject, FieldChanges, Origin, WebhookFields},
+        audit::{AuditAction, AuditActor, AuditEntry, AuditEntryObject, Origin},
         delivery::DisabledReason,
         id::{AuditEntryId, OrganizationId, WebhookId},
-        rate::RateLimit,
         timestamp::Timestamp,
+        webhook_settings::{Change, FieldChanges},
     },
 };
 
@@ -97,7 +97,12 @@ impl Entry {
             (Some(row), None) => (AuditAction::Deleted, row),
             (None, None) => return Err(StoreError::Corrupt("a write to no webhook at all".to_owned())),
         };
-        let (before_fields, after_fields) = (before.map(fields).transpose()?, after.map(fields).transpose()?);
+        let settings = |row: Option<&webhook::Model>| row.map(webhook::Model::settings).transpose();
+        let reason = |row: Option<&webhook::Model>| row.and_then(|row| row.disabled_reason);
+        let changes = FieldChanges {
+            disabled_reason: Change::between(reason(before), reason(after)),
+            ..FieldChanges::between(settings(before)?.as_ref(), settings(after)?.as_ref())
+        };
         let Origin {
             entry_id,
             token_id,
@@ -116,7 +121,7 @@ impl Entry {
             secret_rotated: before
                 .zip(after)
                 .is_some_and(|(before, after)| before.secret != after.secret),
-            changes: FieldChanges::between(before_fields.as_ref(), after_fields.as_ref()),
+            changes,
             created_at: now,
         };
         Ok(Self {
@@ -173,17 +178,6 @@ pub(super) async fn insert(tx: &Connection<'_>, entry: Entry) -> Result<(), Stor
     };
     audit_entry::Entity::insert(row).exec_without_returning(tx).await?;
     Ok(())
-}
-
-fn fields(row: &webhook::Model) -> Result<WebhookFields, StoreError> {
-    Ok(WebhookFields {
-        url: row.url.clone(),
-        enabled: row.enabled,
-        events: row.filter()?.entries(),
-        description: row.description.clone(),
-        rate_limit: row.rate_limit.map(RateLimit::per_second),
-        disabled_reason: row.disabled_reason,
-    })
 }
 
 fn view(row: audit_entry::Model) -> Result<AuditEntry, StoreError> {

@@ -13,7 +13,8 @@ use kallima_webhooks::{
         id::DeliveryId,
         secret::Secret,
         signature,
-        webhook::{NewWebhook, WebhookChanges},
+        webhook::NewWebhook,
+        webhook_settings::WebhookSettings,
     },
     store::{
         events,
@@ -31,6 +32,7 @@ use rand::RngExt as _;
 use serde_json::json;
 
 use super::{
+    customer::switching,
     model::{CAP, Mode, Webhook},
     world::{Flight, Handed, World},
 };
@@ -90,11 +92,10 @@ impl World {
         let (id, url, secret) = (self.clock.new_id(), self.url(), Secret::generate(&mut rand::rng()));
         let new = NewWebhook {
             id,
-            url: url.clone(),
-            enabled: true,
-            events: EventFilter::from_stored(events),
-            description: None,
-            rate_limit: None,
+            settings: WebhookSettings {
+                events: EventFilter::from_stored(events),
+                ..WebhookSettings::new(url.clone())
+            },
             secret: secret.clone(),
         };
         let created = webhooks::create(&self.db, self.org, new, self.origin(), self.now(), None).await;
@@ -454,11 +455,7 @@ impl World {
         for index in 0..self.model.webhooks.len() {
             self.model.webhooks[index].mode = Mode::Well;
             if !self.model.webhooks[index].deleted {
-                let changes = WebhookChanges {
-                    enabled: Some(true),
-                    ..WebhookChanges::default()
-                };
-                self.update(index, changes).await;
+                self.update(index, switching(true)).await;
             }
         }
         for _ in 0..200 {
