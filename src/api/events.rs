@@ -60,9 +60,7 @@ pub(super) struct PublishEvent {
     #[serde(default)]
     #[schema(required, value_type = Object)]
     data: Option<Box<RawValue>>,
-    #[schema(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     id: Option<EventId>,
-    #[schema(value_type = Option<Uuid>)]
     org_id: Option<OrganizationId>,
 }
 
