@@ -127,3 +127,18 @@ async fn a_setting_is_stored_shown_and_audited() {
         }
     }
 }
+
+#[test]
+fn every_file_that_a_recipe_names_is_there() {
+    let recipes = source("CONTRIBUTING.md");
+    let named = recipes.split('`').skip(1).step_by(2);
+    let is_path = |text: &&str| text.contains('/') && !text.contains(['<', ' ', '…', '=']);
+    let named: Vec<&str> = named.filter(is_path).collect();
+    assert!(named.len() >= 10, "only {named:?} are named");
+    for path in named {
+        assert!(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(),
+            "there is no {path}, but CONTRIBUTING.md names it"
+        );
+    }
+}
