@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::{
     clock::Clock,
     domain::framing::UnclearFraming,
+    metrics::Metrics,
     store::{Database, upkeep::backlog},
     telemetry,
 };
@@ -29,17 +30,23 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 struct Scrape {
     db: Database,
     clock: Clock,
+    metrics: Metrics,
     /// One question to the database at a time, however many ask.
     turn: Arc<Mutex<()>>,
 }
 
 /// The router of the listener for metrics.
-pub fn router(db: Database, clock: Clock) -> Router {
+pub fn router(db: Database, clock: Clock, metrics: Metrics) -> Router {
     let turn = Arc::new(Mutex::new(()));
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(serve_metrics))
         .layer(middleware::from_fn(refuse_unclear_framing))
-        .with_state(Scrape { db, clock, turn })
+        .with_state(Scrape {
+            db,
+            clock,
+            metrics,
+            turn,
+        })
 }
 
 /// Refuses a request whose end is in doubt, as the API does.
@@ -50,7 +57,13 @@ async fn refuse_unclear_framing(request: Request, next: Next) -> Response {
     }
 }
 
-async fn metrics(State(Scrape { db, clock, turn }): State<Scrape>) -> Response {
+async fn serve_metrics(State(scrape): State<Scrape>) -> Response {
+    let Scrape {
+        db,
+        clock,
+        metrics,
+        turn,
+    } = scrape;
     let _turn = turn.lock().await;
     let asked = tokio::time::timeout(BACKLOG_TIMEOUT, backlog::backlog(&db, clock.now())).await;
     let backlog = match asked {
@@ -64,17 +77,17 @@ async fn metrics(State(Scrape { db, clock, turn }): State<Scrape>) -> Response {
             None
         }
     };
-    db.metrics().set_backlog(backlog);
-    db.metrics().set_pools(&backlog::pools(&db));
+    metrics.set_backlog(backlog);
+    metrics.set_pools(&backlog::pools(&db));
     if let Some((statements, commits)) = backlog::sqlite_counts(&db) {
-        db.metrics().set_sqlite(statements, commits);
+        metrics.set_sqlite(statements, commits);
     }
     if let Some((running, waiting)) = db.load() {
-        db.metrics().set_load(running, waiting);
+        metrics.set_load(running, waiting);
     }
-    db.metrics().set_node(clock.skew_ms(), db.has_wrong_keys());
-    db.metrics().set_log_lines_dropped(telemetry::log::lines_dropped());
-    match db.metrics().encode() {
+    metrics.set_node(clock.skew_ms(), db.has_wrong_keys());
+    metrics.set_log_lines_dropped(telemetry::log::lines_dropped());
+    match metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

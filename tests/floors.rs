@@ -15,10 +15,22 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("store", &["store", "config", "clock", "metrics", "faults", "domain"]),
     (
         "delivery",
-        &["delivery", "store", "telemetry", "config", "clock", "machine", "domain"],
+        &[
+            "delivery",
+            "store",
+            "telemetry",
+            "config",
+            "clock",
+            "machine",
+            "metrics",
+            "domain",
+        ],
     ),
-    ("api", &["api", "store", "telemetry", "contract", "clock", "domain"]),
-    ("scrape.rs", &["store", "telemetry", "clock", "domain"]),
+    (
+        "api",
+        &["api", "store", "telemetry", "contract", "clock", "metrics", "domain"],
+    ),
+    ("scrape.rs", &["store", "telemetry", "clock", "metrics", "domain"]),
     (
         "server",
         &[
@@ -31,6 +43,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "contract",
             "clock",
             "faults",
+            "metrics",
             "domain",
         ],
     ),

@@ -23,6 +23,7 @@ mod hostile;
 mod observe;
 mod process;
 mod promises;
+mod recipes;
 mod retention;
 mod simulation;
 mod support;

@@ -83,7 +83,7 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    state.db.metrics().request(operation, status, began.elapsed());
+    state.metrics.request(operation, status, began.elapsed());
     let duration_ms = state.clock.now().since(started_at).as_millis();
     span.in_scope(|| tracing::info!(status, duration_ms, "answered"));
     traced.answered(status);

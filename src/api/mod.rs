@@ -10,7 +10,6 @@ mod context;
 mod deliveries;
 mod docs;
 mod entry;
-mod event;
 mod event_types;
 mod events;
 mod extract;

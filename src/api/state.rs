@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     contract::Contract,
     domain::{delivery::AttemptTrigger, destination::DestinationPolicy},
+    metrics::Metrics,
     store::{Database, StoreError, queue::lease::Lease},
     telemetry::spans::Spans,
 };
@@ -107,6 +108,8 @@ pub struct ApiParts {
     pub attempt_now: AttemptNow,
     /// How much organizations may ask.
     pub limiter: Arc<Limiter>,
+    /// Where requests are counted.
+    pub metrics: Metrics,
     /// Makes the spans of requests.
     pub spans: Spans,
     /// Whether the server is about to stop: requests are still answered, but no more should be sent.

@@ -166,7 +166,7 @@ impl Engine {
                     }
                 }
             };
-            self.db.metrics().attempt(trigger, &outcome, took);
+            self.metrics.attempt(trigger, &outcome, took);
             prepared.span.ended(&outcome);
             let (webhook, has_failed) = (lease.webhook_id, outcome.error.is_some());
             let finished = self.conclude(lease, trigger, prepared, outcome, rand::rng().random());

@@ -26,6 +26,7 @@ use crate::{
         retry::RetryPolicy,
         timestamp::Timestamp,
     },
+    metrics::Metrics,
     store::{
         Database, StoreError,
         queue::{
@@ -46,6 +47,7 @@ pub struct Engine {
     pub(super) sender: Sender,
     pub(super) policy: Arc<RetryPolicy>,
     pub(super) spans: Spans,
+    pub(super) metrics: Metrics,
     /// Wakes the dispatcher: something is due, or a lane runs low.
     pub(super) wake: Arc<Notify>,
     /// Whether something is due that no lane knows of.
@@ -85,6 +87,7 @@ impl Engine {
             pulse: Arc::default(),
             sender,
             spans: Spans::default(),
+            metrics: Metrics::default(),
             wake: Arc::default(),
             is_due: Arc::new(AtomicBool::new(true)),
             records: Arc::default(),
@@ -95,10 +98,10 @@ impl Engine {
         }
     }
 
-    /// The same, but its attempts are spans of these.
+    /// The same, but its attempts are spans of these, and counted here.
     #[must_use]
-    pub fn traced(self, spans: Spans) -> Self {
-        Self { spans, ..self }
+    pub fn observed(self, spans: Spans, metrics: Metrics) -> Self {
+        Self { spans, metrics, ..self }
     }
 
     pub(super) fn lanes(&self) -> MutexGuard<'_, Lanes> {

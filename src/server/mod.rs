@@ -48,6 +48,7 @@ use crate::{
         sender::{self, Sender},
     },
     domain::fairness,
+    metrics::Metrics,
     scrape,
     store::{
         Database, StoreError, idempotency,
@@ -120,6 +121,8 @@ pub struct Server {
     heart: Supervisor,
     still_heart: watch::Sender<bool>,
     db: Database,
+    /// What this process has measured.
+    pub metrics: Metrics,
     /// Where traces go; none where they are not exported.
     traces: Option<Export>,
 }
@@ -140,24 +143,16 @@ pub async fn start(
         return Err(fault.into());
     }
     let (listener, address) = listen(options.listen).await?;
-    let metrics = listen_for_metrics(options.metrics_listen).await?;
-    idempotency::recover(&db).await?;
-    let recovered = leases::recover(&db, clock.now()).await?;
-    if recovered > 0 {
-        tracing::info!(
-            deliveries = recovered,
-            "attempts were cut off when the server last stopped; they are due again"
-        );
-    }
-    clamp::clamp(&db, options.engine.bounds(), clock.now()).await?;
-    if options.accept_clock_jump {
-        clock_jump::accept(&db, clock.now()).await?;
-    }
-    let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender).traced(spans.clone());
+    let scraped = listen_for_metrics(options.metrics_listen).await?;
+    recover(options, &db, &clock).await?;
+    let metrics = Metrics::default();
+    db.observe_batches(&metrics);
+    let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender);
+    let engine = engine.observed(spans.clone(), metrics.clone());
     db.hand_over_to(Arc::new(engine.clone()));
     // Before anything is claimed: leases of a node that nobody knows would be taken over.
     heartbeat::beat(&engine).await?;
-    let state = state(options, &db, &clock, contract, engine.clone(), spans);
+    let state = state(options, &db, &clock, contract, engine.clone(), spans, &metrics);
     let stopping = Arc::clone(&state.stopping);
     let router = api::router(state);
     let (stop, stopped) = watch::channel(false);
@@ -170,12 +165,18 @@ pub async fn start(
     tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
     let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
     tasks.spawn("idempotency keys", pruning);
-    let pruning = retention::run(db.clone(), clock.clone(), options.retention(), stopped.clone());
+    let pruning = retention::run(
+        db.clone(),
+        clock.clone(),
+        options.retention(),
+        metrics.clone(),
+        stopped.clone(),
+    );
     tasks.spawn("retention", pruning);
     tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
     tasks.spawn("api listener", accept(listener, router, limits, stopped.clone()));
-    let metrics_address = metrics.map(|(listener, address)| {
-        let router = scrape::router(db.clone(), clock);
+    let metrics_address = scraped.map(|(listener, address)| {
+        let router = scrape::router(db.clone(), clock, metrics.clone());
         let limits = ListenerLimits {
             connections_max: METRICS_CONNECTIONS_MAX,
             connections_per_peer_max: 0,
@@ -195,8 +196,26 @@ pub async fn start(
         heart,
         still_heart,
         db,
+        metrics,
         traces,
     })
+}
+
+/// Puts in order what the last run has left behind, before anything is claimed.
+async fn recover(options: &ServeOptions, db: &Database, clock: &Clock) -> Result<(), StoreError> {
+    idempotency::recover(db).await?;
+    let recovered = leases::recover(db, clock.now()).await?;
+    if recovered > 0 {
+        tracing::info!(
+            deliveries = recovered,
+            "attempts were cut off when the server last stopped; they are due again"
+        );
+    }
+    clamp::clamp(db, options.engine.bounds(), clock.now()).await?;
+    if options.accept_clock_jump {
+        clock_jump::accept(db, clock.now()).await?;
+    }
+    Ok(())
 }
 
 /// What every handler can reach.
@@ -207,6 +226,7 @@ fn state(
     contract: Arc<Contract>,
     engine: Engine,
     spans: Spans,
+    metrics: &Metrics,
 ) -> ApiState {
     let attempt_now = AttemptNow::new(move |lease, trigger| {
         let engine = engine.clone();
@@ -232,6 +252,7 @@ fn state(
         lease: options.engine.lease(),
         key_lease: request_timeout + REQUEST_MARGIN,
         attempt_now,
+        metrics: metrics.clone(),
         spans,
         stopping: Arc::default(),
     })

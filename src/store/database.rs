@@ -42,7 +42,6 @@ pub struct Database {
     pub(super) deleted: Arc<Notify>,
     /// The ways to shared statements; only PostgreSQL has them, since on SQLite every write shares its transaction.
     pub(super) shared: Option<Arc<SharedWrites>>,
-    pub(super) metrics: Metrics,
     /// What the engine runs by itself.
     pub(super) workers: Workers,
 }
@@ -103,10 +102,16 @@ impl Database {
         self.workers.ended().await
     }
 
-    /// What is measured in this process. It rides with the database, which everything that measures has anyway.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// Says where the sizes of batches are observed. Once, when a server starts.
+    pub fn observe_batches(&self, metrics: &Metrics) {
+        if let Engine::Sqlite(sqlite) = &self.engine {
+            sqlite.writer.observe(metrics.batch_sizes("write"));
+        }
+        if let Some(shared) = &self.shared {
+            shared.publications.observe(metrics.batch_sizes("publish"));
+            shared.records.observe(metrics.batch_sizes("finish"));
+            shared.changes.observe(metrics.batch_sizes("change"));
+        }
     }
 
     /// This process, as the holder of leases.
