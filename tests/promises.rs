@@ -13,7 +13,7 @@ fn promises() -> Vec<&'static str> {
 }
 
 /// The names of all the tests of this binary, or of those that do not run unless they are asked for.
-fn tests(options: &[&str]) -> HashSet<String> {
+pub(crate) fn tests(options: &[&str]) -> HashSet<String> {
     let mut list = Command::new(std::env::current_exe().unwrap());
     let output = list
         .args(["--list", "--format", "terse"])
