@@ -9,3 +9,4 @@ mod headers;
 mod normalize;
 mod obligations;
 mod problems;
+mod prose;
