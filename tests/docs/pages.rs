@@ -8,9 +8,7 @@ use super::{read, root};
 fn pages() -> Vec<String> {
     let listed = fs::read_dir(root().join("docs")).unwrap();
     let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let pages = names
-        .filter(|name| name.ends_with(".md"))
-        .map(|name| format!("docs/{name}"));
+    let pages = names.map(|name| format!("docs/{name}"));
     pages.chain(["README.md".to_owned()]).collect()
 }
 
@@ -62,7 +60,8 @@ fn no_link_is_dead() {
                 let linked = prose(&fs::read_to_string(path).unwrap());
                 let headings = linked
                     .lines()
-                    .filter_map(|line| line.starts_with('#').then(|| line.trim_start_matches('#')));
+                    .filter(|line| line.starts_with('#'))
+                    .map(|line| line.trim_start_matches('#'));
                 assert!(
                     headings.map(anchor).any(|anchor| anchor == heading),
                     "{page} links to {target}, and there is no such heading"
