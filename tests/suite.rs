@@ -17,6 +17,7 @@ mod circles;
 mod contract;
 mod delivery;
 mod disk;
+mod docs;
 mod floors;
 mod fuzz;
 mod hostile;

@@ -1,4 +1,4 @@
-//! The dashboard asks for what the server exports, and the README explains all that it exports.
+//! The dashboard asks for what the server exports, and docs/operations.md explains all that it exports.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -69,9 +69,9 @@ async fn every_metric_of_the_dashboard_is_exported() {
         .collect();
     // A counter's samples end with `_total`, an info's with `_info`; their families do not.
     let bare = |name: &String| name.trim_end_matches("_total").trim_end_matches("_info").to_owned();
-    let explained: BTreeSet<String> = names(&read("README.md")).iter().map(bare).collect();
+    let explained: BTreeSet<String> = names(&read("docs/operations.md")).iter().map(bare).collect();
     let silent: Vec<_> = families.difference(&explained).collect();
-    assert!(silent.is_empty(), "README.md does not explain {silent:?}");
+    assert!(silent.is_empty(), "docs/operations.md does not explain {silent:?}");
     let drawn: Vec<_> = families
         .iter()
         .filter(|family| !asked.iter().any(|name| name.starts_with(*family)))
