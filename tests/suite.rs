@@ -13,11 +13,9 @@
 
 mod api;
 mod campaign;
-mod circles;
 mod contract;
 mod delivery;
 mod disk;
-mod floors;
 mod fuzz;
 mod hostile;
 mod observe;
@@ -26,3 +24,4 @@ mod promises;
 mod retention;
 mod simulation;
 mod support;
+mod tidy;
