@@ -8,3 +8,4 @@ mod entities;
 mod headers;
 mod normalize;
 mod obligations;
+mod walks;
