@@ -125,7 +125,7 @@ async fn try_all(
 }
 
 /// Health starts from nothing when a customer switches a webhook on; otherwise it is the engine's own.
-const WRITE: &str = "
+pub(in crate::store) const WRITE: &str = "
     WITH changed AS MATERIALIZED (
         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bool[], $7::text[],
                              $8::int[], $9::bytea[], $10::bigint[], $11::bool[])

@@ -9,6 +9,7 @@ mod circles;
 mod dependencies;
 mod floors;
 mod lengths;
+mod sql;
 mod unused;
 
 /// Folders that are made, not written: what a build, a tool or an editor leaves.

@@ -6,6 +6,8 @@
 //! Lock order: webhooks, queue entries, deliveries. Replay and retention lock deliveries that have no queue entry, and so
 //! nobody who could wait for them.
 
+use std::sync::LazyLock;
+
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value, prelude::Uuid};
 
 use super::lease::Lease;
@@ -73,19 +75,13 @@ pub(super) async fn lock_held<'a>(
     Ok(held)
 }
 
-/// Gives back the leases of attempts that were not made: they do not count, and the deliveries are due at `due_at`. What
-/// is owed no more leaves the queue; there the number stands in the delivery.
-pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
-    const UNCOUNT_ONE: &str = "UPDATE deliveries SET attempt_count = attempt_count - 1
-        WHERE organization_id = $1 AND id = $2 AND EXISTS (
-            SELECT 1 FROM queue
-            WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed)";
-    const DROP_ONE: &str = "DELETE FROM queue
-        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
-    const FREE_ONE: &str = "UPDATE queue
-        SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
-        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
-    let all = format!(
+pub(in crate::store) const UNCOUNT_ONE: &str = "UPDATE deliveries SET attempt_count = attempt_count - 1
+    WHERE organization_id = $1 AND id = $2 AND EXISTS (
+        SELECT 1 FROM queue
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed)";
+
+pub(in crate::store) static GIVE_BACK: LazyLock<String> = LazyLock::new(|| {
+    format!(
         "WITH lost AS (
             DELETE FROM queue USING {LEASES}
             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
@@ -99,8 +95,25 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
          FROM {LEASES}
          WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
              AND lease_token = token AND owed"
-    );
-    write_each(db, leases, due_at, all, &[UNCOUNT_ONE, DROP_ONE, FREE_ONE]).await
+    )
+});
+
+/// Gives back the leases of attempts that were not made: they do not count, and the deliveries are due at `due_at`. What
+/// is owed no more leaves the queue; there the number stands in the delivery.
+pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
+    const DROP_ONE: &str = "DELETE FROM queue
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
+    const FREE_ONE: &str = "UPDATE queue
+        SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
+    write_each(
+        db,
+        leases,
+        due_at,
+        GIVE_BACK.as_str(),
+        &[UNCOUNT_ONE, DROP_ONE, FREE_ONE],
+    )
+    .await
 }
 
 /// Lets leases that still hold last until `until`.
@@ -111,7 +124,7 @@ pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Resul
         "UPDATE queue SET due_at = $4 FROM {LEASES}
          WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id AND lease_token = token"
     );
-    write_each(db, leases, until, all, &[ONE]).await
+    write_each(db, leases, until, &all, &[ONE]).await
 }
 
 /// Changes the queue entries of leases, `$4` being a time: on PostgreSQL all of them by one statement on [`LEASES`]; on
@@ -120,7 +133,7 @@ async fn write_each(
     db: &Database,
     leases: Vec<Lease>,
     time: Timestamp,
-    all: String,
+    all: &str,
     one: &'static [&'static str],
 ) -> Result<(), StoreError> {
     if leases.is_empty() {
