@@ -157,7 +157,7 @@ impl From<deliveries::Attempt> for Attempt {
 }
 
 /// Body for POST `/v1/webhook_deliveries/{id}/retry`.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryDelivery {}
 

@@ -105,46 +105,38 @@ impl Webhook {
 }
 
 /// Body for POST /v1/webhooks.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateWebhook {
     // Absent is empty here and refused by the schema, so that the other fields are judged all the same.
     #[serde(default)]
     #[schema(required, format = "iri", min_length = 1, max_length = 2048)]
-    #[validate(length(max = 2048))]
     url: String,
     #[schema(value_type = Option<Vec<FilterText>>, max_items = 50)]
-    #[validate(length(max = 50))]
     events: Option<Vec<String>>,
     #[schema(default = true)]
     enabled: Option<bool>,
     // PostgreSQL cannot keep a NUL in a text.
     #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
-    #[validate(length(max = 256))]
     description: Option<String>,
     #[schema(minimum = 1, maximum = 1000)]
-    #[validate(range(min = 1, max = 1000))]
     #[serde(default, deserialize_with = "whole_number")]
     rate_limit: Option<u32>,
 }
 
 /// Body for PATCH /v1/webhooks/{id}.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpdateWebhook {
     #[schema(format = "iri", min_length = 1, max_length = 2048)]
-    #[validate(length(max = 2048))]
     url: Option<String>,
     #[schema(value_type = Option<Vec<FilterText>>, max_items = 50)]
-    #[validate(length(max = 50))]
     events: Option<Vec<String>>,
     enabled: Option<bool>,
     // PostgreSQL cannot keep a NUL in a text.
     #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
-    #[validate(length(max = 256))]
     description: Option<String>,
     #[schema(minimum = 0, maximum = 1000)]
-    #[validate(range(max = 1000))]
     #[serde(default, deserialize_with = "whole_number")]
     rate_limit: Option<u32>,
 }
