@@ -27,6 +27,7 @@ mod counts;
 mod database;
 mod driver;
 mod figures;
+mod flood;
 mod http;
 mod limits;
 mod process;
@@ -43,6 +44,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{database::Engine, receiver::Receiver, settings::Settings, stage::Stage};
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some((flood::BURN, _)) => flood::burn_forever(),
+        Some((flood::ARGUMENT, rest)) => {
+            return tokio::runtime::Runtime::new().unwrap().block_on(flood::run(rest));
+        }
+        _ => {}
+    }
     let settings = Settings::from_environment();
     // One thread for the clients and one for the receivers: what they leave of the machine is the service's.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -48,10 +48,21 @@ impl Server {
         Self::start_on(binary, &database.url(), false).await
     }
 
+    /// Starts it for so many clients of this machine as want to connect.
+    pub(crate) async fn start_open(binary: &Path, database: &Database) -> Self {
+        let mut command = on(binary, &database.url());
+        command.args(["--connections-per-peer-max", "0"]);
+        Self::start_by(command, false).await
+    }
+
     /// Starts it on the database of this URL, with or without `/metrics`.
     pub(crate) async fn start_on(binary: &Path, url: &str, metrics: bool) -> Self {
+        Self::start_by(on(binary, url), metrics).await
+    }
+
+    async fn start_by(mut command: Command, metrics: bool) -> Self {
         let started = Instant::now();
-        let mut child = on(binary, url)
+        let mut child = command
             .args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen"])
             .arg(if metrics { "127.0.0.1:0" } else { "off" })
             .stdout(Stdio::piped())
@@ -95,6 +106,11 @@ impl Server {
         assert!(sent.await.unwrap().success());
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         assert!(ended.expect("the service stops").unwrap().success());
+    }
+
+    /// Ends it at once.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
     }
 
     /// Makes an organization with a webhook for each URL.

@@ -9,6 +9,7 @@ mod auth;
 mod context;
 mod deliveries;
 mod docs;
+mod entry;
 mod event;
 mod event_types;
 mod events;
@@ -35,6 +36,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use context::PeerAddress;
+pub use entry::Entry;
 pub use limits::{Limiter, Permits};
 pub use state::{ApiParts, ApiState, AttemptNow};
 

@@ -12,7 +12,7 @@ use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
-use super::{Limiter, Permits};
+use super::{Entry, Limiter, Permits};
 use crate::{
     clock::Clock,
     contract::Contract,
@@ -87,6 +87,8 @@ pub struct ApiParts {
     pub entrance: Arc<Semaphore>,
     /// One permit for each request of an organization that may be under way, its answer included.
     pub requests: Arc<Permits>,
+    /// In what order their work begins.
+    pub entry: Entry,
     /// One permit for each attempt that a request may make and wait for.
     pub manual_attempts: Arc<Permits>,
     /// One place for each request without a token that may be under way: the documentation, and paths that do not exist.

@@ -1,6 +1,7 @@
 //! The engine: what everything on this floor works with, and the pump that turns what waits in the lanes into attempts.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -243,12 +244,12 @@ impl Engine {
 }
 
 impl HandOver for Engine {
-    fn room(&self) -> Option<Room> {
+    fn room(&self, organizations: &HashSet<OrganizationId>) -> Option<Room> {
         if self.is_stopping() || !self.may_work() {
             return None;
         }
         Some(Room {
-            full: self.lanes().full()?,
+            full: self.lanes().full(organizations)?,
             lease: self.options.lease(),
         })
     }

@@ -197,7 +197,7 @@ pub async fn renew(engine: &Engine) -> Result<(), StoreError> {
         return Ok(());
     }
     let until = now.plus(lease);
-    leases::renew(&engine.db, leases.clone(), until).await?;
-    engine.lanes().renewed(&leases, until);
+    let held = leases::renew(&engine.db, leases, until).await?;
+    engine.lanes().renewed(&held, until);
     Ok(())
 }

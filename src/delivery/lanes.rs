@@ -27,7 +27,7 @@ use crate::{
         id::{OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
-    store::queue::lease::{Judgement, Lease, Leased},
+    store::queue::lease::{Full, Judgement, Lease, Leased},
 };
 
 /// How old the reading of a webhook may be when an attempt starts that relies on it. The attempt counts as started at the
@@ -233,12 +233,16 @@ impl Lanes {
         self.seat.share(1, webhook) == 1 && self.by_webhook.get(&webhook).is_none_or(is_idle)
     }
 
-    /// The webhooks whose lanes have no room; `None` if nothing at all is to be leased.
+    /// What has no room now of these organizations and their webhooks; `None` if nothing at all is to be leased.
     #[must_use]
-    pub fn full(&self) -> Option<Vec<WebhookId>> {
+    pub fn full(&self, organizations: &HashSet<OrganizationId>) -> Option<Full> {
         // With more nodes than permits some have none, and only a claim knows which.
         let divides = (1..=self.limits.per_webhook_max).contains(&self.seat.nodes);
-        (divides && !self.is_full()).then(|| self.full.iter().copied().collect())
+        let is_full = |organization: &&OrganizationId| self.is_full_for(**organization);
+        divides.then(|| Full {
+            webhooks: self.full.clone(),
+            organizations: organizations.iter().filter(is_full).copied().collect(),
+        })
     }
 
     /// Notes whether a webhook has more due than this node has leased.

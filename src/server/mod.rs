@@ -37,7 +37,7 @@ use self::{
     supervisor::Supervisor,
 };
 use crate::{
-    api::{self, ApiParts, ApiState, AttemptNow, Limiter, Permits},
+    api::{self, ApiParts, ApiState, AttemptNow, Entry, Limiter, Permits},
     clock::Clock,
     config::{METRICS_LISTEN, MetricsListen, ServeOptions},
     contract::{Contract, ContractError},
@@ -223,6 +223,7 @@ fn state(
         cors_origins: options.http.cors_origins.clone().into(),
         entrance: Arc::new(Semaphore::new(options.http.requests_max())),
         requests: Arc::new(Permits::new(options.http.requests_max())),
+        entry: Entry::default(),
         manual_attempts: Arc::new(Permits::new(manual_attempts_max(options))),
         page_places: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
         page_bytes_max: options.http.page_bytes_max.into(),

@@ -1,6 +1,6 @@
 //! One receiver delays no other, and no organization another.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kallima_webhooks::{
@@ -112,6 +112,8 @@ fn leased(organization_id: OrganizationId, webhook_id: WebhookId, count: usize, 
 fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
     let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
     let webhook = |number| WebhookId::new(Uuid::from_u128(number));
+    let both = HashSet::from([busy, other]);
+    let full = |lanes: &Lanes| lanes.full(&both).unwrap().organizations;
     // So many deliveries fill what may wait, and so do so many bytes.
     for (webhooks, each, payload_bytes) in [(100, 82, 2), (257, 1, 256 * 1024)] {
         let mut lanes = Lanes::new(LaneLimits {
@@ -133,6 +135,11 @@ fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
             lanes.room(other, webhook(1001)) > 0,
             "{payload_bytes}: the reserve is for others"
         );
+        assert_eq!(
+            full(&lanes),
+            HashSet::from([busy]),
+            "{payload_bytes}: what others publish is leased at once"
+        );
         let reserve = 8192 / 8 / (if payload_bytes > 2 { 16 } else { 1 });
         lanes.offer(
             leased(other, webhook(1001), reserve, &payload),
@@ -140,8 +147,10 @@ fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
             Duration::ZERO,
         );
         assert_eq!(lanes.room(other, webhook(1002)), 0, "{payload_bytes}: it is used up");
+        assert_eq!(full(&lanes), both, "{payload_bytes}");
         lanes.drain();
         assert!(lanes.room(busy, webhook(1000)) > 0);
+        assert!(full(&lanes).is_empty());
     }
 }
 

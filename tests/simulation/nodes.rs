@@ -19,14 +19,18 @@ impl World {
         if !leases.is_empty() {
             self.tell(&format!("node {node} renews {}", leases.len()));
         }
+        let mut expected = Vec::new();
         for lease in &leases {
             let owed = self.model.deliveries.get_mut(&lease.delivery_id).unwrap();
             if let Some(held) = owed.lease.as_mut().filter(|held| held.token == lease.token) {
                 held.until = until;
+                expected.push(lease.delivery_id);
             }
         }
-        leases::renew(&self.db, leases.clone(), until).await.unwrap();
-        self.nodes[node].lanes.renewed(&leases, until);
+        let held = leases::renew(&self.db, leases, until).await.unwrap();
+        let renewed: Vec<_> = held.iter().map(|lease| lease.delivery_id).collect();
+        self.must(renewed == expected, "what is renewed is what is held");
+        self.nodes[node].lanes.renewed(&held, until);
     }
 
     /// Leases that have ended are released.

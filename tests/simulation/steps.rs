@@ -1,6 +1,6 @@
 //! What can happen next.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use kallima_webhooks::{
     delivery::lanes::{Now, Start, Step},
@@ -21,7 +21,7 @@ use kallima_webhooks::{
         queue::{
             claim::{self, Wanted},
             finish,
-            lease::{Grant, Leased},
+            lease::{Full, Grant, Leased},
             leases, work,
         },
         webhooks,
@@ -127,15 +127,17 @@ impl World {
         // One that others take for dead, or that is stopping, takes nothing; one with full lanes not everything.
         let full = match self.rng.random_range(0..10) {
             0 => None,
-            1 => Some(self.model.webhooks.iter().map(|webhook| webhook.id).collect()),
-            _ => self.nodes[node].lanes.full(),
+            1 => Some(Full {
+                webhooks: self.model.webhooks.iter().map(|webhook| webhook.id).collect(),
+                ..Full::default()
+            }),
+            2 => Some(Full {
+                organizations: HashSet::from([self.org]),
+                ..Full::default()
+            }),
+            _ => self.nodes[node].lanes.full(&HashSet::from([self.org])),
         };
-        if full.as_ref().is_some_and(|full| !full.is_empty()) {
-            self.tell(&format!(
-                "node {node} has no room in {} lane(s)",
-                full.as_ref().unwrap().len()
-            ));
-        }
+        self.tell(&format!("node {node} has no room for {full:?}"));
         *self.collector.full.lock().unwrap() = full;
         let publication = self.publication(node);
         let (id, kind, payload, due) = (

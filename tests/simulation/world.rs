@@ -1,7 +1,7 @@
 //! The engine's side of the simulation, and the comparison of what is with what must be.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fmt::Write as _,
     sync::{Arc, Mutex},
     time::Duration,
@@ -33,7 +33,7 @@ use kallima_webhooks::{
         events,
         organizations::{self},
         page::PageLimit,
-        queue::lease::{HandOver, Judgement, Lease, Leased, Room},
+        queue::lease::{Full, HandOver, Judgement, Lease, Leased, Room},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -72,12 +72,12 @@ pub(super) type Handed = (Vec<Leased>, Vec<(WebhookId, Judgement)>, Duration);
 #[derive(Debug, Default)]
 pub(super) struct Collector {
     /// The full lanes of the node that publishes next; `None` if it takes nothing.
-    pub(super) full: Mutex<Option<Vec<WebhookId>>>,
+    pub(super) full: Mutex<Option<Full>>,
     pub(super) handed: Mutex<Vec<Handed>>,
 }
 
 impl HandOver for Collector {
-    fn room(&self) -> Option<Room> {
+    fn room(&self, _: &HashSet<OrganizationId>) -> Option<Room> {
         let full = self.full.lock().unwrap().clone()?;
         Some(Room {
             full,

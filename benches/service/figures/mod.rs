@@ -1,6 +1,7 @@
 //! The figures, each in the file of what it takes.
 
 mod backlog;
+mod fairness;
 mod flow;
 mod growth;
 mod latency;
@@ -18,6 +19,7 @@ pub(crate) async fn measure(stage: &mut Stage<'_>) {
     backlog::measure(stage).await;
     snapshot::measure(stage).await;
     growth::measure(stage).await;
+    fairness::measure(stage).await;
 }
 
 /// What one server is asked for in a row, and what memory it then holds.

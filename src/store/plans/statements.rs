@@ -65,6 +65,7 @@ fn statements(backend: DbBackend) -> BTreeMap<&'static str, String> {
             ("finish_batch::RECORD", finish_batch::RECORD.clone()),
             ("finish_batch::RECORD_PLAIN", finish_batch::RECORD_PLAIN.clone()),
             ("leases::GIVE_BACK", leases::GIVE_BACK.clone()),
+            ("leases::RENEW", leases::RENEW.clone()),
             ("nodes::BEAT", nodes::BEAT.clone()),
             ("publish_batch::PUBLISH", publish_batch::PUBLISH.to_owned()),
             ("work::DELIVERIES", work::DELIVERIES.to_owned()),

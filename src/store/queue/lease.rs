@@ -1,6 +1,6 @@
 //! The words of the queue: what is leased, what it sends, and where it goes.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -169,11 +169,28 @@ impl Finished {
     }
 }
 
+/// Whose deliveries a node may not lease as it publishes.
+#[derive(Clone, Debug, Default)]
+pub struct Full {
+    /// The webhooks whose lanes have no room for another delivery.
+    pub webhooks: HashSet<WebhookId>,
+    /// The organizations that have their share of all lanes, once these are full.
+    pub organizations: HashSet<OrganizationId>,
+}
+
+impl Full {
+    /// Whether it says so of this webhook.
+    #[must_use]
+    pub fn has(&self, organization: OrganizationId, webhook: WebhookId) -> bool {
+        self.organizations.contains(&organization) || self.webhooks.contains(&webhook)
+    }
+}
+
 /// What a node may lease as it publishes.
 #[derive(Clone, Debug)]
 pub struct Room {
-    /// The webhooks whose lanes have no room for another delivery.
-    pub full: Vec<WebhookId>,
+    /// What has no room for another delivery.
+    pub full: Full,
     /// How long leases last.
     pub lease: Duration,
 }
@@ -181,8 +198,8 @@ pub struct Room {
 /// Where deliveries go that are leased to this node when they are published: the lanes of the delivery engine, handed in
 /// by `server`.
 pub trait HandOver: Send + Sync + fmt::Debug {
-    /// What may be leased now; `None` if this node takes nothing at all.
-    fn room(&self) -> Option<Room>;
+    /// What may be leased now for these organizations; `None` if this node takes nothing at all.
+    fn room(&self, organizations: &HashSet<OrganizationId>) -> Option<Room>;
 
     /// Takes deliveries whose leases are durable, with their webhooks as they stood at `judged_at` or later (of
     /// [`Clock::monotonic`](crate::clock::Clock::monotonic)).

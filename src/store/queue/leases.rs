@@ -6,11 +6,11 @@
 //! Lock order: webhooks, queue entries, deliveries. Replay and retention lock deliveries that have no queue entry, and so
 //! nobody who could wait for them.
 
-use std::sync::LazyLock;
+use std::{collections::HashSet, sync::LazyLock};
 
-use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value, prelude::Uuid};
+use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, QueryResult, Statement, Value, prelude::Uuid};
 
-use super::lease::Lease;
+use super::lease::{Fence, Lease};
 use crate::{
     domain::{
         id::{DeliveryId, LeaseToken},
@@ -106,51 +106,25 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
     const FREE_ONE: &str = "UPDATE queue
         SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
-    write_each(
-        db,
-        leases,
-        due_at,
-        GIVE_BACK.as_str(),
-        &[UNCOUNT_ONE, DROP_ONE, FREE_ONE],
-    )
-    .await
-}
-
-/// Lets leases that still hold last until `until`.
-pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Result<(), StoreError> {
-    const ONE: &str = "UPDATE queue SET due_at = $4
-        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
-    let all = format!(
-        "UPDATE queue SET due_at = $4 FROM {LEASES}
-         WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id AND lease_token = token"
-    );
-    write_each(db, leases, until, &all, &[ONE]).await
-}
-
-/// Changes the queue entries of leases, `$4` being a time: on PostgreSQL all of them by one statement on [`LEASES`]; on
-/// SQLite, where a statement costs no round trip, each by these, for which `$1` to `$3` are the lease.
-async fn write_each(
-    db: &Database,
-    leases: Vec<Lease>,
-    time: Timestamp,
-    all: &str,
-    one: &'static [&'static str],
-) -> Result<(), StoreError> {
     if leases.is_empty() {
         return Ok(());
     }
     if db.backend() == DbBackend::Postgres {
-        let values = arrays(leases.iter()).into_iter().chain([time.into()]);
-        db.write_one(Statement::from_sql_and_values(DbBackend::Postgres, all, values))
-            .await?;
+        let values = arrays(leases.iter()).into_iter().chain([due_at.into()]);
+        db.write_one(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            GIVE_BACK.as_str(),
+            values,
+        ))
+        .await?;
         return Ok(());
     }
     let write = db.write(move |tx| {
         Box::pin(async move {
             for lease in &leases {
-                for sql in one {
-                    let values = key(lease).into_iter().chain([time.into()]);
-                    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, *sql, values))
+                for sql in [UNCOUNT_ONE, DROP_ONE, FREE_ONE] {
+                    let values = key(lease).into_iter().chain([due_at.into()]);
+                    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values))
                         .await?;
                 }
             }
@@ -158,6 +132,59 @@ async fn write_each(
         })
     });
     write.await
+}
+
+/// Lets leases last until `until`. Returns those that still hold: the others are somebody else's, or ended, and nothing
+/// may be done by them.
+pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Result<Vec<Lease>, StoreError> {
+    if leases.is_empty() {
+        return Ok(leases);
+    }
+    let write = db.write(move |tx| {
+        Box::pin(async move {
+            let held: HashSet<Fence> = renew_held(tx, &leases, until).await?.into_iter().collect();
+            let holds = |lease: &Lease| held.contains(&(lease.delivery_id, lease.token));
+            Ok::<_, StoreError>(leases.into_iter().filter(holds).collect())
+        })
+    });
+    write.await
+}
+
+pub(in crate::store) static RENEW: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "UPDATE queue SET due_at = $4 FROM {LEASES}
+             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
+                 AND lease_token = token
+             RETURNING queue.delivery_id, queue.lease_token"
+    )
+});
+
+async fn renew_held(tx: &Connection<'_>, leases: &[Lease], until: Timestamp) -> Result<Vec<Fence>, StoreError> {
+    const ONE: &str = "UPDATE queue SET due_at = $4
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
+    if tx.get_database_backend() == DbBackend::Postgres {
+        let values = arrays(leases.iter()).into_iter().chain([until.into()]);
+        let renewed = tx
+            .query_all_raw(Statement::from_sql_and_values(
+                DbBackend::Postgres,
+                RENEW.as_str(),
+                values,
+            ))
+            .await?;
+        let fence = |row: &QueryResult| Ok((row.try_get("", "delivery_id")?, row.try_get("", "lease_token")?));
+        return renewed.iter().map(fence).collect();
+    }
+    let mut held = Vec::new();
+    for lease in leases {
+        let values = key(lease).into_iter().chain([until.into()]);
+        let renewed = tx
+            .execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, ONE, values))
+            .await?;
+        if renewed.rows_affected() == 1 {
+            held.push((lease.delivery_id, lease.token));
+        }
+    }
+    Ok(held)
 }
 
 /// Whose leases are released.

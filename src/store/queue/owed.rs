@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
-use super::lease::{Judgement, Target};
+use super::lease::{Full, Judgement, Target};
 use crate::{
     domain::{
         destination::Destination,
@@ -22,21 +22,22 @@ use crate::{
 pub(super) struct LeaseAtOnce {
     pub(super) token: LeaseToken,
     pub(super) until: Timestamp,
-    /// Webhooks whose lanes are full.
-    pub(super) full: HashSet<WebhookId>,
+    /// What it does not lease.
+    pub(super) full: Full,
     /// When the lanes were asked, which is before any webhook is read.
     pub(super) judged_at: Duration,
 }
 
 impl LeaseAtOnce {
-    /// `None` if this node leases nothing: no server runs here, or its lanes are full.
-    pub(super) fn of(db: &Database) -> Option<Self> {
+    /// Of the publications of these organizations; `None` if this node leases nothing: no server runs here, or it is not
+    /// to work.
+    pub(super) fn of(db: &Database, organizations: &HashSet<OrganizationId>) -> Option<Self> {
         let judged_at = db.clock.monotonic();
-        let room = db.hand_over.get()?.room()?;
+        let room = db.hand_over.get()?.room(organizations)?;
         Some(Self {
             token: LeaseToken::new(Uuid::new_v4()),
             until: db.clock.now().plus(room.lease),
-            full: room.full.into_iter().collect(),
+            full: room.full,
             judged_at,
         })
     }

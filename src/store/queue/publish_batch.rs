@@ -59,7 +59,8 @@ pub(in crate::store) const PUBLISH: &str = "
         SELECT entered.position, entered.organization_id, entered.id AS event_id, entered.event_type,
             entered.created_at, (id_prefix || substr(gen_random_uuid()::text, 20))::uuid AS delivery_id,
             subscribers.id AS webhook_id, url, secret, events, consecutive_failures, rate_limit,
-            $16 AND consecutive_failures < $17 AND rate_limit IS NULL AND subscribers.id <> ALL($18) AS is_leased
+            $16 AND consecutive_failures < $17 AND rate_limit IS NULL AND subscribers.id <> ALL($18)
+                AND entered.organization_id <> ALL($22) AS is_leased
         FROM recorded JOIN entered USING (organization_id, id)
         JOIN subscribers ON subscribers.organization_id = entered.organization_id
         WHERE events IS NULL
@@ -123,7 +124,11 @@ pub(in crate::store) async fn record_batch(
     db: Database,
     batch: Arc<[Publish]>,
 ) -> Result<Vec<Once<Recorded>>, StoreError> {
-    let lease = LeaseAtOnce::of(&db);
+    let organizations: HashSet<_> = batch
+        .iter()
+        .map(|publish| publish.publication.organization_id)
+        .collect();
+    let lease = LeaseAtOnce::of(&db, &organizations);
     // Of several with one key or one id only the first takes part; the others then find what it has left.
     let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
     let takes_part = |publish: &Publish| {
@@ -200,14 +205,10 @@ async fn run(
     let responses = keys()
         .map(|key| response_to_new(db, key))
         .collect::<Result<Vec<Vec<u8>>, _>>()?;
-    let organizations: HashSet<Uuid> = events().map(|event| event.organization_id.into()).collect();
+    let organizations: HashSet<OrganizationId> = events().map(|event| event.organization_id).collect();
     let now = db.clock.now();
-    let full: Vec<Uuid> = lease
-        .iter()
-        .flat_map(|lease| &lease.full)
-        .map(|id| (*id).into())
-        .collect();
-    let values: [Value; 21] = [
+    let full = lease.map(|lease| &lease.full);
+    let values: [Value; 22] = [
         array(taking_part(), |(position, _)| position),
         array(events(), |event| Uuid::from(event.organization_id)),
         array(events(), |event| event.event_id.as_str().to_owned()),
@@ -226,13 +227,14 @@ async fn run(
         array(events(), |_| Uuid::nil()),
         now.plus(idempotency::REMEMBERED).as_millis().into(),
         now.as_millis().into(),
-        organizations.into_iter().collect::<Vec<Uuid>>().into(),
+        uuids(&organizations),
         lease.is_some().into(),
         health::breaker_failures_column().into(),
-        full.into(),
+        uuids(full.iter().flat_map(|full| &full.webhooks)),
         lease.map_or(0, |lease| lease.until.as_millis()).into(),
         Uuid::from(lease.map_or(LeaseToken::NIL, |lease| lease.token)).into(),
         Uuid::from(db.node).into(),
+        uuids(full.iter().flat_map(|full| &full.organizations)),
     ];
     let connection = db.read();
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), PUBLISH, values);
@@ -241,6 +243,10 @@ async fn run(
         .await
         .map_err(StoreError::of_commit)?;
     Ok(fates(rows))
+}
+
+fn uuids<'a, T: Copy + Into<Uuid> + 'a>(ids: impl IntoIterator<Item = &'a T>) -> Value {
+    ids.into_iter().map(|id| (*id).into()).collect::<Vec<Uuid>>().into()
 }
 
 /// What the rows say of each publication, by its position.

@@ -62,7 +62,8 @@ pub(super) async fn insert_owed(
         if !subscriber.filter()?.wants(&publication.event_type) {
             continue;
         }
-        let lease = lease.filter(|lease| subscriber.is_plain() && !lease.full.contains(&subscriber.id));
+        let lease =
+            lease.filter(|lease| subscriber.is_plain() && !lease.full.has(subscriber.organization_id, subscriber.id));
         let delivery_id: DeliveryId = db.clock.new_id();
         let delivery: [Value; 6] = [
             organization.clone(),
