@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement, prelude::Uuid};
 
 use crate::{
     domain::timestamp::Timestamp,
@@ -23,15 +23,21 @@ const COUNTED_MAX: i64 = 100_000;
 /// Webhooks that are looked at, at most.
 const WEBHOOKS_MAX: i64 = 10_000;
 
-/// The due work of the enabled webhooks of every organization. What a webhook that is switched off holds is not due,
-/// nor what waits behind an open breaker or a rate.
-///
-/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and the
-/// count ends at its limit: the cost is bounded, however long the queue is.
-pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreError> {
-    const BACKLOG: &str = "
+pub(in crate::store) fn backlog_sql(backend: DbBackend) -> String {
+    // Both say that the index is searched for each webhook, where a planner would rather read the whole queue: CROSS JOIN
+    // is an order for SQLite, and so is an ordered LIMIT inside for PostgreSQL.
+    let due = if backend == DbBackend::Postgres {
+        "LATERAL (SELECT 1 FROM queue
+                        WHERE owed AND lease_token IS NULL AND webhook_id = ready.webhook_id AND due_at <= $2
+                        ORDER BY due_at LIMIT $3) AS of_one"
+    } else {
+        "queue WHERE owed AND lease_token IS NULL AND queue.webhook_id = ready.webhook_id AND due_at <= $2"
+    };
+    format!(
+        "
         WITH RECURSIVE walk(webhook_id) AS (
-            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL ORDER BY webhook_id LIMIT 1)
+            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > $5
+                    ORDER BY webhook_id LIMIT 1)
             UNION ALL
             SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > walk.webhook_id
                     ORDER BY webhook_id LIMIT 1)
@@ -45,20 +51,29 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
         ready AS (SELECT webhook_id FROM owed WHERE resume_at <= $2 AND consecutive_failures < $4)
         SELECT
             (SELECT count(*) FROM (
-                SELECT 1 FROM ready JOIN queue ON queue.webhook_id = ready.webhook_id
-                WHERE owed AND lease_token IS NULL AND due_at <= $2 LIMIT $3) AS counted) AS due,
+                SELECT 1 FROM ready CROSS JOIN {due} LIMIT $3) AS counted) AS due,
             (SELECT min(oldest) FROM (
                 SELECT (SELECT due_at FROM queue WHERE owed AND lease_token IS NULL AND webhook_id = ready.webhook_id
                         ORDER BY due_at LIMIT 1) AS oldest
                 FROM ready) AS heads) AS oldest,
-            (SELECT count(*) FROM owed WHERE consecutive_failures >= $4) AS breakers_open";
+            (SELECT count(*) FROM owed WHERE consecutive_failures >= $4) AS breakers_open"
+    )
+}
+
+/// The due work of the enabled webhooks of every organization. What a webhook that is switched off holds is not due,
+/// nor what waits behind an open breaker or a rate.
+///
+/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and the
+/// count ends at its limit: the cost is bounded, however long the queue is.
+pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreError> {
     let values = [
         WEBHOOKS_MAX.into(),
         now.into(),
         COUNTED_MAX.into(),
         health::breaker_failures_column().into(),
+        Uuid::nil().into(),
     ];
-    let statement = Statement::from_sql_and_values(db.backend(), BACKLOG, values);
+    let statement = Statement::from_sql_and_values(db.backend(), backlog_sql(db.backend()), values);
     let Some(row) = db.read_long().query_one_raw(statement).await? else {
         return Err(StoreError::Corrupt("a count gave no row".to_owned()));
     };
@@ -74,17 +89,18 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
     })
 }
 
+pub(in crate::store) const DEAD_ROWS: &str = "
+    SELECT COALESCE((SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'queue'::regclass), 0) AS dead,
+        COALESCE((SELECT max(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)) FROM pg_stat_activity
+            WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), 0)::float8 AS oldest_s";
+
 /// The dead rows of the queue, and for how long the oldest snapshot has been held, which keeps them from being vacuumed:
 /// by a dump, a transaction that was forgotten, a replica's feedback. SQLite has no such rows.
 async fn dead_rows(db: &Database) -> Result<(u64, Duration), StoreError> {
-    const DEAD: &str = "
-        SELECT COALESCE((SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'queue'::regclass), 0) AS dead,
-            COALESCE((SELECT max(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)) FROM pg_stat_activity
-                WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), 0)::float8 AS oldest_s";
     if db.backend() != DbBackend::Postgres {
         return Ok((0, Duration::ZERO));
     }
-    let statement = Statement::from_string(DbBackend::Postgres, DEAD);
+    let statement = Statement::from_string(DbBackend::Postgres, DEAD_ROWS);
     let Some(row) = db.read().query_one_raw(statement).await? else {
         return Err(StoreError::Corrupt("a count gave no row".to_owned()));
     };
