@@ -10,15 +10,18 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("contract", &["domain"]),
     ("machine.rs", &[]),
     ("config", &["machine", "domain"]),
-    ("metrics.rs", &["domain"]),
+    ("metrics", &["metrics", "domain"]),
     ("telemetry", &["telemetry", "config", "domain"]),
     ("store", &["store", "config", "clock", "metrics", "faults", "domain"]),
     (
         "delivery",
         &["delivery", "store", "telemetry", "config", "clock", "machine", "domain"],
     ),
-    ("api", &["api", "store", "telemetry", "contract", "clock", "domain"]),
-    ("scrape.rs", &["store", "telemetry", "clock", "domain"]),
+    (
+        "api",
+        &["api", "store", "telemetry", "contract", "clock", "metrics", "domain"],
+    ),
+    ("scrape.rs", &["store", "telemetry", "clock", "metrics", "domain"]),
     (
         "server",
         &[
@@ -30,6 +33,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "config",
             "contract",
             "clock",
+            "metrics",
             "faults",
             "domain",
         ],

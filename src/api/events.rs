@@ -14,7 +14,7 @@ use validator::Validate;
 use super::{
     ApiState,
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
-    context::note_organization,
+    context::{note_event, note_organization},
     deliveries::DeliveryObject,
     event::{Event, EventObject},
     extract::{Body, Faults, Path, Query, RequestBody},
@@ -226,6 +226,7 @@ pub(super) async fn publish_event(
     } = new;
     let organization_id = addressee(&state, &holder, org_id).await?;
     let (id, created_at) = (id.unwrap_or_else(|| state.clock.new_event_id()), state.clock.now());
+    note_event(&holder.span, &id);
     let event = Event {
         id: id.clone(),
         object: EventObject::Event,

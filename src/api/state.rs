@@ -18,7 +18,7 @@ use crate::{
     contract::Contract,
     domain::{delivery::AttemptTrigger, destination::DestinationPolicy},
     store::{Database, StoreError, queue::lease::Lease},
-    telemetry::spans::Spans,
+    telemetry::{LogAttempts, spans::Spans},
 };
 
 type Attempted = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
@@ -107,6 +107,8 @@ pub struct ApiParts {
     pub limiter: Arc<Limiter>,
     /// Makes the spans of requests.
     pub spans: Spans,
+    /// Whether each publication has a line in the log.
+    pub log_attempts: LogAttempts,
     /// Whether the server is about to stop: requests are still answered, but no more should be sent.
     pub stopping: Arc<AtomicBool>,
 }

@@ -171,7 +171,7 @@ impl Cli {
             }
             Some(Command::Keys(command)) => command.run(&database, &clock).await,
             Some(Command::Migrate) => {
-                open(&database, &clock).await?;
+                migrate(&Database::open(&database, &clock).await?).await?;
                 println!("The database has every migration.");
                 Ok(())
             }
@@ -183,9 +183,11 @@ impl Cli {
     }
 }
 
-/// Opens the database, which is made where there is none, and brings it up to date. For `serve` and `migrate` alone.
-async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Database, Box<dyn Error>> {
-    let db = Database::open(options, clock).await?;
-    db.migrate().await?;
-    Ok(db)
+/// Brings a database up to date. For `serve` and `migrate` alone, which also make it where there is none.
+async fn migrate(db: &Database) -> CommandResult {
+    let applied = db.migrate().await?;
+    if applied > 0 {
+        tracing::info!(kallima.migrations.applied = applied, "migrations were applied");
+    }
+    Ok(())
 }

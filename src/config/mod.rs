@@ -3,7 +3,7 @@
 
 mod bounds;
 mod http;
-mod log_filter;
+mod log;
 pub mod postgres_url;
 
 use std::{
@@ -13,12 +13,13 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::Url;
 
 pub use bounds::TimeBounds;
 pub use http::HttpOptions;
+pub use log::{LogAttempts, LogFormat, LogOptions};
 
 use crate::{
     domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy},
@@ -114,42 +115,6 @@ impl std::fmt::Debug for DatabaseOptions {
     }
 }
 
-/// What to log, and how.
-#[derive(Args, Clone, Debug)]
-pub struct LogOptions {
-    /// What to log: levels and modules, in the syntax of `tracing`'s filters.
-    #[arg(
-        id = "log",
-        long = "log",
-        env = "KALLIMA_LOG",
-        value_name = "FILTER",
-        default_value = "info,sqlx=warn,sea_orm_migration=warn",
-        value_parser = log_filter::parse,
-        global = true
-    )]
-    pub filter: String,
-
-    /// How the log is written: for people, or one JSON object a line.
-    #[arg(
-        id = "log_format",
-        long = "log-format",
-        env = "KALLIMA_LOG_FORMAT",
-        value_enum,
-        default_value = "human",
-        global = true
-    )]
-    pub format: LogFormat,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
 /// Connections to PostgreSQL at most, where nothing else is said.
 const CONNECTIONS_MAX: u32 = 10;
 
@@ -217,6 +182,11 @@ pub struct ServeOptions {
         value_parser = parse_otlp_endpoint
     )]
     pub otlp_endpoint: Option<Url>,
+
+    /// Which events and attempts have a line of their own in the log at `info`: those that fail, with a line a minute that
+    /// counts the others, or each.
+    #[arg(long, env = "KALLIMA_LOG_ATTEMPTS", value_enum, default_value = "summary")]
+    pub log_attempts: LogAttempts,
 
     /// For development: allow http, and receivers on this machine (127.0.0.0/8 and `::1`).
     #[arg(long, env = "KALLIMA_DEV")]

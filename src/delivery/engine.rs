@@ -33,7 +33,7 @@ use crate::{
             leases, work,
         },
     },
-    telemetry::spans::Spans,
+    telemetry::{LogAttempts, spans::Spans},
 };
 
 /// All that the delivery engine works with. Clones share it.
@@ -46,6 +46,7 @@ pub struct Engine {
     pub(super) sender: Sender,
     pub(super) policy: Arc<RetryPolicy>,
     pub(super) spans: Spans,
+    pub(super) log_attempts: LogAttempts,
     /// Wakes the dispatcher: something is due, or a lane runs low.
     pub(super) wake: Arc<Notify>,
     /// Whether something is due that no lane knows of.
@@ -85,6 +86,7 @@ impl Engine {
             pulse: Arc::default(),
             sender,
             spans: Spans::default(),
+            log_attempts: LogAttempts::default(),
             wake: Arc::default(),
             is_due: Arc::new(AtomicBool::new(true)),
             records: Arc::default(),
@@ -95,10 +97,14 @@ impl Engine {
         }
     }
 
-    /// The same, but its attempts are spans of these.
+    /// The same, but its attempts are spans of these, and have lines in the log as is said here.
     #[must_use]
-    pub fn traced(self, spans: Spans) -> Self {
-        Self { spans, ..self }
+    pub fn observed(self, spans: Spans, log_attempts: LogAttempts) -> Self {
+        Self {
+            spans,
+            log_attempts,
+            ..self
+        }
     }
 
     pub(super) fn lanes(&self) -> MutexGuard<'_, Lanes> {
@@ -178,7 +184,7 @@ impl Engine {
         match work::judge(&self.db, &webhooks).await {
             Ok(judgements) => self.lanes().judge(judgements, at),
             Err(error) => {
-                tracing::warn!(%error, "webhooks with waiting deliveries could not be read; retrying soon");
+                tracing::warn!(exception.message = %error, "webhooks with waiting deliveries could not be read; retrying soon");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.lanes().judge_failed(&webhooks);
             }
@@ -191,7 +197,7 @@ impl Engine {
     pub(super) async fn give_back(&self, leases: Vec<Lease>, pause: Duration) {
         let due_at = self.clock.now().plus(pause);
         if let Err(error) = leases::give_back(&self.db, leases.clone(), due_at).await {
-            tracing::warn!(%error, leases = leases.len(), "leases could not be given back yet");
+            tracing::warn!(exception.message = %error, leases = leases.len(), "leases could not be given back yet");
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.extend(leases.into_iter().map(|lease| (lease, due_at)));
         }

@@ -38,7 +38,7 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     let heart = engine.db.for_heartbeat();
     loop {
         if let Err(error) = beat_by(&engine, &heart).await {
-            tracing::warn!(%error, "the node could not say that it is alive");
+            tracing::warn!(exception.message = %error, "the node could not say that it is alive");
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -66,7 +66,9 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
     engine.pulse.beat();
     let seat = seat(&pulse.nodes, heart.node(), engine.pulse.may_judge());
     engine.lanes().sit(seat);
+    engine.db.metrics().set_nodes(pulse.nodes.len());
     if pulse.released > 0 {
+        engine.db.metrics().took_over();
         tracing::warn!(
             deliveries = pulse.released,
             "a node has died; what it held is due again"
@@ -127,7 +129,7 @@ pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     let mut sweep = Sweep::default();
     loop {
         if let Err(error) = tend(&engine, &mut sweep).await {
-            tracing::warn!(%error, "leases could not be renewed or released");
+            tracing::warn!(exception.message = %error, "leases could not be renewed or released");
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -173,6 +175,7 @@ async fn tend(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
         at: Some(monotonic),
     };
     if released > 0 {
+        engine.db.metrics().leases_lost(released);
         tracing::warn!(
             deliveries = released,
             "leases ended without a record; they are due again"

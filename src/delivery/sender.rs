@@ -218,7 +218,8 @@ impl Sender {
             Err(ConnectError::Ours(_)) if self.pool.clear() > 0 => self.connector.connect(peer).await,
             connected => connected,
         };
-        let stream = stream.inspect_err(|error| tracing::debug!(%error, "no connection to a receiver"))?;
+        let stream =
+            stream.inspect_err(|error| tracing::debug!(exception.message = %error, "no connection to a receiver"))?;
         tracing::trace!("a new connection is used");
         let opened = Connection::open(stream).await;
         opened.map_err(|error| ConnectError::failed(word_of(&error), &error))

@@ -5,11 +5,13 @@
 //! | `accept` | accepts connections: how many in all, how many of one peer |
 //! | `connection` | serves one connection, and cuts off a client that is too slow |
 //! | `descriptors` | how many connections the limit of open files allows |
+//! | `summary` | a line a minute of what was published and delivered |
 //! | `supervisor` | the tasks in the background: the first that fails ends the process |
 
 mod accept;
 mod connection;
 pub mod descriptors;
+mod summary;
 mod supervisor;
 
 use std::{
@@ -39,7 +41,7 @@ use self::{
 use crate::{
     api::{self, ApiParts, ApiState, AttemptNow, Limiter, Permits},
     clock::Clock,
-    config::{METRICS_LISTEN, MetricsListen, ServeOptions},
+    config::{LogAttempts, METRICS_LISTEN, MetricsListen, ServeOptions},
     contract::{Contract, ContractError},
     delivery::{
         Engine,
@@ -47,7 +49,7 @@ use crate::{
         dispatcher, heartbeat,
         sender::{self, Sender},
     },
-    domain::fairness,
+    domain::{fairness, id::NodeId},
     scrape,
     store::{
         Database, StoreError, idempotency,
@@ -133,7 +135,7 @@ pub async fn start(
 ) -> Result<Server, StartError> {
     let contract = Arc::new(Contract::load()?);
     let sender = sender(options, resolver)?;
-    let traces = traces(options)?;
+    let traces = traces(options, db.node())?;
     let spans = traces.as_ref().map(Export::spans).unwrap_or_default();
     let limits = listener_limits(options, &db)?;
     if let Some(fault) = check::check(&db).await? {
@@ -153,12 +155,15 @@ pub async fn start(
     if options.accept_clock_jump {
         clock_jump::accept(&db, clock.now()).await?;
     }
-    let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender).traced(spans.clone());
+    let engine =
+        Engine::new(&db, clock.clone(), options.engine.clone(), sender).observed(spans.clone(), options.log_attempts);
     db.hand_over_to(Arc::new(engine.clone()));
     // Before anything is claimed: leases of a node that nobody knows would be taken over.
     heartbeat::beat(&engine).await?;
     let state = state(options, &db, &clock, contract, engine.clone(), spans);
     let stopping = Arc::clone(&state.stopping);
+    begin_metrics(options, &db, &state);
+    let requests = Arc::clone(&state.requests);
     let router = api::router(state);
     let (stop, stopped) = watch::channel(false);
     let (still_heart, stilled) = watch::channel(false);
@@ -167,15 +172,10 @@ pub async fn start(
     let mut tasks = Supervisor::default();
     tasks.spawn("leases", heartbeat::run_leases(engine.clone(), stopped.clone()));
     tasks.spawn("dispatcher", dispatcher::run(engine, stopped.clone()));
-    tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
-    let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
-    tasks.spawn("idempotency keys", pruning);
-    let pruning = retention::run(db.clone(), clock.clone(), options.retention(), stopped.clone());
-    tasks.spawn("retention", pruning);
-    tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
+    spawn_upkeep(&mut tasks, options, &db, &clock, &stopped);
     tasks.spawn("api listener", accept(listener, router, limits, stopped.clone()));
     let metrics_address = metrics.map(|(listener, address)| {
-        let router = scrape::router(db.clone(), clock);
+        let router = scrape::router(db.clone(), clock, Arc::new(move || requests.taken()));
         let limits = ListenerLimits {
             connections_max: METRICS_CONNECTIONS_MAX,
             connections_per_peer_max: 0,
@@ -197,6 +197,37 @@ pub async fn start(
         db,
         traces,
     })
+}
+
+/// Starts what keeps the house in order, beside requests and deliveries.
+fn spawn_upkeep(
+    tasks: &mut Supervisor,
+    options: &ServeOptions,
+    db: &Database,
+    clock: &Clock,
+    stopped: &watch::Receiver<bool>,
+) {
+    tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
+    let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
+    tasks.spawn("idempotency keys", pruning);
+    let pruning = retention::run(db.clone(), clock.clone(), options.retention(), stopped.clone());
+    tasks.spawn("retention", pruning);
+    if options.log_attempts == LogAttempts::Summary {
+        let summary = summary::run(db.metrics().clone(), stopped.clone());
+        tasks.spawn("summary", summary);
+    }
+    tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
+}
+
+/// Makes the series that are known beforehand: of each operation with each of its statuses, and of what is no operation.
+fn begin_metrics(options: &ServeOptions, db: &Database, state: &ApiState) {
+    let metrics = db.metrics();
+    for (operation, statuses) in state.contract.operations() {
+        metrics.begin_operation(operation, statuses);
+    }
+    metrics.begin_operation(api::OTHER, &[]);
+    metrics.set_limits(options.http.requests_max(), options.engine.attempts_max);
+    metrics.set_nodes(1);
 }
 
 /// What every handler can reach.
@@ -232,6 +263,7 @@ fn state(
         key_lease: request_timeout + REQUEST_MARGIN,
         attempt_now,
         spans,
+        log_attempts: options.log_attempts,
         stopping: Arc::default(),
     })
 }
@@ -298,10 +330,10 @@ impl Server {
         self.still_heart.send_replace(true);
         self.heart.finished().await;
         if let Err(error) = nodes::leave(&self.db).await {
-            tracing::warn!(%error, "the other nodes could not be told that this one stops");
+            tracing::warn!(exception.message = %error, "the other nodes could not be told that this one stops");
         }
         if let Err(error) = self.db.close().await {
-            tracing::warn!(%error, "the database did not close cleanly");
+            tracing::warn!(exception.message = %error, "the database did not close cleanly");
         }
         // Last, so that the spans of what was under way are among them.
         if let Some(traces) = self.traces {
@@ -325,7 +357,9 @@ async fn listen_for_metrics(asked: Option<MetricsListen>) -> Result<Option<(TcpL
         Some(MetricsListen::At(address)) => listen(address).await.map(Some),
         None => Ok(listen(METRICS_LISTEN)
             .await
-            .inspect_err(|cause| tracing::warn!(%cause, "no metrics are served; give --metrics-listen"))
+            .inspect_err(
+                |cause| tracing::warn!(exception.message = %cause, "no metrics are served; give --metrics-listen"),
+            )
             .ok()),
     }
 }
@@ -337,13 +371,13 @@ fn sender(options: &ServeOptions, resolver: Resolver) -> Result<Sender, StartErr
 }
 
 /// The way out of traces, where a collector is named.
-fn traces(options: &ServeOptions) -> Result<Option<Export>, StartError> {
+fn traces(options: &ServeOptions, node: NodeId) -> Result<Option<Export>, StartError> {
     let Some(collector) = &options.otlp_endpoint else {
         return Ok(None);
     };
     let extra = authorities(options.tls_ca_file.as_deref())?;
     let tls = sender::tls(extra).map_err(|cause| unusable(options, &cause))?;
-    let export = Export::start(collector, tls).map_err(|cause| StartError::Traces(cause.to_string()))?;
+    let export = Export::start(collector, tls, node).map_err(|cause| StartError::Traces(cause.to_string()))?;
     Ok(Some(export))
 }
 

@@ -63,7 +63,7 @@ impl Database {
     /// The same for one that has every migration, too.
     pub async fn open_migrated(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
         let db = Self::open_existing(options, clock).await?;
-        if Migrator::is_behind(&db.read()).await? {
+        if Migrator::missing(&db.read()).await? > 0 {
             let name = sqlite_path(&options.url).map(|path| path.display().to_string());
             let name = name.unwrap_or_else(|| "the PostgreSQL database".to_owned());
             return Err(OpenError::NotMigrated(name));
@@ -73,6 +73,7 @@ impl Database {
 
     async fn open_by(options: &DatabaseOptions, clock: &Clock, creation: Creation) -> Result<Self, OpenError> {
         let (node, workers) = (NodeId::new(Uuid::new_v4()), Workers::default());
+        let metrics = Metrics::default();
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
             let path = database_file(path, creation)?;
@@ -86,11 +87,10 @@ impl Database {
                 &workers,
             )?))
         } else if options.is_postgres() {
-            Engine::Postgres(Postgres::open(options, node, &workers).await?)
+            Engine::Postgres(Postgres::open(options, node, &workers, &metrics).await?)
         } else {
             return Err(OpenError::UnknownEngine);
         };
-        let metrics = Metrics::default();
         let mut db = Self {
             engine,
             side: Side::Api,
@@ -105,7 +105,10 @@ impl Database {
             workers,
         };
         match &db.engine {
-            Engine::Sqlite(sqlite) => sqlite.writer.observe(db.metrics.batch_sizes("write")),
+            Engine::Sqlite(sqlite) => {
+                let (sizes, times) = (db.metrics.batch_sizes("write"), db.metrics.statement_times("write"));
+                sqlite.writer.observe(sizes, times);
+            }
             Engine::Postgres(_) => db.shared = Some(Arc::new(shared_writes(&db))),
         }
         nodes::follow_clock(&db).await?;
@@ -114,21 +117,25 @@ impl Database {
 
     /// Applies the migrations that the database does not have yet: all of them or none, in one transaction. Of several
     /// processes that do so at once, one goes first and the others find nothing left to do.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        if !Migrator::is_behind(&self.read()).await? {
-            return Ok(());
+    ///
+    /// Returns how many were missing.
+    pub async fn migrate(&self) -> Result<usize, StoreError> {
+        let missing = Migrator::missing(&self.read()).await?;
+        if missing == 0 {
+            return Ok(0);
         }
         match &self.engine {
-            Engine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await,
+            Engine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await?,
             Engine::Postgres(postgres) => {
                 let connection = postgres.for_migrations().await?;
                 let tx = connection.begin().await?;
                 tx.execute_unprepared(MIGRATION_LOCK).await?;
                 Migrator::up(&tx, None).await?;
                 tx.commit().await.map_err(StoreError::of_commit)?;
-                Ok(connection.close().await?)
+                connection.close().await?;
             }
         }
+        Ok(missing)
     }
 
     /// Whether the database answers, takes writes and has every migration of this version.
@@ -143,7 +150,7 @@ impl Database {
 
     /// Whether the database has every migration of this version.
     pub async fn has_every_migration(&self) -> Result<bool, StoreError> {
-        Ok(!Migrator::is_behind(&self.read()).await?)
+        Ok(Migrator::missing(&self.read()).await? == 0)
     }
 
     /// Whether the database takes writes: a PostgreSQL that only follows another one does not.

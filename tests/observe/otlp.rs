@@ -190,6 +190,7 @@ async fn requests_and_attempts_are_spans_of_the_trace_that_the_publisher_named()
         ("http.response.status_code", json!(202)),
         ("kallima.request.id", json!(request_id)),
         ("kallima.organization.id", organization.clone()),
+        ("kallima.event.id", event["id"].clone()),
     ];
     assert_eq!(said, HashMap::from(expected));
 
@@ -359,6 +360,7 @@ async fn session_without_collector(collector: SocketAddr, told: &RangeInclusive<
     let mut server = Process::spawn(command).await;
     server.log.allow("traces cannot be exported");
     server.log.allow("the last spans were not exported");
+    server.log.allow("spans are dropped");
     let token = server.printed_token().await;
     let session = Session {
         database,

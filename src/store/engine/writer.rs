@@ -12,6 +12,7 @@ use std::{
     pin::pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use sea_orm::{DbErr, RuntimeErr};
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{closed::Closed, connection::Connection, sqlite_connection::SqliteConnection, worker::Work};
 use crate::{
     domain::{fairness::Turns, id::OrganizationId},
-    metrics::BatchSizes,
+    metrics::{BatchSizes, StatementTimes},
     store::StoreError,
 };
 
@@ -35,6 +36,8 @@ pub(in crate::store) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output
 
 /// One write, until its caller knows what came of it.
 trait Write: Send {
+    /// When it was handed in.
+    fn arrived_at(&self) -> Instant;
     /// Runs the write in the open transaction. False where it failed, and is to be undone.
     fn run(&mut self, connection: &SqliteConnection) -> bool;
     /// Tells the caller; `lost` says why the transaction was not committed.
@@ -42,6 +45,7 @@ trait Write: Send {
 }
 
 struct Waiting<F, T, E> {
+    arrived_at: Instant,
     work: Option<F>,
     result: Option<Result<T, E>>,
     caller: oneshot::Sender<Result<T, E>>,
@@ -53,6 +57,10 @@ where
     T: Send,
     E: From<StoreError> + Send,
 {
+    fn arrived_at(&self) -> Instant {
+        self.arrived_at
+    }
+
     fn run(&mut self, connection: &SqliteConnection) -> bool {
         let Some(work) = self.work.take() else { return false };
         let result = catch_unwind(AssertUnwindSafe(|| at_once(work, connection)));
@@ -134,10 +142,16 @@ impl Waiters {
     }
 }
 
+/// Where it is observed how many writes share a transaction, how long they waited for it, and how long it took.
+struct Observed {
+    sizes: BatchSizes,
+    times: StatementTimes,
+}
+
 /// The way to the thread that writes. The thread ends with it.
 pub(in crate::store) struct Writer {
     arrivals: mpsc::Sender<Arrival>,
-    sizes: Arc<OnceLock<BatchSizes>>,
+    observed: Arc<OnceLock<Observed>>,
     closed: Closed,
 }
 
@@ -145,31 +159,32 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn spawn(work: Work, connection: SqliteConnection, closed: Closed) -> Result<Self, DbErr> {
         let (handed_in, mut arrivals) = mpsc::channel::<Arrival>(WAITING_MAX);
-        let sizes = Arc::new(OnceLock::<BatchSizes>::new());
-        let observed = Arc::clone(&sizes);
+        let observed = Arc::new(OnceLock::<Observed>::new());
+        let told = Arc::clone(&observed);
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
                 let mut waiters = Waiters::default();
                 while waiters.gather(&mut arrivals) {
                     work.fail_on_purpose();
-                    if let Some(sizes) = observed.get() {
+                    let told = told.get();
+                    if let Some(Observed { sizes, .. }) = told {
                         sizes.observe(waiters.turns.len().min(BATCH_MAX));
                     }
-                    run(&connection, waiters.turns.take(BATCH_MAX));
+                    run(&connection, waiters.turns.take(BATCH_MAX), told.map(|told| &told.times));
                 }
             });
         thread.map_err(|cause| DbErr::Conn(RuntimeErr::Internal(format!("no thread for SQLite: {cause}"))))?;
         Ok(Self {
             arrivals: handed_in,
-            sizes,
+            observed,
             closed,
         })
     }
 
-    /// Where the sizes of transactions are observed from now on.
-    pub(in crate::store) fn observe(&self, sizes: BatchSizes) {
-        drop(self.sizes.set(sizes));
+    /// Where transactions are observed from now on: how many writes share one, and how long that takes.
+    pub(in crate::store) fn observe(&self, sizes: BatchSizes, times: StatementTimes) {
+        drop(self.observed.set(Observed { sizes, times }));
     }
 
     /// Takes no more writes, and waits for those that were handed in.
@@ -192,6 +207,7 @@ impl Writer {
         self.closed.refuse().map_err(StoreError::from)?;
         let (caller, answered) = oneshot::channel();
         let write = Waiting {
+            arrived_at: Instant::now(),
             work: Some(work),
             result: None,
             caller,
@@ -209,8 +225,9 @@ fn stopped() -> StoreError {
 }
 
 /// Runs writes in one transaction, and tells their callers.
-fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write>>) {
+fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write>>, times: Option<&StatementTimes>) {
     let mut ran: Vec<Box<dyn Write>> = Vec::new();
+    let started_at = Instant::now();
     let mut begun = connection.control("BEGIN IMMEDIATE").map_err(StoreError::from);
     for mut write in writes {
         if begun.is_ok() {
@@ -228,6 +245,12 @@ fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write
         StoreError::Refused(cause) => StoreError::Unavailable(cause),
         other => other,
     });
+    if let Some(times) = times {
+        times.took(started_at.elapsed());
+        for write in &ran {
+            times.waited(started_at.saturating_duration_since(write.arrived_at()));
+        }
+    }
     for write in ran {
         write.answer(lost.as_ref());
     }
