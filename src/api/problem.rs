@@ -352,11 +352,6 @@ impl Problem {
         }
     }
 
-    /// 503 of a service whose database has yet to be migrated.
-    pub(super) fn not_ready() -> Self {
-        Self::unready("The database has not had every migration yet.")
-    }
-
     /// 503 of a node that must not be sent requests now.
     pub(super) fn unready(detail: &'static str) -> Self {
         Self::unavailable(UnavailableReason::NotReady, detail)

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{CommandResult, migrate, organization, token};
+use super::{CommandResult, migrate, open, organization, token};
 use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
@@ -30,7 +30,7 @@ pub(super) const LISTEN_PORT: u16 = 9100;
 pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, clock: Clock) -> CommandResult {
     let mut signals = Signals::catch()?;
     let _lock = ServerLock::acquire(&database.url, Creation::Allowed)?;
-    let db = Database::open(database, &clock).await?;
+    let db = open(database, &clock).await?;
     telemetry::identify(db.node());
     let engine = if database.is_postgres() { "postgresql" } else { "sqlite" };
     tracing::info!(

@@ -52,6 +52,18 @@ pub struct DatabaseOptions {
     )]
     pub connections_max: u32,
 
+    /// How long `serve` and `migrate` wait for a PostgreSQL that cannot be reached yet, because it starts at the same time.
+    /// One that refuses (a wrong password, no such database) is an error at once.
+    #[arg(
+        id = "database_wait_s",
+        long = "database-wait-s",
+        env = "KALLIMA_DATABASE_WAIT_S",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=3600),
+        global = true
+    )]
+    pub wait_s: u64,
+
     /// Longest time of one statement on PostgreSQL; a wait for a lock, or idle inside a transaction, ends after half of
     /// it. 0 leaves these and all settings of a connection to the server, as PgBouncer needs it.
     #[arg(
@@ -86,6 +98,7 @@ impl DatabaseOptions {
         Self {
             url: url.into(),
             connections_max: CONNECTIONS_MAX,
+            wait_s: 0,
             statement_timeout_ms: STATEMENT_TIMEOUT_MS,
             master_key: None,
             master_key_file: None,

@@ -57,11 +57,13 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
         // It sends nothing, so it must not have a share of what may be sent.
         nodes::leave(heart).await?;
         nodes::follow_clock(heart).await?;
+        heart.confirm();
         engine.pulse.restart();
         engine.pump();
         return Ok(());
     }
     let pulse = nodes::beat(heart, engine.pulse.may_judge()).await?;
+    heart.confirm();
     check_clock(engine, pulse.clock_moved_ms);
     engine.pulse.beat();
     let seat = seat(&pulse.nodes, heart.node(), engine.pulse.may_judge());

@@ -11,6 +11,7 @@ use super::{
     holders::Holders,
     once::{Once, Publish},
     queue::lease::{Finished, HandOver},
+    readiness::Confirmed,
     secrets::keys::Keys,
 };
 use crate::{
@@ -43,6 +44,7 @@ pub struct Database {
     /// The ways to shared statements; only PostgreSQL has them, since on SQLite every write shares its transaction.
     pub(super) shared: Option<Arc<SharedWrites>>,
     pub(super) metrics: Metrics,
+    pub(super) confirmed: Arc<Confirmed>,
     /// What the engine runs by itself.
     pub(super) workers: Workers,
 }

@@ -102,6 +102,7 @@ impl Database {
             deleted: Arc::default(),
             shared: None,
             metrics,
+            confirmed: Arc::default(),
             workers,
         };
         match &db.engine {
@@ -136,16 +137,6 @@ impl Database {
             }
         }
         Ok(missing)
-    }
-
-    /// Whether the database answers, takes writes and has every migration of this version.
-    pub async fn is_ready(&self) -> Result<bool, StoreError> {
-        if let Engine::Postgres(postgres) = &self.engine
-            && (postgres.primary.is_lost() || !self.takes_writes().await?)
-        {
-            return Ok(false);
-        }
-        self.has_every_migration().await
     }
 
     /// Whether the database has every migration of this version.

@@ -26,6 +26,9 @@ use crate::{
 /// How long a heartbeat may take before the server is suspected to be gone: others take a node for dead soon after.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a server that is starting or stopping says (`cannot_connect_now`).
+const STARTING: &str = "57P03";
+
 /// The pools. Clones share them.
 #[derive(Clone)]
 pub(in crate::store) struct Postgres {
@@ -142,6 +145,23 @@ fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
         DbErr::Conn(RuntimeErr::SqlxError(tls)) if matches!(&**tls, SqlxError::Tls(said) if said.to_string().contains("does not support TLS")) => {
             OpenError::NoTls(primary.name().to_owned())
         }
+        DbErr::Conn(RuntimeErr::SqlxError(refusal)) => {
+            let (said, is_passing) = match &**refusal {
+                SqlxError::Database(said) => (said.message().to_owned(), said.code().as_deref() == Some(STARTING)),
+                SqlxError::Io(cause) => (cause.to_string(), true),
+                other => (other.to_string(), false),
+            };
+            OpenError::Connect {
+                server: primary.name().to_owned(),
+                cause: said,
+                is_passing,
+            }
+        }
+        DbErr::ConnectionAcquire(_) => OpenError::Connect {
+            server: primary.name().to_owned(),
+            cause: "no answer in time".to_owned(),
+            is_passing: true,
+        },
         _ => cause.into(),
     }
 }
