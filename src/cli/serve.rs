@@ -34,7 +34,7 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     telemetry::identify(db.node());
     let engine = if database.is_postgres() { "postgresql" } else { "sqlite" };
     tracing::info!(
-        service.version = VERSION, service.instance.id = %db.node(), db.system.name = engine, "starting"
+        service.version = VERSION, kallima.node.id = %db.node(), db.system.name = engine, "starting"
     );
     migrate(&db).await?;
     let mut server = server::start(options, db.clone(), clock.clone(), Resolver::system()).await?;
@@ -48,7 +48,8 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     };
     announce(&server, options.dev, &first);
     tracing::info!(
-        server.address = %server.address, kallima.metrics.address = server.metrics_address.map(display), "ready"
+        server.address = %server.address.ip(), server.port = server.address.port(),
+        kallima.metrics.address = server.metrics_address.map(display), "ready"
     );
     tokio::select! {
         () = signals.stop() => {}

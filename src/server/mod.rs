@@ -168,6 +168,11 @@ pub async fn start(
     let (stop, stopped) = watch::channel(false);
     let (still_heart, stilled) = watch::channel(false);
     let mut heart = Supervisor::default();
+    if options.log_attempts == LogAttempts::Summary {
+        // It counts the attempts that are under way when the server stops, too.
+        let summary = summary::run(db.metrics().clone(), stilled.clone());
+        heart.spawn("summary", summary);
+    }
     heart.spawn("heartbeat", heartbeat::run(engine.clone(), stilled));
     let mut tasks = Supervisor::default();
     tasks.spawn("leases", heartbeat::run_leases(engine.clone(), stopped.clone()));
@@ -212,10 +217,6 @@ fn spawn_upkeep(
     tasks.spawn("idempotency keys", pruning);
     let pruning = retention::run(db.clone(), clock.clone(), options.retention(), stopped.clone());
     tasks.spawn("retention", pruning);
-    if options.log_attempts == LogAttempts::Summary {
-        let summary = summary::run(db.metrics().clone(), stopped.clone());
-        tasks.spawn("summary", summary);
-    }
     tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
 }
 

@@ -108,7 +108,14 @@ async fn every_line_is_json_and_says_whose_it_is() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|cause| panic!("{cause}: {line}")))
         .collect();
-    for line in &lines {
+    for (line, text) in lines.iter().zip(log.lines()) {
+        for name in line.as_object().unwrap().keys() {
+            assert_eq!(
+                text.matches(&format!("\"{name}\":")).count(),
+                1,
+                "{name} is there twice: {text}"
+            );
+        }
         for name in ["timestamp", "level", "target", "message", "service.instance.id"] {
             assert!(line[name].is_string(), "no {name} in {line}");
         }
