@@ -13,7 +13,9 @@ mod listen;
 mod migrate_data;
 mod organization;
 mod print_config;
+mod report;
 mod serve;
+mod surroundings;
 mod token;
 
 use std::{

@@ -2,6 +2,7 @@
 //! help text.
 
 mod bounds;
+mod collector;
 mod http;
 mod log;
 pub mod postgres_url;
@@ -192,7 +193,7 @@ pub struct ServeOptions {
         long,
         env = "KALLIMA_OTLP_ENDPOINT",
         value_name = "URL",
-        value_parser = parse_otlp_endpoint
+        value_parser = collector::parse
     )]
     pub otlp_endpoint: Option<Url>,
 
@@ -265,22 +266,6 @@ pub struct ServeOptions {
     #[command(flatten)]
     /// The delivery engine's limits.
     pub engine: EngineOptions,
-}
-
-/// Where a collector takes traces: below the URL that is given (OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`), unless
-/// that has the whole path already. A password would be shown by `--print-config`, and a collector reads no query.
-fn parse_otlp_endpoint(text: &str) -> Result<Url, String> {
-    let wrong = || "must be a URL such as http://localhost:4318, without user, query and fragment".to_owned();
-    let mut url = Url::parse(text).map_err(|_| wrong())?;
-    let plain = url.username().is_empty() && url.password().is_none() && url.query().or(url.fragment()).is_none();
-    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || !plain {
-        return Err(wrong());
-    }
-    let base = url.path().trim_end_matches('/');
-    if !base.ends_with("/v1/traces") {
-        url.set_path(&format!("{base}/v1/traces"));
-    }
-    Ok(url)
 }
 
 /// The delivery engine's limits.
@@ -378,6 +363,7 @@ pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
     if let Some(Err(fault)) = database.is_postgres().then(|| postgres_url::hosts(&database.url)) {
         faults.push(format!("--database-url (KALLIMA_DATABASE_URL): {fault}"));
     }
+    faults.extend(serve.collector().err());
     if serve.allowed_ports.contains(&0) {
         faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is no port; leave the option out to allow all".to_owned());
     }

@@ -373,7 +373,7 @@ fn sender(options: &ServeOptions, resolver: Resolver) -> Result<Sender, StartErr
 
 /// The way out of traces, where a collector is named.
 fn traces(options: &ServeOptions, node: NodeId) -> Result<Option<Export>, StartError> {
-    let Some(collector) = &options.otlp_endpoint else {
+    let Some(collector) = &options.collector().map_err(StartError::Traces)? else {
         return Ok(None);
     };
     let extra = authorities(options.tls_ca_file.as_deref())?;
