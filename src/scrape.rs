@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use crate::{
     clock::Clock,
     domain::framing::UnclearFraming,
-    metrics::{Backlog, ProcessUse},
+    metrics::{Backlog, Metrics, ProcessUse},
     store::{Database, upkeep::backlog},
     telemetry,
 };
@@ -33,20 +33,22 @@ pub type RequestsRunning = Arc<dyn Fn() -> usize + Send + Sync>;
 struct Scrape {
     db: Database,
     clock: Clock,
+    metrics: Metrics,
     requests_running: RequestsRunning,
     /// One question to the database at a time, however many ask.
     turn: Arc<Mutex<()>>,
 }
 
 /// The router of the listener for metrics.
-pub fn router(db: Database, clock: Clock, requests_running: RequestsRunning) -> Router {
+pub fn router(db: Database, clock: Clock, metrics: Metrics, requests_running: RequestsRunning) -> Router {
     let turn = Arc::new(Mutex::new(()));
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(serve_metrics))
         .layer(middleware::from_fn(refuse_unclear_framing))
         .with_state(Scrape {
             db,
             clock,
+            metrics,
             requests_running,
             turn,
         })
@@ -60,15 +62,15 @@ async fn refuse_unclear_framing(request: Request, next: Next) -> Response {
     }
 }
 
-async fn metrics(State(scrape): State<Scrape>) -> Response {
+async fn serve_metrics(State(scrape): State<Scrape>) -> Response {
     let Scrape {
         db,
         clock,
+        metrics,
         requests_running,
         turn,
     } = scrape;
     let _turn = turn.lock().await;
-    let metrics = db.metrics();
     metrics.set_backlog(backlog_of(&db, &clock).await);
     metrics.set_pools(&backlog::pools(&db));
     if let Some((statements, commits)) = backlog::sqlite_counts(&db) {

@@ -15,7 +15,16 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("store", &["store", "config", "clock", "metrics", "faults", "domain"]),
     (
         "delivery",
-        &["delivery", "store", "telemetry", "config", "clock", "machine", "domain"],
+        &[
+            "delivery",
+            "store",
+            "telemetry",
+            "config",
+            "clock",
+            "machine",
+            "metrics",
+            "domain",
+        ],
     ),
     (
         "api",
@@ -35,6 +44,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "clock",
             "metrics",
             "faults",
+            "metrics",
             "domain",
         ],
     ),

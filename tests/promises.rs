@@ -1,11 +1,10 @@
-//! Every promise of README.md names tests that prove it, and there are such tests.
+//! Every promise of README.md and docs/promises.md names tests that prove it, and there are such tests.
 
 use std::{collections::HashSet, process::Command};
 
-/// The promises, each as one text.
-fn promises() -> Vec<&'static str> {
-    let readme = include_str!("../README.md");
-    let section = readme
+/// The promises of a page, each as one text.
+fn promises(page: &'static str) -> Vec<&'static str> {
+    let section = page
         .split("\n## ")
         .find(|section| section.starts_with("Promises\n"))
         .unwrap();
@@ -13,7 +12,7 @@ fn promises() -> Vec<&'static str> {
 }
 
 /// The names of all the tests of this binary, or of those that do not run unless they are asked for.
-fn tests(options: &[&str]) -> HashSet<String> {
+pub(crate) fn tests(options: &[&str]) -> HashSet<String> {
     let mut list = Command::new(std::env::current_exe().unwrap());
     let output = list
         .args(["--list", "--format", "terse"])
@@ -39,17 +38,22 @@ fn named(promise: &'static str) -> Vec<&'static str> {
 #[test]
 fn every_promise_names_tests_that_exist() {
     let (tests, left_out) = (tests(&[]), tests(&["--ignored"]));
-    let promises = promises();
-    assert!(promises.len() >= 12, "{} are found", promises.len());
-    for promise in promises {
-        let named = named(promise);
-        assert!(!named.is_empty(), "a promise without a test: {promise}");
-        for test in named {
-            assert!(
-                tests.contains(test),
-                "there is no test {test}, but README.md names it: {promise}"
-            );
-            assert!(!left_out.contains(test), "{test} does not run: {promise}");
+    for (name, page, least) in [
+        ("README.md", include_str!("../README.md"), 10),
+        ("docs/promises.md", include_str!("../docs/promises.md"), 12),
+    ] {
+        let promises = promises(page);
+        assert!(promises.len() >= least, "{} are found in {name}", promises.len());
+        for promise in promises {
+            let named = named(promise);
+            assert!(!named.is_empty(), "a promise without a test: {promise}");
+            for test in named {
+                assert!(
+                    tests.contains(test),
+                    "there is no test {test}, but {name} names it: {promise}"
+                );
+                assert!(!left_out.contains(test), "{test} does not run: {promise}");
+            }
         }
     }
 }

@@ -16,6 +16,9 @@ use super::{driver::Connection, http, server::Tenant, stage};
 /// The argument that makes the benchmark's program one of these.
 pub(crate) const ARGUMENT: &str = "flood";
 
+/// The argument that makes it a process that only burns CPU time.
+pub(crate) const BURN: &str = "burn";
+
 /// What the process says once the flood has begun.
 const BEGUN: &str = "begun";
 
@@ -61,12 +64,19 @@ impl FromStr for Flood {
     }
 }
 
-/// A flood that goes on until this is dropped.
+/// A flood that goes on until this is dropped, or a process that burns the CPU time of two cores.
 pub(crate) struct Flooding {
     _process: Child,
 }
 
 impl Flooding {
+    /// Burns CPU time and does nothing else: what that costs is the machine's affair, not the service's.
+    pub(crate) fn burn() -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap());
+        let process = process.arg(BURN).kill_on_drop(true).spawn().unwrap();
+        Self { _process: process }
+    }
+
     /// Starts one, and waits until it has begun.
     pub(crate) async fn start(flood: Flood, service: SocketAddr, tenant: &Tenant) -> Self {
         let mut process = Command::new("nice")
@@ -84,7 +94,19 @@ impl Flooding {
     }
 }
 
-/// The process: `arguments` are those behind [`ARGUMENT`].
+/// The process that burns CPU time.
+pub(crate) fn burn_forever() -> ! {
+    std::thread::spawn(|| {
+        loop {
+            std::hint::spin_loop();
+        }
+    });
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// The process that floods: `arguments` are those behind [`ARGUMENT`].
 pub(crate) async fn run(arguments: &[String]) {
     let [flood, service, token] = arguments else {
         panic!("flood KIND ADDRESS TOKEN");

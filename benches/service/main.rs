@@ -45,9 +45,12 @@ use self::{database::Engine, receiver::Receiver, settings::Settings, stage::Stag
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((flood::ARGUMENT, arguments)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        tokio::runtime::Runtime::new().unwrap().block_on(flood::run(arguments));
-        return;
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some((flood::BURN, _)) => flood::burn_forever(),
+        Some((flood::ARGUMENT, rest)) => {
+            return tokio::runtime::Runtime::new().unwrap().block_on(flood::run(rest));
+        }
+        _ => {}
     }
     let settings = Settings::from_environment();
     // One thread for the clients and one for the receivers: what they leave of the machine is the service's.

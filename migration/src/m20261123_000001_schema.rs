@@ -186,7 +186,7 @@ CREATE TABLE idempotency_keys (
     organization_id {uuid} NOT NULL REFERENCES organizations (id),
     key TEXT NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
     fingerprint {blob} NOT NULL CHECK (length(fingerprint) = 32),
-    seed {uuid} NOT NULL,
+    seed {uuid},
     lease_token {uuid},
     leased_until {bigint},
     response {blob},

@@ -1,8 +1,8 @@
 //! `/v1/webhooks/{webhook_id}/audit`: who changed a webhook, when, from where, and how.
 
 use axum::extract::{OriginalUri, State};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use validator::Validate;
 
 use super::{
@@ -16,71 +16,11 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{AuditAction, AuditActor, FieldChanges},
-        id::{AuditEntryId, TokenId, WebhookId},
-        timestamp::Timestamp,
+        audit::AuditEntry,
+        id::{AuditEntryId, WebhookId},
     },
     store::audit,
 };
-
-/// A write to a webhook, as it is remembered.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct AuditEntry {
-    #[schema(value_type = Uuid)]
-    id: AuditEntryId,
-    object: AuditEntryObject,
-    #[schema(value_type = Uuid)]
-    webhook_id: WebhookId,
-    action: AuditAction,
-    actor: AuditActor,
-    #[schema(required, value_type = Option<Uuid>)]
-    token_id: Option<TokenId>,
-    #[schema(required)]
-    address: Option<String>,
-    #[schema(required, pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
-    request_id: Option<String>,
-    secret_rotated: bool,
-    changes: FieldChanges,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-}
-
-/// The discriminator of an audit entry.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum AuditEntryObject {
-    AuditEntry,
-}
-
-impl From<audit::AuditEntry> for AuditEntry {
-    fn from(entry: audit::AuditEntry) -> Self {
-        let audit::AuditEntry {
-            id,
-            webhook_id,
-            action,
-            actor,
-            token_id,
-            address,
-            request_id,
-            secret_rotated,
-            changes,
-            created_at,
-        } = entry;
-        Self {
-            id,
-            object: AuditEntryObject::AuditEntry,
-            webhook_id,
-            action,
-            actor,
-            token_id,
-            address,
-            request_id,
-            secret_rotated,
-            changes,
-            created_at,
-        }
-    }
-}
 
 /// Query of GET `/v1/webhooks/{id}/audit`.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
@@ -116,6 +56,5 @@ pub(super) async fn list_audit_entries(
     let limit = page::limit(&state, limit);
     let found = audit::list(&state.db, caller.organization_id, id, after, limit).await?;
     let found = found.ok_or_else(no_webhook)?;
-    let view = |entry| Ok(AuditEntry::from(entry));
-    Ok(Page::new(found, limit, &uri, |entry| entry.id, view)?)
+    Ok(Page::new(found, limit, &uri, |entry| entry.id, Ok)?)
 }

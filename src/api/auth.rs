@@ -93,6 +93,7 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
         if let Some(place) = &place {
             place.belong_to(&state.requests, organization_id)?;
         }
+        state.entry.wait(organization_id).await;
         let meter = Meter::of(&parts.extensions);
         let admitted = match organization_id {
             Some(org) => meter.admit(state, org).await,

@@ -84,7 +84,7 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if let Some(reason) = problem.unavailable_reason() {
-            state.db.metrics().unavailable(reason);
+            state.metrics.unavailable(reason);
         }
         problem.render(&mut response, path, &request_id);
     }
@@ -97,7 +97,7 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let status = response.status().as_u16();
-    state.db.metrics().request(operation, status, began.elapsed());
+    state.metrics.request(operation, status, began.elapsed());
     let route = matched.as_ref().map(MatchedPath::as_str);
     let is_info = is_shown(&state, operation, status);
     span.in_scope(|| log_answer(is_info, route, status, began.elapsed()));

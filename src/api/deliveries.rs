@@ -1,21 +1,17 @@
 //! `/v1/webhook_deliveries`: what became of events, try by try.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
     extract::{OriginalUri, State},
     response::{IntoResponse as _, Response},
 };
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use validator::Validate;
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    event::Event,
     extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
     page::{self, Page},
@@ -24,137 +20,16 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::{AttemptTrigger, DeliveryStatus},
+        delivery::{Attempt, AttemptTrigger, DeliveryStatus, DeliveryWithPayload},
         event_id::EventId,
         id::{DeliveryId, OrganizationId, WebhookId},
-        outcome::ErrorWord,
         timestamp::Timestamp,
     },
     store::{
-        deliveries::{self, DeliveryQuery, DeliveryWithPayload},
+        deliveries::{self, DeliveryQuery},
         queue::manual::{self, Taken},
     },
 };
-
-/// One event owed to one webhook.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Delivery {
-    #[schema(value_type = Uuid)]
-    id: DeliveryId,
-    object: DeliveryObject,
-    #[schema(value_type = Uuid)]
-    webhook_id: WebhookId,
-    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
-    event_id: EventId,
-    event_type: String,
-    #[schema(value_type = Event)]
-    #[serde(serialize_with = "as_it_is")]
-    payload: Arc<RawValue>,
-    status: DeliveryStatus,
-    #[schema(minimum = 0)]
-    attempt_count: i32,
-    #[schema(required, minimum = 100, maximum = 599)]
-    response_status: Option<i32>,
-    #[schema(required, max_length = 4096)]
-    response_body: Option<String>,
-    #[schema(required)]
-    error: Option<ErrorWord>,
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    next_attempt_at: Option<Timestamp>,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    delivered_at: Option<Timestamp>,
-}
-
-/// The discriminator of a delivery.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum DeliveryObject {
-    WebhookDelivery,
-}
-
-/// Shared by the deliveries of an event, which serde alone does not know.
-fn as_it_is<S: Serializer>(payload: &Arc<RawValue>, serializer: S) -> Result<S::Ok, S::Error> {
-    payload.as_ref().serialize(serializer)
-}
-
-impl From<DeliveryWithPayload> for Delivery {
-    fn from(found: DeliveryWithPayload) -> Self {
-        let DeliveryWithPayload { delivery, payload } = found;
-        let deliveries::Delivery {
-            id,
-            webhook_id,
-            event_id,
-            event_type,
-            status,
-            attempt_count,
-            next_attempt_at,
-            response_status,
-            response_body,
-            error,
-            created_at,
-            delivered_at,
-        } = delivery;
-        Self {
-            id,
-            object: DeliveryObject::WebhookDelivery,
-            webhook_id,
-            event_id,
-            event_type,
-            payload,
-            status,
-            attempt_count,
-            response_status,
-            response_body,
-            error,
-            next_attempt_at,
-            created_at,
-            delivered_at,
-        }
-    }
-}
-
-/// One HTTP try of a delivery.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Attempt {
-    #[schema(minimum = 1)]
-    number: i32,
-    trigger: AttemptTrigger,
-    #[schema(value_type = String, format = DateTime)]
-    started_at: Timestamp,
-    #[schema(minimum = 0)]
-    duration_ms: i64,
-    #[schema(required, minimum = 100, maximum = 599)]
-    response_status: Option<i32>,
-    #[schema(required, max_length = 4096)]
-    response_body: Option<String>,
-    #[schema(required)]
-    error: Option<ErrorWord>,
-}
-
-impl From<deliveries::Attempt> for Attempt {
-    fn from(attempt: deliveries::Attempt) -> Self {
-        let deliveries::Attempt {
-            number,
-            trigger,
-            started_at,
-            duration_ms,
-            response_status,
-            response_body,
-            error,
-        } = attempt;
-        Self {
-            number,
-            trigger,
-            started_at,
-            duration_ms,
-            response_status,
-            response_body,
-            error,
-        }
-    }
-}
 
 /// Body for POST `/v1/webhook_deliveries/{id}/retry`.
 #[derive(Debug, Deserialize, ToSchema, Validate)]
@@ -259,7 +134,7 @@ impl ListAttemptsQuery {
 #[utoipa::path(
     get, path = "/v1/webhook_deliveries", tag = "webhook_deliveries", security(("bearer" = ["webhooks:read"])),
     params(ListDeliveriesQuery),
-    responses((status = 200, body = [Delivery], headers(("Link" = String))), WithToken, WithQuery),
+    responses((status = 200, body = [DeliveryWithPayload], headers(("Link" = String))), WithToken, WithQuery),
 )]
 pub(super) async fn list_deliveries(
     State(state): State<ApiState>,
@@ -288,21 +163,20 @@ pub(super) async fn list_deliveries(
     };
     let limit = page::limit(&state, limit);
     let found = deliveries::list(&state.db, caller.organization_id, &question, limit).await?;
-    let view = |found| Ok(Delivery::from(found));
-    Ok(Page::new(found, limit, &uri, |found| found.delivery.id, view)?)
+    Ok(Page::new(found, limit, &uri, |found| found.delivery.id, Ok)?)
 }
 
 #[utoipa::path(
     get, path = "/v1/webhook_deliveries/{delivery_id}", tag = "webhook_deliveries",
     security(("bearer" = ["webhooks:read"])),
     params(("delivery_id" = Uuid, Path)),
-    responses((status = 200, body = Delivery), WithToken, WithId),
+    responses((status = 200, body = DeliveryWithPayload), WithToken, WithId),
 )]
 pub(super) async fn get_delivery(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     Path(id): Path<DeliveryId>,
-) -> Result<Json<Delivery>, Problem> {
+) -> Result<Json<DeliveryWithPayload>, Problem> {
     show(&state, caller.organization_id, id).await
 }
 
@@ -311,7 +185,7 @@ pub(super) async fn get_delivery(
     security(("bearer" = ["webhooks:write"])),
     params(("delivery_id" = Uuid, Path), IdempotencyKeyHeader),
     request_body = Option<RetryDelivery>,
-    responses((status = 200, body = Delivery), WithToken, WithBody, WithId, WithConflict, WithIdempotencyKey),
+    responses((status = 200, body = DeliveryWithPayload), WithToken, WithBody, WithId, WithConflict, WithIdempotencyKey),
 )]
 pub(super) async fn retry_delivery(
     State(state): State<ApiState>,
@@ -320,24 +194,22 @@ pub(super) async fn retry_delivery(
     Body((), submission): Body<RetryDelivery>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;
-    let run = submission.begin(&state, org).await?;
-    let retry = async {
+    let retry = async |_| {
         let _permit = state.manual_attempts.take(Some(org))?;
-        match manual::take(&state.db, org, id, state.lease, state.clock.now()).await? {
-            Taken::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Manual).await?,
+        let lease = match manual::take(&state.db, org, id, state.lease, state.clock.now()).await? {
+            Taken::Leased(lease) => lease,
             Taken::NotFound => return Err(no_delivery()),
-            Taken::UnderWay => {
-                return Err(Problem::conflict(
-                    "An attempt of this delivery is under way; ask again when it has ended.",
-                ));
-            }
-            Taken::WebhookDeleted => return Err(Problem::conflict("The webhook of this delivery was deleted.")),
-        }
-        let delivery = show(&state, org, id).await?;
-        Ok(delivery.into_response())
+            Taken::UnderWay => return Err(Problem::conflict(UNDER_WAY)),
+            Taken::WebhookDeleted => return Err(Problem::conflict(WEBHOOK_DELETED)),
+        };
+        state.attempt_now.call(lease, AttemptTrigger::Manual).await?;
+        Ok(show(&state, org, id).await?.into_response())
     };
-    run.complete(&state, &caller.meter, retry).await
+    submission.once_leased(&state, &caller.meter, org, retry).await
 }
+
+const UNDER_WAY: &str = "An attempt of this delivery is under way; ask again when it has ended.";
+const WEBHOOK_DELETED: &str = "The webhook of this delivery was deleted.";
 
 #[utoipa::path(
     get, path = "/v1/webhook_deliveries/{delivery_id}/attempts", tag = "webhook_deliveries",
@@ -357,14 +229,17 @@ pub(super) async fn list_attempts(
         return Err(no_delivery());
     }
     let found = deliveries::attempts(&state.db, org, id, after.unwrap_or(0), limit).await?;
-    let view = |attempt| Ok(Attempt::from(attempt));
-    Ok(Page::new(found, limit, &uri, |attempt| attempt.number, view)?)
+    Ok(Page::new(found, limit, &uri, |attempt| attempt.number, Ok)?)
 }
 
 /// The delivery of that id, as it stands now.
-pub(super) async fn show(state: &ApiState, org: OrganizationId, id: DeliveryId) -> Result<Json<Delivery>, Problem> {
+pub(super) async fn show(
+    state: &ApiState,
+    org: OrganizationId,
+    id: DeliveryId,
+) -> Result<Json<DeliveryWithPayload>, Problem> {
     let found = deliveries::find(&state.db, org, id).await?;
-    found.map(|delivery| Json(delivery.into())).ok_or_else(no_delivery)
+    found.map(Json).ok_or_else(no_delivery)
 }
 
 fn no_delivery() -> Problem {

@@ -15,8 +15,6 @@ use super::{
     ApiState,
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
     context::{note_event, note_organization},
-    deliveries::DeliveryObject,
-    event::{Event, EventObject},
     extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::{IdempotencyKeyHeader, Kept},
     page::{self, Page},
@@ -27,18 +25,17 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::DeliveryStatus,
-        event::{self, EventCursor, Publication, Recorded},
+        delivery::Delivery,
+        event::{self, Envelope, EventCursor, EventObject, Publication, Recorded},
         event_id::EventId,
-        id::{DeliveryId, OrganizationId, WebhookId},
+        id::OrganizationId,
         operational::is_operational,
-        outcome::ErrorWord,
-        timestamp::Timestamp,
     },
     store::{
         StoreError,
         deliveries::{self, DeliveryQuery},
         events,
+        once::Once,
         page::PageLimit,
     },
 };
@@ -46,78 +43,10 @@ use crate::{
 /// An event with its deliveries.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EventWithDeliveries {
-    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
-    id: EventId,
-    object: EventObject,
-    r#type: String,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(value_type = Object)]
-    data: Box<RawValue>,
-    #[schema(value_type = Vec<EventDelivery>, max_items = 100)]
+    #[serde(flatten)]
+    event: Envelope,
+    #[schema(value_type = Vec<Delivery>, max_items = 100)]
     deliveries: Box<RawValue>,
-}
-
-/// What became of an event at one webhook: a delivery without its payload, which is the event.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EventDelivery {
-    #[schema(value_type = Uuid)]
-    id: DeliveryId,
-    object: DeliveryObject,
-    #[schema(value_type = Uuid)]
-    webhook_id: WebhookId,
-    #[schema(value_type = String, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
-    event_id: EventId,
-    event_type: String,
-    status: DeliveryStatus,
-    #[schema(minimum = 0)]
-    attempt_count: i32,
-    #[schema(required, minimum = 100, maximum = 599)]
-    response_status: Option<i32>,
-    #[schema(required, max_length = 4096)]
-    response_body: Option<String>,
-    #[schema(required)]
-    error: Option<ErrorWord>,
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    next_attempt_at: Option<Timestamp>,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    delivered_at: Option<Timestamp>,
-}
-
-impl From<deliveries::Delivery> for EventDelivery {
-    fn from(delivery: deliveries::Delivery) -> Self {
-        let deliveries::Delivery {
-            id,
-            webhook_id,
-            event_id,
-            event_type,
-            status,
-            attempt_count,
-            next_attempt_at,
-            response_status,
-            response_body,
-            error,
-            created_at,
-            delivered_at,
-        } = delivery;
-        Self {
-            id,
-            object: DeliveryObject::WebhookDelivery,
-            webhook_id,
-            event_id,
-            event_type,
-            status,
-            attempt_count,
-            response_status,
-            response_body,
-            error,
-            next_attempt_at,
-            created_at,
-            delivered_at,
-        }
-    }
 }
 
 /// Body for POST /v1/events.
@@ -132,9 +61,7 @@ pub(super) struct PublishEvent {
     #[serde(default)]
     #[schema(required, value_type = Object)]
     data: Option<Box<RawValue>>,
-    #[schema(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     id: Option<EventId>,
-    #[schema(value_type = Option<Uuid>)]
     org_id: Option<OrganizationId>,
 }
 
@@ -208,7 +135,7 @@ impl ListEventsQuery {
     params(TraceparentHeader, IdempotencyKeyHeader),
     request_body = PublishEvent,
     responses(
-        (status = 202, body = Event, headers(("Location" = String))),
+        (status = 202, body = Envelope, headers(("Location" = String))),
         WithToken, WithBody, WithConflict, WithIdempotencyKey
     ),
 )]
@@ -225,41 +152,38 @@ pub(super) async fn publish_event(
         org_id,
     } = new;
     let organization_id = addressee(&state, &holder, org_id).await?;
-    let (id, created_at) = (id.unwrap_or_else(|| state.clock.new_event_id()), state.clock.now());
-    note_event(&holder.span, &id);
-    let event = Event {
-        id: id.clone(),
+    let event = Envelope {
+        id: id.unwrap_or_else(|| state.clock.new_event_id()),
         object: EventObject::Event,
-        r#type: event_type.clone(),
-        created_at,
+        r#type: event_type,
+        created_at: state.clock.now(),
         data,
     };
-    let payload = serde_json::value::to_raw_value(&event).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
-    let publication = Publication {
-        organization_id,
-        event_id: id.clone(),
-        event_type,
-        payload: Bytes::copy_from_slice(payload.get().as_bytes()),
-        created_at,
-        traceparent,
+    let mut publication = Publication::new(organization_id, event).map_err(StoreError::from)?;
+    publication.traceparent = traceparent;
+    let (id, payload) = (publication.event_id.clone(), publication.payload.clone());
+    note_event(&holder.span, &id);
+    let respond = move |recorded: &Recorded| accepted(&id, &payload, recorded);
+    let record = |key| async {
+        let recorded = events::record(&state.db, publication, key).await;
+        if matches!(recorded, Ok(Once::Now(Recorded::New))) {
+            state.metrics.published();
+        }
+        recorded
     };
-    let respond = move |recorded: &Recorded| {
-        let known;
-        let payload = match recorded {
-            Recorded::New => &payload,
-            Recorded::Before(event) => {
-                known = events::payload_json(&event.payload)?;
-                &known
-            }
-            Recorded::Conflict => return Err(Problem::conflict("Another event was published under this id.")),
-        };
-        let location = (LOCATION, format!("/v1/events/{id}"));
-        Kept::json(StatusCode::ACCEPTED, &[location], payload)
-    };
-    let record = |key| events::record(&state.db, publication, key);
     submission
         .once(&state, &holder.meter, organization_id, respond, record)
         .await
+}
+
+/// The response to a publication: the event as it stands on the wire, be it of this request or of one before.
+fn accepted(id: &EventId, payload: &Bytes, recorded: &Recorded) -> Result<Kept, Problem> {
+    let payload = match recorded {
+        Recorded::New => payload,
+        Recorded::Before(event) => &event.payload,
+        Recorded::Conflict => return Err(Problem::conflict("Another event was published under this id.")),
+    };
+    Kept::written(StatusCode::ACCEPTED, &[(LOCATION, format!("/v1/events/{id}"))], payload)
 }
 
 /// Whom the event happened to: the token's organization, or the one that a platform token names.
@@ -284,7 +208,7 @@ async fn addressee(
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", security(("bearer" = ["webhooks:read"])),
     params(ListEventsQuery),
-    responses((status = 200, body = [Event], headers(("Link" = String))), WithToken, WithQuery),
+    responses((status = 200, body = [Envelope], headers(("Link" = String))), WithToken, WithQuery),
 )]
 pub(super) async fn list_events(
     State(state): State<ApiState>,
@@ -314,45 +238,31 @@ pub(super) async fn get_event(
     Path(event_id): Path<EventId>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;
-    let found = events::find(&state.db, org, &event_id)
-        .await?
-        .ok_or_else(|| Problem::not_found("event"))?;
-    let question = DeliveryQuery {
-        event_id: Some(event_id.clone()),
-        ..DeliveryQuery::default()
-    };
-    let limit = PageLimit {
-        items: DELIVERIES_SHOWN_MAX,
-        bytes: state.page_bytes_max.saturating_sub(found.payload.len() as u64),
-    };
-    let owed = deliveries::list_bare(&state.db, org, &question, limit).await?;
-    let (json, next) = page::write(
-        owed,
-        limit,
-        |delivery| delivery.id,
-        |owed| Ok(EventDelivery::from(owed)),
-    )?;
-    let deliveries = serde_json::from_slice(&json).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
-    let Event {
-        id,
-        object,
-        r#type,
-        created_at,
-        data,
-    } = view(&found)?;
-    let shown = EventWithDeliveries {
-        id,
-        object,
-        r#type,
-        created_at,
-        data,
-        deliveries,
-    };
-    let shown = serde_json::to_vec(&shown).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
+    let found = events::find(&state.db, org, &event_id).await?;
+    let found = found.ok_or_else(|| Problem::not_found("event"))?;
+    let (deliveries, next) = owed(&state, org, &found).await?;
+    let event = serde_json::from_slice(&found.payload).map_err(StoreError::from)?;
+    let shown = EventWithDeliveries { event, deliveries };
+    let shown = serde_json::to_vec(&shown).map_err(StoreError::from)?;
     let next = next.map(|after| page::link(&format!("/v1/webhook_deliveries?event_id={event_id}&after={after}")));
     Ok(page::with_link(shown, next))
 }
 
-fn view(event: &event::Event) -> Result<Event, StoreError> {
-    serde_json::from_slice(&event.payload).map_err(|cause| StoreError::Corrupt(format!("events.payload: {cause}")))
+/// What an event is owed to, as JSON, and where the rest goes on if that is not all.
+async fn owed(
+    state: &ApiState,
+    org: OrganizationId,
+    event: &event::Event,
+) -> Result<(Box<RawValue>, Option<String>), StoreError> {
+    let question = DeliveryQuery {
+        event_id: Some(event.id.clone()),
+        ..DeliveryQuery::default()
+    };
+    let limit = PageLimit {
+        items: DELIVERIES_SHOWN_MAX,
+        bytes: state.page_bytes_max.saturating_sub(event.payload.len() as u64),
+    };
+    let found = deliveries::list_bare(&state.db, org, &question, limit).await?;
+    let (json, next) = page::write(found, limit, |delivery| delivery.id, Ok)?;
+    Ok((serde_json::from_slice(&json)?, next))
 }

@@ -4,7 +4,7 @@
 //! (4xx) has done nothing, so that its key is free again: a corrected request may use it.
 //!
 //! A write of one transaction keeps its response in that transaction ([`Submission::once`]): it is done with its response,
-//! or not at all. What takes an attempt or many transactions holds its key by a lease ([`Submission::begin`]). What failed
+//! or not at all. What takes an attempt or many transactions holds its key by a lease ([`Submission::once_leased`]). What failed
 //! (5xx) may then have done something, so that its key stays with the same request, which may be sent again at once. A run
 //! that dies with its node is taken over when its lease ends, which outlives the longest request; the second run makes
 //! what it makes under ids that derive from the key's `seed`, and finds what the first has made.
@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts},
     response::Response,
 };
@@ -71,15 +71,24 @@ impl Kept {
         headers: &[(HeaderName, String)],
         body: &impl Serialize,
     ) -> Result<Self, Problem> {
-        let body =
-            serde_json::to_string(body).map_err(|cause| Problem::from(StoreError::Corrupt(cause.to_string())))?;
+        let body = serde_json::to_string(body).map_err(StoreError::from)?;
+        Ok(Self::of(status, headers, body))
+    }
+
+    /// A response whose body is JSON as it was written before.
+    pub(super) fn written(status: StatusCode, headers: &[(HeaderName, String)], json: &Bytes) -> Result<Self, Problem> {
+        let body = str::from_utf8(json).map_err(|cause| unreadable(&cause))?;
+        Ok(Self::of(status, headers, body.to_owned()))
+    }
+
+    fn of(status: StatusCode, headers: &[(HeaderName, String)], body: String) -> Self {
         let json = (CONTENT_TYPE.to_string(), "application/json".to_owned());
         let headers = headers.iter().map(|(name, value)| (name.to_string(), value.clone()));
-        Ok(Self {
+        Self {
             status: status.as_u16(),
             headers: headers.chain([json]).collect(),
             body,
-        })
+        }
     }
 
     fn into_response(self, is_replayed: bool) -> Result<Response, Problem> {
@@ -100,17 +109,6 @@ fn unreadable(cause: &impl ToString) -> Problem {
         "idempotency_keys.response: {}",
         cause.to_string()
     )))
-}
-
-/// What is to be done for a submission.
-#[derive(Debug)]
-pub(super) enum Run {
-    /// It has no key.
-    Unnamed(Uuid),
-    /// It is the first with its key, or the first of that request that comes to an end.
-    First(idempotency::Run),
-    /// It was done before.
-    Replay(Response),
 }
 
 impl Submission {
@@ -201,63 +199,46 @@ impl Submission {
         }
     }
 
-    /// Begins to do what is asked, unless that was done before.
-    pub(super) async fn begin(self, state: &ApiState, organization_id: OrganizationId) -> Result<Run, Problem> {
+    /// Does within the organization's quota, once, what takes an attempt or many transactions. What `work` makes has ids that
+    /// derive from the seed that it is handed: a second run, after a crash of the first, finds what that has made.
+    pub(super) async fn once_leased<W>(
+        self,
+        state: &ApiState,
+        meter: &Meter,
+        organization_id: OrganizationId,
+        work: W,
+    ) -> Result<Response, Problem>
+    where
+        W: AsyncFnOnce(Uuid) -> Result<Response, Problem>,
+    {
         let seed = state.clock.new_uuid();
         let Self(Some((key, fingerprint))) = self else {
-            return Ok(Run::Unnamed(seed));
+            return meter.write(state, work(seed)).await;
         };
         let request = Request {
             organization_id,
             key,
             fingerprint,
         };
-        match idempotency::begin(&state.db, request, seed, state.key_lease, state.clock.now()).await? {
-            Begun::Run(run) => Ok(Run::First(run)),
-            Begun::Done(kept) => replay(&kept).map(Run::Replay),
-            Begun::Running => Err(Problem::still_running()),
-            Begun::Mismatch => Err(Problem::idempotency_mismatch()),
-        }
-    }
-}
-
-impl Run {
-    /// What the id of the thing that is made derives from. Of a replay, which makes nothing, it is the nil UUID.
-    pub(super) fn seed(&self) -> Uuid {
-        match self {
-            Self::Unnamed(seed) => *seed,
-            Self::First(run) => run.seed,
-            Self::Replay(_) => Uuid::nil(),
-        }
-    }
-
-    /// Does `work` within the organization's quota, and keeps the response; or, where that was done before, answers with
-    /// what was kept, and `work` is never begun.
-    pub(super) async fn complete(
-        self,
-        state: &ApiState,
-        meter: &Meter,
-        work: impl Future<Output = Result<Response, Problem>> + Send,
-    ) -> Result<Response, Problem> {
-        match self {
-            Self::Unnamed(_) => meter.write(state, work).await,
-            Self::Replay(response) => Ok(response),
-            Self::First(run) => {
-                let (settled, answer) = match meter.write(state, work).await {
-                    Ok(response) => {
-                        let (kept, response) = keep(response).await?;
-                        (idempotency::finish(&state.db, &run, &kept).await, Ok(response))
-                    }
-                    Err(problem) if problem.is_refusal() => (idempotency::release(&state.db, &run).await, Err(problem)),
-                    Err(problem) => (idempotency::pause(&state.db, &run).await, Err(problem)),
-                };
-                // What is done is done. The next run, when the lease has ended, finds what this one has made.
-                if let Err(error) = settled {
-                    tracing::warn!(exception.message = %error, "an idempotency key is held until its lease ends");
-                }
-                answer
+        let run = match idempotency::begin(&state.db, request, seed, state.key_lease, state.clock.now()).await? {
+            Begun::Run(run) => run,
+            Begun::Done(kept) => return replay(&kept),
+            Begun::Running => return Err(Problem::still_running()),
+            Begun::Mismatch => return Err(Problem::idempotency_mismatch()),
+        };
+        let (settled, answer) = match meter.write(state, work(run.seed)).await {
+            Ok(response) => {
+                let (kept, response) = keep(response).await?;
+                (idempotency::finish(&state.db, &run, &kept).await, Ok(response))
             }
+            Err(problem) if problem.is_refusal() => (idempotency::release(&state.db, &run).await, Err(problem)),
+            Err(problem) => (idempotency::pause(&state.db, &run).await, Err(problem)),
+        };
+        // What is done is done. The next run, when the lease has ended, finds what this one has made.
+        if let Err(error) = settled {
+            tracing::warn!(exception.message = %error, "an idempotency key is held until its lease ends");
         }
+        answer
     }
 }
 

@@ -93,11 +93,11 @@ impl Meter {
     }
 
     /// Does a write within the organization's quota. One that is refused, or fails, does not count.
-    pub(super) fn write<'a, T: Send + 'a>(
+    pub(super) fn write<'a, T: 'a>(
         &'a self,
         state: &'a ApiState,
-        work: impl Future<Output = Result<T, Problem>> + Send + 'a,
-    ) -> impl Future<Output = Result<T, Problem>> + Send + 'a {
+        work: impl Future<Output = Result<T, Problem>> + 'a,
+    ) -> impl Future<Output = Result<T, Problem>> + 'a {
         // On the heap: a future inside a future inside a handler's future would be moved about as one large value.
         self.write_boxed(state, Box::pin(work))
     }
@@ -105,7 +105,7 @@ impl Meter {
     async fn write_boxed<T>(
         &self,
         state: &ApiState,
-        work: Pin<Box<dyn Future<Output = Result<T, Problem>> + Send + '_>>,
+        work: Pin<Box<impl Future<Output = Result<T, Problem>>>>,
     ) -> Result<T, Problem> {
         let Some((org, limit)) = self.lock().quota_of else {
             return work.await;

@@ -9,7 +9,7 @@ mod auth;
 mod context;
 mod deliveries;
 mod docs;
-mod event;
+mod entry;
 mod event_types;
 mod events;
 mod extract;
@@ -35,6 +35,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use context::{OTHER, PeerAddress};
+pub use entry::Entry;
 pub use limits::{Limiter, Permits};
 pub use state::{ApiParts, ApiState, AttemptNow};
 

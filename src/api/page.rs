@@ -63,7 +63,7 @@ pub(super) fn write<T, C: ToString, V: Serialize>(
         if last.is_some() {
             json.push(b',');
         }
-        serde_json::to_writer(&mut json, &view(item)?).map_err(|cause| StoreError::Corrupt(cause.to_string()))?;
+        serde_json::to_writer(&mut json, &view(item)?)?;
         // With the bracket that closes it.
         if json.len() as u64 >= limit.bytes
             && let Some(last) = last

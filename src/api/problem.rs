@@ -28,7 +28,7 @@ const RUNNING_RETRY_S: u64 = 1;
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// How long the pointer of a fault may be: a longer one names the nearest place around its own.
-pub(super) const POINTER_BYTES_MAX: usize = 256;
+pub const POINTER_BYTES_MAX: usize = 256;
 
 /// How long the sentence of a fault may be, and of a request that cannot be read: some repeat what was sent.
 const SENTENCE_BYTES_MAX: usize = 512;

@@ -49,11 +49,27 @@ enum ReplayStatus {
 }
 
 /// What is to be replayed.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct Replaying {
     since: Timestamp,
     until: Timestamp,
     status: ReplayStatus,
     dry_run: bool,
+}
+
+impl Replaying {
+    fn span(self, webhook_id: WebhookId) -> replay::Span {
+        let status = match self.status {
+            ReplayStatus::Failed => DeliveryStatus::Failed,
+            ReplayStatus::Delivered => DeliveryStatus::Delivered,
+        };
+        replay::Span {
+            webhook_id,
+            since: self.since,
+            until: self.until,
+            status,
+        }
+    }
 }
 
 impl RequestBody for ReplayWebhook {
@@ -87,14 +103,9 @@ impl RequestBody for ReplayWebhook {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Replay {
     object: ReplayObject,
-    #[schema(value_type = Uuid)]
     webhook_id: WebhookId,
-    #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    until: Timestamp,
-    status: ReplayStatus,
-    dry_run: bool,
+    #[serde(flatten)]
+    replaying: Replaying,
     #[schema(value_type = i64, minimum = 0)]
     count: u64,
 }
@@ -118,25 +129,9 @@ pub(super) async fn replay_webhook(
     Path(webhook_id): Path<WebhookId>,
     Body(replaying, submission): Body<ReplayWebhook>,
 ) -> Result<Response, Problem> {
-    let Replaying {
-        since,
-        until,
-        status,
-        dry_run,
-    } = replaying;
-    let span = replay::Span {
-        webhook_id,
-        since,
-        until,
-        status: match status {
-            ReplayStatus::Failed => DeliveryStatus::Failed,
-            ReplayStatus::Delivered => DeliveryStatus::Delivered,
-        },
-    };
-    let org = caller.organization_id;
-    let run = submission.begin(&state, org).await?;
-    let replay = async {
-        let count = if dry_run {
+    let (org, span) = (caller.organization_id, replaying.span(webhook_id));
+    let replay = async |_| {
+        let count = if replaying.dry_run {
             replay::count(&state.db, org, &span).await?
         } else {
             replay::replay(&state.db, org, &span, state.clock.now()).await?
@@ -145,13 +140,10 @@ pub(super) async fn replay_webhook(
         let view = Replay {
             object: ReplayObject::Replay,
             webhook_id,
-            since,
-            until,
-            status,
-            dry_run,
+            replaying,
             count,
         };
         Ok((StatusCode::ACCEPTED, Json(view)).into_response())
     };
-    run.complete(&state, &caller.meter, replay).await
+    submission.once_leased(&state, &caller.meter, org, replay).await
 }

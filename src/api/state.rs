@@ -12,11 +12,12 @@ use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
-use super::{Limiter, Permits};
+use super::{Entry, Limiter, Permits};
 use crate::{
     clock::Clock,
     contract::Contract,
     domain::{delivery::AttemptTrigger, destination::DestinationPolicy},
+    metrics::Metrics,
     store::{Database, StoreError, queue::lease::Lease},
     telemetry::{LogAttempts, spans::Spans},
 };
@@ -87,6 +88,8 @@ pub struct ApiParts {
     pub entrance: Arc<Semaphore>,
     /// One permit for each request of an organization that may be under way, its answer included.
     pub requests: Arc<Permits>,
+    /// In what order their work begins.
+    pub entry: Entry,
     /// One permit for each attempt that a request may make and wait for.
     pub manual_attempts: Arc<Permits>,
     /// One place for each request without a token that may be under way: the documentation, and paths that do not exist.
@@ -105,6 +108,8 @@ pub struct ApiParts {
     pub attempt_now: AttemptNow,
     /// How much organizations may ask.
     pub limiter: Arc<Limiter>,
+    /// Where requests are counted.
+    pub metrics: Metrics,
     /// Makes the spans of requests.
     pub spans: Spans,
     /// Whether each publication has a line in the log.

@@ -12,7 +12,7 @@ use validator::Validate;
 use super::{
     ApiState,
     auth::{Caller, WebhooksWrite},
-    deliveries::{self, Delivery},
+    deliveries,
     extract::{Body, Faults, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
     problem::Problem,
@@ -21,12 +21,15 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::AttemptTrigger,
-        event::Publication,
+        delivery::{AttemptTrigger, DeliveryWithPayload},
+        event::{Envelope, Publication},
         event_id::EventId,
         id::{DeliveryId, OrganizationId, WebhookId},
     },
-    store::queue::manual::{self, Tested},
+    store::{
+        StoreError,
+        queue::manual::{self, Tested},
+    },
 };
 
 /// The event type of a test that names no other.
@@ -42,17 +45,13 @@ pub(super) struct TestWebhook {
 }
 
 impl RequestBody for TestWebhook {
-    type Parsed = Option<String>;
+    type Parsed = String;
     const OPTIONAL: bool = true;
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<Option<String>> {
+    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<String> {
         let Self { event_type } = self;
-        check_event_type(
-            event_type.as_deref().unwrap_or(TEST_EVENT_TYPE),
-            "/event_type",
-            state,
-            faults,
-        );
+        let event_type = event_type.unwrap_or_else(|| TEST_EVENT_TYPE.to_owned());
+        check_event_type(&event_type, "/event_type", state, faults);
         Some(event_type)
     }
 }
@@ -61,7 +60,7 @@ impl RequestBody for TestWebhook {
     post, path = "/v1/webhooks/{webhook_id}/test", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
     params(("webhook_id" = Uuid, Path), IdempotencyKeyHeader),
     request_body = Option<TestWebhook>,
-    responses((status = 200, body = Delivery), WithToken, WithBody, WithId, WithIdempotencyKey),
+    responses((status = 200, body = DeliveryWithPayload), WithToken, WithBody, WithId, WithIdempotencyKey),
 )]
 pub(super) async fn test_webhook(
     State(state): State<ApiState>,
@@ -70,47 +69,29 @@ pub(super) async fn test_webhook(
     Body(event_type, submission): Body<TestWebhook>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;
-    let run = submission.begin(&state, org).await?;
-    let test = test_event(
-        &state,
-        org,
-        run.seed(),
-        event_type.as_deref().unwrap_or(TEST_EVENT_TYPE),
-    );
-    // A second run, after a crash of the first, finds what that has made.
-    let delivery_id = DeliveryId::new(run.seed());
-    let send = async {
+    let test = async |seed| {
         let _permit = state.manual_attempts.take(Some(org))?;
+        let test = test_event(&state, org, seed, &event_type)?;
+        let delivery_id = DeliveryId::new(seed);
         match manual::record_test(&state.db, id, test, delivery_id, state.lease).await? {
             Tested::Leased(lease) => state.attempt_now.call(lease, AttemptTrigger::Test).await?,
             Tested::Before => {}
             Tested::NotFound => return Err(no_webhook()),
         }
-        let delivery = deliveries::show(&state, org, delivery_id).await?;
-        Ok(delivery.into_response())
+        Ok(deliveries::show(&state, org, delivery_id).await?.into_response())
     };
-    run.complete(&state, &caller.meter, send).await
+    submission.once_leased(&state, &caller.meter, org, test).await
 }
 
 /// A test event: the documented example of its type, under an id and a time of its own.
-fn test_event(state: &ApiState, organization_id: OrganizationId, seed: Uuid, event_type: &str) -> Publication {
-    let (event_id, created_at) = (EventId::from_uuid(seed), state.clock.now());
-    let mut payload = state
-        .contract
-        .event_type(event_type)
-        .map(|known| known.example.clone())
-        .unwrap_or_default();
-    if let Some(fields) = payload.as_object_mut() {
-        fields.insert("id".to_owned(), event_id.as_str().into());
-        fields.insert("created_at".to_owned(), created_at.to_string().into());
-    }
-    let payload = payload.to_string().into();
-    Publication {
-        organization_id,
-        event_id,
-        event_type: event_type.to_owned(),
-        payload,
-        created_at,
-        traceparent: None,
-    }
+fn test_event(
+    state: &ApiState,
+    organization_id: OrganizationId,
+    seed: Uuid,
+    event_type: &str,
+) -> Result<Publication, StoreError> {
+    let known = state.contract.event_type(event_type);
+    let data = known.map(|known| &known.example["data"]);
+    let event = Envelope::new(EventId::from_uuid(seed), event_type, state.clock.now(), &data)?;
+    Ok(Publication::new(organization_id, event)?)
 }

@@ -11,7 +11,10 @@ use axum::{
 };
 use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 use validator::Validate;
 
 use super::{
@@ -26,106 +29,25 @@ use super::{
 };
 use crate::{
     domain::{
-        delivery::DisabledReason,
         destination::{Destination, DestinationError},
         event_filter::{EventFilter, FilterEntry, UnknownEventType},
         id::WebhookId,
         rate::RateLimit,
         secret::Secret,
-        timestamp::Timestamp,
-        webhook::{self, Changed, NewWebhook, WEBHOOKS_MAX, WebhookChange, WebhookChanges},
+        webhook::{Changed, NewWebhook, WEBHOOKS_MAX, Webhook, WebhookChange, WebhookChanges},
+        webhook_settings::{SettingChanges, WebhookSettings},
     },
     store::webhooks::{self, Created},
 };
 
-/// Registered webhook endpoint.
+/// A webhook, and its secret where that was just issued.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Webhook {
-    #[schema(value_type = Uuid)]
-    id: WebhookId,
-    #[schema(required = false, default = "webhook")]
-    object: WebhookObject,
-    #[schema(format = "uri", max_length = 2048)]
-    url: String,
-    enabled: bool,
-    #[schema(max_items = 50)]
-    events: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 256)]
-    description: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 1000)]
-    rate_limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disabled_reason: Option<DisabledReason>,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
+pub(super) struct WebhookView {
+    #[serde(flatten)]
+    webhook: Webhook,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^whsec_[A-Za-z0-9]{40}$")]
     secret: Option<String>,
-}
-
-/// The discriminator of a webhook.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum WebhookObject {
-    Webhook,
-}
-
-impl Webhook {
-    /// The view of a webhook; the secret only where it was just issued.
-    fn new(webhook: webhook::Webhook, secret: Option<String>) -> Self {
-        let webhook::Webhook {
-            id,
-            url,
-            enabled,
-            events,
-            description,
-            rate_limit,
-            disabled_reason,
-            created_at,
-            updated_at,
-        } = webhook;
-        Self {
-            id,
-            object: WebhookObject::Webhook,
-            url: url.as_str().to_owned(),
-            enabled,
-            events: events.entries(),
-            description,
-            rate_limit: rate_limit.map(RateLimit::per_second),
-            disabled_reason,
-            created_at,
-            updated_at,
-            secret,
-        }
-    }
-}
-
-/// Body for POST /v1/webhooks.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CreateWebhook {
-    // Absent is empty here and refused by the schema, so that the other fields are judged all the same.
-    #[serde(default)]
-    #[schema(required, format = "iri", min_length = 1, max_length = 2048)]
-    #[validate(length(max = 2048))]
-    url: String,
-    #[schema(value_type = Option<Vec<FilterText>>, max_items = 50)]
-    #[validate(length(max = 50))]
-    events: Option<Vec<String>>,
-    #[schema(default = true)]
-    enabled: Option<bool>,
-    // PostgreSQL cannot keep a NUL in a text.
-    #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
-    #[validate(length(max = 256))]
-    description: Option<String>,
-    #[schema(minimum = 1, maximum = 1000)]
-    #[validate(range(min = 1, max = 1000))]
-    #[serde(default, deserialize_with = "whole_number")]
-    rate_limit: Option<u32>,
 }
 
 /// Body for PATCH /v1/webhooks/{id}.
@@ -147,6 +69,40 @@ pub(super) struct UpdateWebhook {
     #[validate(range(max = 1000))]
     #[serde(default, deserialize_with = "whole_number")]
     rate_limit: Option<u32>,
+}
+
+/// Body for POST /v1/webhooks: read as a change is, of the settings that a webhook has where nothing is said of them.
+#[derive(Debug, Deserialize, Validate)]
+#[serde(transparent)]
+pub(super) struct CreateWebhook {
+    #[validate(nested)]
+    settings: UpdateWebhook,
+}
+
+/// What the schema of a creation says beyond that of a change; only the document needs it as a type.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a schema")]
+struct Creation {
+    #[serde(flatten)]
+    change: UpdateWebhook,
+    #[schema(required, format = "iri")]
+    url: String,
+    #[schema(default = true)]
+    enabled: Option<bool>,
+    #[schema(minimum = 1)]
+    rate_limit: Option<u32>,
+}
+
+impl PartialSchema for CreateWebhook {
+    fn schema() -> RefOr<Schema> {
+        Creation::schema()
+    }
+}
+
+impl ToSchema for CreateWebhook {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Creation::schemas(schemas);
+    }
 }
 
 /// How an entry of a filter is written; only the document needs it as a type.
@@ -184,60 +140,30 @@ pub(super) struct UpdateWebhookQuery {
     rotate_secret: bool,
 }
 
-/// A webhook to register, but for what the server makes.
-pub(super) struct Registration {
-    url: Destination,
-    events: EventFilter,
-    enabled: bool,
-    description: Option<String>,
-    rate_limit: Option<RateLimit>,
-}
-
 impl RequestBody for CreateWebhook {
-    type Parsed = Registration;
+    type Parsed = WebhookSettings;
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<Registration> {
-        let Self {
-            url,
-            events,
-            enabled,
-            description,
-            rate_limit,
-        } = self;
-        let url = parse_url(&url, state, faults);
-        let events = parse_events(events.as_deref().unwrap_or_default(), state, faults);
-        let description = description.filter(|text| !text.is_empty());
-        Some(Registration {
-            url: url?,
-            events,
-            enabled: enabled.unwrap_or(true),
-            description,
-            rate_limit: rate_limit.and_then(RateLimit::new),
-        })
+    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<WebhookSettings> {
+        let mut changes = self.settings.parse(state, faults)?;
+        let mut settings = WebhookSettings::new(changes.url.take()?);
+        changes.apply_to(&mut settings);
+        Some(settings)
     }
 }
 
 impl RequestBody for UpdateWebhook {
-    type Parsed = WebhookChanges;
+    type Parsed = SettingChanges;
     const OPTIONAL: bool = true;
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<WebhookChanges> {
-        let Self {
-            url,
-            events,
-            enabled,
-            description,
-            rate_limit,
-        } = self;
-        Some(WebhookChanges {
-            url: url.and_then(|url| parse_url(&url, state, faults)),
-            events: events.map(|entries| parse_events(&entries, state, faults)),
-            enabled,
+    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<SettingChanges> {
+        Some(SettingChanges {
+            url: self.url.and_then(|url| parse_url(&url, state, faults)),
+            events: self.events.map(|entries| parse_events(&entries, state, faults)),
+            enabled: self.enabled,
             // Null leaves the description as it is, so that an empty one is how it is cleared.
-            description: description.map(|text| Some(text).filter(|text| !text.is_empty())),
+            description: self.description.map(|text| Some(text).filter(|text| !text.is_empty())),
             // And so is a rate limit of zero.
-            rate_limit: rate_limit.map(RateLimit::new),
-            secret: None,
+            rate_limit: self.rate_limit.map(RateLimit::new),
         })
     }
 }
@@ -270,30 +196,19 @@ fn parse_events(entries: &[String], state: &ApiState, faults: &mut Faults) -> Ev
     request_body = CreateWebhook,
     params(IdempotencyKeyHeader),
     responses(
-        (status = 201, body = Webhook, headers(("Location" = String), ("ETag" = String))),
+        (status = 201, body = WebhookView, headers(("Location" = String), ("ETag" = String))),
         WithToken, WithBody, WithConflict, WithIdempotencyKey
     ),
 )]
 pub(super) async fn create_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
-    Body(registration, submission): Body<CreateWebhook>,
+    Body(settings, submission): Body<CreateWebhook>,
 ) -> Result<Response, Problem> {
-    let Registration {
-        url,
-        events,
-        enabled,
-        description,
-        rate_limit,
-    } = registration;
     let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
     let new = NewWebhook {
         id: state.clock.new_id(),
-        url,
-        enabled,
-        events,
-        description,
-        rate_limit,
+        settings,
         secret: new_secret(),
     };
     let create = |key| webhooks::create(&state.db, org, new, origin, now, key);
@@ -308,14 +223,17 @@ fn created(created: &Created) -> Result<Kept, Problem> {
         (LOCATION, format!("/v1/webhooks/{}", webhook.id)),
         (ETAG, webhook.tag().as_str().to_owned()),
     ];
-    let issued = Some(secret.expose().to_owned());
-    Kept::json(StatusCode::CREATED, &headers, &Webhook::new(webhook.clone(), issued))
+    let view = WebhookView {
+        webhook: webhook.clone(),
+        secret: Some(secret.expose().to_owned()),
+    };
+    Kept::json(StatusCode::CREATED, &headers, &view)
 }
 
 #[utoipa::path(
     get, path = "/v1/webhooks", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
     params(ListWebhooksQuery),
-    responses((status = 200, body = [Webhook], headers(("Link" = String))), WithToken, WithQuery),
+    responses((status = 200, body = [WebhookView], headers(("Link" = String))), WithToken, WithQuery),
 )]
 pub(super) async fn list_webhooks(
     State(state): State<ApiState>,
@@ -326,22 +244,22 @@ pub(super) async fn list_webhooks(
     let ListWebhooksQuery { limit, after } = query;
     let limit = page::limit(&state, limit);
     let found = webhooks::list(&state.db, caller.organization_id, after, limit).await?;
-    let view = |webhook| Ok(Webhook::new(webhook, None));
-    Ok(Page::new(found, limit, &uri, |webhook| webhook.id, view)?)
+    Ok(Page::new(found, limit, &uri, |webhook| webhook.id, Ok)?)
 }
 
 #[utoipa::path(
     get, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
     params(("webhook_id" = Uuid, Path)),
-    responses((status = 200, body = Webhook, headers(("ETag" = String))), WithToken, WithId),
+    responses((status = 200, body = WebhookView, headers(("ETag" = String))), WithToken, WithId),
 )]
 pub(super) async fn get_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     Path(id): Path<WebhookId>,
-) -> Result<Tagged, Problem> {
+) -> Result<([(HeaderName, String); 1], Json<Webhook>), Problem> {
     let found = webhooks::find(&state.db, caller.organization_id, id).await?;
-    Ok(tagged(found.ok_or_else(no_webhook)?, None))
+    let webhook = found.ok_or_else(no_webhook)?;
+    Ok(([(ETAG, webhook.tag().as_str().to_owned())], Json(webhook)))
 }
 
 #[utoipa::path(
@@ -349,7 +267,7 @@ pub(super) async fn get_webhook(
     params(("webhook_id" = Uuid, Path), UpdateWebhookQuery, IfMatchHeader, IdempotencyKeyHeader),
     request_body = Option<UpdateWebhook>,
     responses(
-        (status = 200, body = Webhook, headers(("ETag" = String))),
+        (status = 200, body = WebhookView, headers(("ETag" = String))),
         WithToken, WithBody, WithId, WithPrecondition, WithIdempotencyKey
     ),
 )]
@@ -359,27 +277,30 @@ pub(super) async fn update_webhook(
     Path(id): Path<WebhookId>,
     Query(UpdateWebhookQuery { rotate_secret }): Query<UpdateWebhookQuery>,
     Precondition(if_match): Precondition,
-    Body(changes, submission): Body<UpdateWebhook>,
+    Body(settings, submission): Body<UpdateWebhook>,
 ) -> Result<Response, Problem> {
     let secret = rotate_secret.then(new_secret);
     let issued = secret.as_ref().map(|secret| secret.expose().to_owned());
-    let changes = WebhookChanges { secret, ..changes };
-    let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
     let change = WebhookChange {
-        organization_id: org,
+        organization_id: caller.organization_id,
         id,
-        changes,
+        changes: WebhookChanges { settings, secret },
         if_match,
-        origin,
-        now,
+        origin: caller.origin(&state.clock),
+        now: state.clock.now(),
     };
-    let updated = move |updated: &Changed<webhook::Webhook>| {
-        let webhook = done(updated.clone())?;
-        let tag = (ETAG, webhook.tag().as_str().to_owned());
-        Kept::json(StatusCode::OK, &[tag], &Webhook::new(webhook, issued.clone()))
-    };
+    let updated = move |changed: &Changed<Webhook>| updated(changed, issued.clone());
     let update = |key| webhooks::update(&state.db, change, key);
-    submission.once(&state, &caller.meter, org, updated, update).await
+    submission
+        .once(&state, &caller.meter, caller.organization_id, updated, update)
+        .await
+}
+
+/// The response to a change.
+fn updated(changed: &Changed<Webhook>, secret: Option<String>) -> Result<Kept, Problem> {
+    let webhook = done(changed.clone())?;
+    let tag = (ETAG, webhook.tag().as_str().to_owned());
+    Kept::json(StatusCode::OK, &[tag], &WebhookView { webhook, secret })
 }
 
 #[utoipa::path(
@@ -399,14 +320,6 @@ pub(super) async fn delete_webhook(
         done(deleted).map(|()| StatusCode::NO_CONTENT)
     };
     caller.meter.write(&state, delete).await
-}
-
-/// A webhook with its `ETag`.
-type Tagged = ([(HeaderName, String); 1], Json<Webhook>);
-
-fn tagged(webhook: webhook::Webhook, secret: Option<String>) -> Tagged {
-    let tag = webhook.tag().as_str().to_owned();
-    ([(ETAG, tag)], Json(Webhook::new(webhook, secret)))
 }
 
 fn done<T>(changed: Changed<T>) -> Result<T, Problem> {

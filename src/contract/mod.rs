@@ -8,8 +8,9 @@ mod schema;
 use std::{collections::HashMap, sync::OnceLock};
 
 use jsonschema::Validator;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
+use utoipa::ToSchema;
 
 pub use self::{
     fault::{FAULTS_MAX, Fault, Faults},
@@ -45,16 +46,29 @@ pub enum ContractError {
 }
 
 /// One event type of the catalog.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct EventType {
+    /// Says that it is an event type.
+    pub object: EventTypeObject,
     /// Its name, such as `humanization.completed`.
+    #[serde(rename = "type")]
     pub name: String,
     /// What happened when such an event is published.
     pub description: String,
     /// The JSON Schema of the payload's `data`, complete in itself.
+    #[schema(value_type = Object)]
     pub data_schema: Value,
     /// A whole payload.
+    #[schema(value_type = Object)]
     pub example: Value,
+}
+
+/// The discriminator of an event type.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventTypeObject {
+    /// The only one.
+    EventType,
 }
 
 /// What the program has to know of the document. The document itself is not kept.
@@ -236,6 +250,7 @@ fn read_event_types(root: &Value, webhooks: &Map<String, Value>) -> Result<Vec<E
         let content = at(item, "/post/requestBody/content/application~1json")?;
         let payload = resolve(root, at(content, "/schema")?, 0);
         Ok(EventType {
+            object: EventTypeObject::EventType,
             name: name.clone(),
             description: at(item, "/post/description")?
                 .as_str()

@@ -8,7 +8,7 @@ use super::ContractError;
 /// How deep references may nest; the document's schemas are trees, so this is never reached.
 const REFERENCE_DEPTH_MAX: usize = 32;
 
-/// A copy of `schema` with every reference replaced by what it points to.
+/// A copy of `schema` with every reference replaced by what it points to, and each object in one piece.
 #[must_use]
 pub fn resolve(document: &Value, schema: &Value, depth: usize) -> Value {
     match schema {
@@ -28,14 +28,54 @@ pub fn resolve(document: &Value, schema: &Value, depth: usize) -> Value {
                 }
                 return resolved;
             }
-            members
+            let resolved = members
                 .iter()
-                .map(|(key, value)| (key.clone(), resolve(document, value, depth)))
-                .collect()
+                .map(|(key, value)| (key.clone(), resolve(document, value, depth)));
+            united(resolved.collect())
         }
         Value::Array(items) => items.iter().map(|item| resolve(document, item, depth)).collect(),
         other => other.clone(),
     }
+}
+
+/// An `allOf` that only adds members to an object, as that one object: the meaning is the same, and whoever reads the
+/// schema (a person, a fault's pointer, a test) finds all members together. Any other schema is returned unchanged.
+fn united(schema: Map<String, Value>) -> Value {
+    let mut whole = schema.clone();
+    let Some(Value::Array(parts)) = whole.remove("allOf") else {
+        return Value::Object(schema);
+    };
+    for part in &parts {
+        if part.as_object().and_then(|part| add(&mut whole, part)).is_none() {
+            return Value::Object(schema);
+        }
+    }
+    Value::Object(whole)
+}
+
+/// Adds what one part of an `allOf` says; `None` if it says more than which members there are, or contradicts the others.
+fn add(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<()> {
+    for (keyword, said) in part {
+        match keyword.as_str() {
+            "properties" => {
+                let properties = whole.entry(keyword).or_insert_with(|| json!({})).as_object_mut()?;
+                for (name, property) in said.as_object()? {
+                    if properties.insert(name.clone(), property.clone()).is_some() {
+                        return None;
+                    }
+                }
+            }
+            "required" => {
+                let required = whole.entry(keyword).or_insert_with(|| json!([])).as_array_mut()?;
+                required.extend(said.as_array()?.iter().cloned());
+            }
+            "type" if said == "object" => drop(whole.insert(keyword.clone(), said.clone())),
+            // Describes the part, not the whole.
+            "description" => {}
+            _ => return None,
+        }
+    }
+    Some(())
 }
 
 /// A validator of `schema`, which is complete in itself: so it keeps nothing but what it needs. Its patterns are matched
@@ -93,6 +133,36 @@ fn nullable_words(members: &Map<String, Value>) -> Option<Vec<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_that_is_put_together_from_parts_is_one_object() {
+        let document = json!({
+            "Base": { "type": "object", "description": "A base.", "required": ["a"], "properties": { "a": { "type": "string" } } },
+            "More": { "description": "More.", "allOf": [
+                { "$ref": "#/Base" },
+                { "type": "object", "required": ["b"], "properties": { "b": { "$ref": "#/Base" } } },
+            ] },
+        });
+        let more = resolve(&document, &document["More"], 0);
+        let base = &document["Base"];
+        let whole = json!({
+            "description": "More.", "type": "object", "required": ["a", "b"],
+            "properties": { "a": { "type": "string" }, "b": base },
+        });
+        assert_eq!(more, whole);
+    }
+
+    #[test]
+    fn an_all_of_that_says_more_is_left_as_it_is() {
+        for other in [
+            json!({ "allOf": [{ "type": "string" }, { "maxLength": 5 }] }),
+            json!({ "allOf": [{ "type": "object", "additionalProperties": false }, { "type": "object" }] }),
+            json!({ "allOf": [{ "properties": { "a": {} } }, { "properties": { "a": { "type": "string" } } }] }),
+            json!({ "allOf": [true] }),
+        ] {
+            assert_eq!(resolve(&other, &other, 0), other);
+        }
+    }
 
     #[test]
     fn a_word_that_may_be_null_is_an_enum_with_null_in_it() {

@@ -236,7 +236,7 @@ impl Engine {
 
     /// Measures an attempt that has ended. A test owes nobody anything, and what is replayed was published long ago.
     fn measure(&self, lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared, outcome: &Outcome, took: Duration) {
-        let metrics = self.db.metrics();
+        let metrics = &self.metrics;
         metrics.attempt(trigger, outcome, took);
         if trigger == AttemptTrigger::Test || prepared.schedule_start > 0 {
             return;
@@ -281,13 +281,13 @@ impl Engine {
             match finish::finish(&self.db, finished.clone()).await {
                 Ok(true) => {
                     if finished.exhausted {
-                        self.db.metrics().exhausted();
+                        self.metrics.exhausted();
                     }
                     self.log_end(&finished);
                     return;
                 }
                 Ok(false) => {
-                    self.db.metrics().leases_lost(1);
+                    self.metrics.leases_lost(1);
                     tracing::warn!("the lease was lost during the attempt");
                     return;
                 }

@@ -26,6 +26,7 @@ use crate::{
         retry::RetryPolicy,
         timestamp::Timestamp,
     },
+    metrics::Metrics,
     store::{
         Database, StoreError,
         queue::{
@@ -47,6 +48,7 @@ pub struct Engine {
     pub(super) policy: Arc<RetryPolicy>,
     pub(super) spans: Spans,
     pub(super) log_attempts: LogAttempts,
+    pub(super) metrics: Metrics,
     /// Wakes the dispatcher: something is due, or a lane runs low.
     pub(super) wake: Arc<Notify>,
     /// Whether something is due that no lane knows of.
@@ -87,6 +89,7 @@ impl Engine {
             sender,
             spans: Spans::default(),
             log_attempts: LogAttempts::default(),
+            metrics: Metrics::default(),
             wake: Arc::default(),
             is_due: Arc::new(AtomicBool::new(true)),
             records: Arc::default(),
@@ -97,12 +100,13 @@ impl Engine {
         }
     }
 
-    /// The same, but its attempts are spans of these, and have lines in the log as is said here.
+    /// The same, but its attempts are spans of these, have lines in the log as is said here, and are counted here.
     #[must_use]
-    pub fn observed(self, spans: Spans, log_attempts: LogAttempts) -> Self {
+    pub fn observed(self, spans: Spans, log_attempts: LogAttempts, metrics: Metrics) -> Self {
         Self {
             spans,
             log_attempts,
+            metrics,
             ..self
         }
     }

@@ -68,9 +68,9 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
     engine.pulse.beat();
     let seat = seat(&pulse.nodes, heart.node(), engine.pulse.may_judge());
     engine.lanes().sit(seat);
-    engine.db.metrics().set_nodes(pulse.nodes.len());
+    engine.metrics.set_nodes(pulse.nodes.len());
     if pulse.released > 0 {
-        engine.db.metrics().took_over();
+        engine.metrics.took_over();
         tracing::warn!(
             deliveries = pulse.released,
             "a node has died; what it held is due again"
@@ -177,7 +177,7 @@ async fn tend(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
         at: Some(monotonic),
     };
     if released > 0 {
-        engine.db.metrics().leases_lost(released);
+        engine.metrics.leases_lost(released);
         tracing::warn!(
             deliveries = released,
             "leases ended without a record; they are due again"

@@ -8,12 +8,108 @@
 //! ```
 //! A manual retry of a delivery that is no longer pending changes its state only by succeeding.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::domain::{retry::Decision, timestamp::Timestamp};
+use crate::domain::{
+    event::Envelope,
+    event_id::EventId,
+    id::{DeliveryId, WebhookId},
+    outcome::ErrorWord,
+    retry::Decision,
+    timestamp::Timestamp,
+};
+
+/// One event owed to one webhook, without what it sends.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = EventDelivery)]
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// Says that it is a delivery.
+    pub object: DeliveryObject,
+    /// The webhook it is owed to; it may have been deleted since.
+    pub webhook_id: WebhookId,
+    /// The event.
+    pub event_id: EventId,
+    /// The event's type.
+    pub event_type: String,
+    /// Where it stands.
+    pub status: DeliveryStatus,
+    /// Attempts begun so far.
+    #[schema(minimum = 0)]
+    pub attempt_count: i32,
+    /// The status of the last answer.
+    #[schema(required, minimum = 100, maximum = 599)]
+    pub response_status: Option<i32>,
+    /// The beginning of the last answer's body.
+    #[schema(required, max_length = 4096)]
+    pub response_body: Option<String>,
+    /// Why the last attempt failed.
+    #[schema(required)]
+    pub error: Option<ErrorWord>,
+    /// When the next attempt is due, while one is planned.
+    #[schema(required)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// When the event was published.
+    pub created_at: Timestamp,
+    /// When it first succeeded.
+    #[schema(required)]
+    pub delivered_at: Option<Timestamp>,
+}
+
+/// The discriminator of a delivery.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryObject {
+    /// The only one.
+    WebhookDelivery,
+}
+
+/// A delivery with what it sends.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Delivery)]
+pub struct DeliveryWithPayload {
+    /// The delivery.
+    #[serde(flatten)]
+    pub delivery: Delivery,
+    /// The JSON text that every attempt sends, shared by the deliveries of an event.
+    #[schema(value_type = Envelope)]
+    #[serde(serialize_with = "as_it_is")]
+    pub payload: Arc<RawValue>,
+}
+
+/// A shared JSON text, which serde alone does not know.
+fn as_it_is<S: Serializer>(payload: &Arc<RawValue>, serializer: S) -> Result<S::Ok, S::Error> {
+    payload.as_ref().serialize(serializer)
+}
+
+/// One HTTP try of a delivery.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Attempt {
+    /// Its number, from 1.
+    #[schema(minimum = 1)]
+    pub number: i32,
+    /// Why it was made.
+    pub trigger: AttemptTrigger,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took, in milliseconds.
+    #[schema(minimum = 0)]
+    pub duration_ms: i64,
+    /// The status of the answer.
+    #[schema(required, minimum = 100, maximum = 599)]
+    pub response_status: Option<i32>,
+    /// The beginning of the answer's body.
+    #[schema(required, max_length = 4096)]
+    pub response_body: Option<String>,
+    /// Why it failed.
+    #[schema(required)]
+    pub error: Option<ErrorWord>,
+}
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]

@@ -11,6 +11,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use serde::{Serialize, Serializer};
 use url::{Host, SyntaxViolation, Url};
 
 use crate::domain::address::AddressPolicy;
@@ -175,6 +176,12 @@ impl Destination {
     pub fn port(&self) -> u16 {
         // Both schemes have a known port; 0 would be refused.
         self.url.port_or_known_default().unwrap_or(0)
+    }
+}
+
+impl Serialize for Destination {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 

@@ -3,9 +3,54 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::value::{RawValue, to_raw_value};
+use utoipa::ToSchema;
 
 use crate::domain::{event_id::EventId, id::OrganizationId, timestamp::Timestamp, trace::TraceParent};
+
+/// The envelope that every event stands in on the wire, whoever made it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Event)]
+pub struct Envelope {
+    /// The event's id.
+    pub id: EventId,
+    /// Says that it is an event.
+    pub object: EventObject,
+    /// The event's type.
+    pub r#type: String,
+    /// When it was published.
+    pub created_at: Timestamp,
+    /// What the event says, as it was written.
+    #[schema(value_type = Object)]
+    pub data: Box<RawValue>,
+}
+
+/// The discriminator of an event.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventObject {
+    /// The only one.
+    Event,
+}
+
+impl Envelope {
+    /// The envelope of data that the service itself makes.
+    pub fn new(
+        id: EventId,
+        event_type: &str,
+        created_at: Timestamp,
+        data: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            id,
+            object: EventObject::Event,
+            r#type: event_type.to_owned(),
+            created_at,
+            data: to_raw_value(data)?,
+        })
+    }
+}
 
 /// An event to record.
 #[derive(Clone, Debug)]
@@ -22,6 +67,21 @@ pub struct Publication {
     pub created_at: Timestamp,
     /// The trace that the publisher named.
     pub traceparent: Option<TraceParent>,
+}
+
+impl Publication {
+    /// The publication of an event: its envelope, written once, is what every attempt signs and sends.
+    pub fn new(organization_id: OrganizationId, event: Envelope) -> Result<Self, serde_json::Error> {
+        let payload = serde_json::to_vec(&event)?.into();
+        Ok(Self {
+            organization_id,
+            event_id: event.id,
+            event_type: event.r#type,
+            payload,
+            created_at: event.created_at,
+            traceparent: None,
+        })
+    }
 }
 
 /// A recorded event.

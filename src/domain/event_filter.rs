@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 use super::operational::is_operational;
 
 /// One entry of a webhook's filter: an exact event type, or a prefix followed by `.*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct FilterEntry(String);
 
 impl FilterEntry {
@@ -85,6 +88,15 @@ impl EventFilter {
         match self {
             Self::All => !is_operational(event_type),
             Self::Only(entries) => entries.iter().any(|entry| entry.matches(event_type)),
+        }
+    }
+}
+
+impl Serialize for EventFilter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_none(),
+            Self::Only(entries) => entries.serialize(serializer),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use ulid::Ulid;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::domain::timestamp::Timestamp;
@@ -13,7 +14,8 @@ use crate::domain::timestamp::Timestamp;
 const PREFIX: &str = "evt_";
 
 /// An event id: `evt_` and 26 characters of Crockford's base 32 in upper case (a ULID).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+#[schema(pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
 pub struct EventId(String);
 
 impl EventId {

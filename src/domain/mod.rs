@@ -6,7 +6,7 @@
 //! | [`timestamp`] | the one representation of time |
 //! | [`event_id`] | what an event is called on the wire |
 //! | [`event`] | what happened to an organization |
-//! | [`webhook`] | a registered endpoint, and what may change of it |
+//! | [`webhook`], [`webhook_settings`] | a registered endpoint, and what its customer says of it |
 //! | [`event_filter`] | which event types a webhook wants |
 //! | [`destination`], [`address`] | which URLs and which addresses deliveries may go to |
 //! | [`secret`], [`signature`] | signing secrets, and the two signatures every delivery carries |
@@ -51,3 +51,4 @@ pub mod timestamp;
 pub mod token;
 pub mod trace;
 pub mod webhook;
+pub mod webhook_settings;

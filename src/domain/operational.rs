@@ -97,20 +97,9 @@ impl OperationalEvent {
         }
     }
 
-    /// The bytes that are signed and sent.
+    /// What it says: the `data` of its envelope.
     #[must_use]
-    pub fn payload(&self, id: &EventId, created_at: Timestamp) -> Vec<u8> {
-        let payload = json!({
-            "id": id,
-            "object": "event",
-            "type": self.event_type(),
-            "created_at": created_at,
-            "data": self.data(),
-        });
-        payload.to_string().into_bytes()
-    }
-
-    fn data(&self) -> Value {
+    pub fn data(&self) -> Value {
         match self {
             Self::WebhookFailing {
                 webhook_id,

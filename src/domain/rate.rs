@@ -12,11 +12,13 @@ use governor::{
     nanos::Nanos,
     state::{NotKeyed, StateStore},
 };
+use serde::Serialize;
 
 use crate::domain::timestamp::Timestamp;
 
 /// How many deliveries to a webhook may start each second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct RateLimit(NonZeroU32);
 
 impl RateLimit {

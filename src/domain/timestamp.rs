@@ -4,13 +4,15 @@ use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Datelike as _, Months, NaiveTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// An instant, in milliseconds since the Unix epoch.
 ///
 /// On the wire it is ISO-8601 in UTC, written with the offset `+00:00` (never `Z`), and with
 /// three decimals only where the milliseconds are not zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Timestamp(i64);
 
 impl Timestamp {

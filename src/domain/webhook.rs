@@ -1,41 +1,47 @@
 //! Webhooks: registered endpoints.
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use crate::domain::{
     audit::Origin,
     delivery::DisabledReason,
-    destination::Destination,
-    event_filter::EventFilter,
     id::{OrganizationId, WebhookId},
     precondition::{EntityTag, IfMatch},
-    rate::RateLimit,
     secret::Secret,
     timestamp::Timestamp,
+    webhook_settings::{SettingChanges, WebhookSettings},
 };
 
 /// How many webhooks one organization may have.
 pub const WEBHOOKS_MAX: u64 = 100;
 
 /// A registered endpoint, without its secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Webhook {
     /// Its id.
     pub id: WebhookId,
-    /// Where deliveries go.
-    pub url: Destination,
-    /// Whether deliveries are attempted.
-    pub enabled: bool,
-    /// Which events it wants.
-    pub events: EventFilter,
-    /// What the customer wrote about it.
-    pub description: Option<String>,
-    /// How many deliveries may start each second, if there is a limit.
-    pub rate_limit: Option<RateLimit>,
+    /// Says that it is a webhook.
+    #[schema(required = false, default = "webhook")]
+    pub object: WebhookObject,
+    /// What its customer says of it.
+    #[serde(flatten)]
+    pub settings: WebhookSettings,
     /// Why the service switched it off, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled_reason: Option<DisabledReason>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When something about it last changed.
     pub updated_at: Timestamp,
+}
+
+/// The discriminator of a webhook.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookObject {
+    /// The only one.
+    Webhook,
 }
 
 impl Webhook {
@@ -62,33 +68,17 @@ pub enum Changed<T> {
 pub struct NewWebhook {
     /// Its id.
     pub id: WebhookId,
-    /// Where deliveries go.
-    pub url: Destination,
-    /// Whether deliveries are attempted.
-    pub enabled: bool,
-    /// Which events it wants.
-    pub events: EventFilter,
-    /// What the customer wrote about it.
-    pub description: Option<String>,
-    /// How many deliveries may start each second, if there is to be a limit.
-    pub rate_limit: Option<RateLimit>,
+    /// What its customer says of it.
+    pub settings: WebhookSettings,
     /// What its deliveries are signed with.
     pub secret: Secret,
 }
 
-/// What a PATCH changes; `None` leaves a thing as it is.
+/// What a PATCH changes.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookChanges {
-    /// Where deliveries go from now on.
-    pub url: Option<Destination>,
-    /// Which events it wants from now on.
-    pub events: Option<EventFilter>,
-    /// Whether deliveries are attempted from now on.
-    pub enabled: Option<bool>,
-    /// What the customer writes about it; the inner `None` clears it.
-    pub description: Option<Option<String>>,
-    /// How many deliveries may start each second from now on; the inner `None` takes the limit away.
-    pub rate_limit: Option<Option<RateLimit>>,
+    /// What its customer says of it from now on.
+    pub settings: SettingChanges,
     /// The secret that replaces the one before, which is invalid at once.
     pub secret: Option<Secret>,
 }

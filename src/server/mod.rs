@@ -39,7 +39,7 @@ use self::{
     supervisor::Supervisor,
 };
 use crate::{
-    api::{self, ApiParts, ApiState, AttemptNow, Limiter, Permits},
+    api::{self, ApiParts, ApiState, AttemptNow, Entry, Limiter, Permits},
     clock::Clock,
     config::{LogAttempts, METRICS_LISTEN, MetricsListen, ServeOptions},
     contract::{Contract, ContractError},
@@ -50,6 +50,7 @@ use crate::{
         sender::{self, Sender},
     },
     domain::{fairness, id::NodeId},
+    metrics::Metrics,
     scrape,
     store::{
         Database, StoreError, idempotency,
@@ -122,6 +123,8 @@ pub struct Server {
     heart: Supervisor,
     still_heart: watch::Sender<bool>,
     db: Database,
+    /// What this process has measured.
+    pub metrics: Metrics,
     /// Where traces go; none where they are not exported.
     traces: Option<Export>,
 }
@@ -142,27 +145,18 @@ pub async fn start(
         return Err(fault.into());
     }
     let (listener, address) = listen(options.listen).await?;
-    let metrics = listen_for_metrics(options.metrics_listen).await?;
-    idempotency::recover(&db).await?;
-    let recovered = leases::recover(&db, clock.now()).await?;
-    if recovered > 0 {
-        tracing::info!(
-            deliveries = recovered,
-            "attempts were cut off when the server last stopped; they are due again"
-        );
-    }
-    clamp::clamp(&db, options.engine.bounds(), clock.now()).await?;
-    if options.accept_clock_jump {
-        clock_jump::accept(&db, clock.now()).await?;
-    }
-    let engine =
-        Engine::new(&db, clock.clone(), options.engine.clone(), sender).observed(spans.clone(), options.log_attempts);
+    let scraped = listen_for_metrics(options.metrics_listen).await?;
+    recover(options, &db, &clock).await?;
+    let metrics = Metrics::default();
+    db.observe(&metrics);
+    let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender);
+    let engine = engine.observed(spans.clone(), options.log_attempts, metrics.clone());
     db.hand_over_to(Arc::new(engine.clone()));
     // Before anything is claimed: leases of a node that nobody knows would be taken over.
     heartbeat::beat(&engine).await?;
-    let state = state(options, &db, &clock, contract, engine.clone(), spans);
+    let state = state(options, &db, &clock, contract, engine.clone(), spans, &metrics);
     let stopping = Arc::clone(&state.stopping);
-    begin_metrics(options, &db, &state);
+    begin_metrics(options, &state);
     let requests = Arc::clone(&state.requests);
     let router = api::router(state);
     let (stop, stopped) = watch::channel(false);
@@ -170,17 +164,18 @@ pub async fn start(
     let mut heart = Supervisor::default();
     if options.log_attempts == LogAttempts::Summary {
         // It counts the attempts that are under way when the server stops, too.
-        let summary = summary::run(db.metrics().clone(), stilled.clone());
+        let summary = summary::run(metrics.clone(), stilled.clone());
         heart.spawn("summary", summary);
     }
     heart.spawn("heartbeat", heartbeat::run(engine.clone(), stilled));
     let mut tasks = Supervisor::default();
     tasks.spawn("leases", heartbeat::run_leases(engine.clone(), stopped.clone()));
     tasks.spawn("dispatcher", dispatcher::run(engine, stopped.clone()));
-    spawn_upkeep(&mut tasks, options, &db, &clock, &stopped);
+    spawn_upkeep(&mut tasks, options, &db, &clock, &metrics, &stopped);
     tasks.spawn("api listener", accept(listener, router, limits, stopped.clone()));
-    let metrics_address = metrics.map(|(listener, address)| {
-        let router = scrape::router(db.clone(), clock, Arc::new(move || requests.taken()));
+    let metrics_address = scraped.map(|(listener, address)| {
+        let running = Arc::new(move || requests.taken());
+        let router = scrape::router(db.clone(), clock, metrics.clone(), running);
         let limits = ListenerLimits {
             connections_max: METRICS_CONNECTIONS_MAX,
             connections_per_peer_max: 0,
@@ -200,6 +195,7 @@ pub async fn start(
         heart,
         still_heart,
         db,
+        metrics,
         traces,
     })
 }
@@ -210,25 +206,48 @@ fn spawn_upkeep(
     options: &ServeOptions,
     db: &Database,
     clock: &Clock,
+    metrics: &Metrics,
     stopped: &watch::Receiver<bool>,
 ) {
     tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
     let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
     tasks.spawn("idempotency keys", pruning);
-    let pruning = retention::run(db.clone(), clock.clone(), options.retention(), stopped.clone());
+    let pruning = retention::run(
+        db.clone(),
+        clock.clone(),
+        options.retention(),
+        metrics.clone(),
+        stopped.clone(),
+    );
     tasks.spawn("retention", pruning);
     tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
 }
 
 /// Makes the series that are known beforehand: of each operation with each of its statuses, and of what is no operation.
-fn begin_metrics(options: &ServeOptions, db: &Database, state: &ApiState) {
-    let metrics = db.metrics();
+fn begin_metrics(options: &ServeOptions, state: &ApiState) {
+    let metrics = &state.metrics;
     for (operation, statuses) in state.contract.operations() {
         metrics.begin_operation(operation, statuses);
     }
     metrics.begin_operation(api::OTHER, &[]);
     metrics.set_limits(options.http.requests_max(), options.engine.attempts_max);
-    metrics.set_nodes(1);
+}
+
+/// Puts in order what the last run has left behind, before anything is claimed.
+async fn recover(options: &ServeOptions, db: &Database, clock: &Clock) -> Result<(), StoreError> {
+    idempotency::recover(db).await?;
+    let recovered = leases::recover(db, clock.now()).await?;
+    if recovered > 0 {
+        tracing::info!(
+            deliveries = recovered,
+            "attempts were cut off when the server last stopped; they are due again"
+        );
+    }
+    clamp::clamp(db, options.engine.bounds(), clock.now()).await?;
+    if options.accept_clock_jump {
+        clock_jump::accept(db, clock.now()).await?;
+    }
+    Ok(())
 }
 
 /// What every handler can reach.
@@ -239,6 +258,7 @@ fn state(
     contract: Arc<Contract>,
     engine: Engine,
     spans: Spans,
+    metrics: &Metrics,
 ) -> ApiState {
     let attempt_now = AttemptNow::new(move |lease, trigger| {
         let engine = engine.clone();
@@ -255,6 +275,7 @@ fn state(
         cors_origins: options.http.cors_origins.clone().into(),
         entrance: Arc::new(Semaphore::new(options.http.requests_max())),
         requests: Arc::new(Permits::new(options.http.requests_max())),
+        entry: Entry::default(),
         manual_attempts: Arc::new(Permits::new(manual_attempts_max(options))),
         page_places: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
         page_bytes_max: options.http.page_bytes_max.into(),
@@ -263,6 +284,7 @@ fn state(
         lease: options.engine.lease(),
         key_lease: request_timeout + REQUEST_MARGIN,
         attempt_now,
+        metrics: metrics.clone(),
         spans,
         log_attempts: options.log_attempts,
         stopping: Arc::default(),

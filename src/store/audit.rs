@@ -14,38 +14,13 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        audit::{AuditAction, AuditActor, FieldChanges, Origin, WebhookFields},
+        audit::{AuditAction, AuditActor, AuditEntry, AuditEntryObject, Origin},
         delivery::DisabledReason,
-        id::{AuditEntryId, OrganizationId, TokenId, WebhookId},
-        rate::RateLimit,
+        id::{AuditEntryId, OrganizationId, WebhookId},
         timestamp::Timestamp,
+        webhook_settings::{Change, FieldChanges},
     },
 };
-
-/// A write to a webhook, as it is remembered.
-#[derive(Clone, Debug)]
-pub struct AuditEntry {
-    /// Its id.
-    pub id: AuditEntryId,
-    /// The webhook, which may be gone.
-    pub webhook_id: WebhookId,
-    /// What was done.
-    pub action: AuditAction,
-    /// Who did it.
-    pub actor: AuditActor,
-    /// With which token, where it was somebody with one.
-    pub token_id: Option<TokenId>,
-    /// From which IP address.
-    pub address: Option<String>,
-    /// In which request.
-    pub request_id: Option<String>,
-    /// Whether the signing secret was replaced.
-    pub secret_rotated: bool,
-    /// Which fields changed, and how.
-    pub changes: FieldChanges,
-    /// When.
-    pub created_at: Timestamp,
-}
 
 /// Entries that are read together: the changes of one can be ten thousand bytes.
 const READ_AT_ONCE: u64 = 50;
@@ -122,7 +97,12 @@ impl Entry {
             (Some(row), None) => (AuditAction::Deleted, row),
             (None, None) => return Err(StoreError::Corrupt("a write to no webhook at all".to_owned())),
         };
-        let (before_fields, after_fields) = (before.map(fields).transpose()?, after.map(fields).transpose()?);
+        let settings = |row: Option<&webhook::Model>| row.map(webhook::Model::settings).transpose();
+        let reason = |row: Option<&webhook::Model>| row.and_then(|row| row.disabled_reason);
+        let changes = FieldChanges {
+            disabled_reason: Change::between(reason(before), reason(after)),
+            ..FieldChanges::between(settings(before)?.as_ref(), settings(after)?.as_ref())
+        };
         let Origin {
             entry_id,
             token_id,
@@ -131,6 +111,7 @@ impl Entry {
         } = origin;
         let entry = AuditEntry {
             id: entry_id,
+            object: AuditEntryObject::AuditEntry,
             webhook_id: row.id,
             action,
             actor: AuditActor::Token,
@@ -140,7 +121,7 @@ impl Entry {
             secret_rotated: before
                 .zip(after)
                 .is_some_and(|(before, after)| before.secret != after.secret),
-            changes: FieldChanges::between(before_fields.as_ref(), after_fields.as_ref()),
+            changes,
             created_at: now,
         };
         Ok(Self {
@@ -158,6 +139,7 @@ impl Entry {
     ) -> Self {
         let entry = AuditEntry {
             id: clock.new_id(),
+            object: AuditEntryObject::AuditEntry,
             webhook_id,
             action: AuditAction::Disabled,
             actor: AuditActor::Service,
@@ -198,21 +180,11 @@ pub(super) async fn insert(tx: &Connection<'_>, entry: Entry) -> Result<(), Stor
     Ok(())
 }
 
-fn fields(row: &webhook::Model) -> Result<WebhookFields, StoreError> {
-    Ok(WebhookFields {
-        url: row.url.clone(),
-        enabled: row.enabled,
-        events: row.filter()?.entries(),
-        description: row.description.clone(),
-        rate_limit: row.rate_limit.map(RateLimit::per_second),
-        disabled_reason: row.disabled_reason,
-    })
-}
-
 fn view(row: audit_entry::Model) -> Result<AuditEntry, StoreError> {
     let changes = serde_json::from_str(&row.changes).ok();
     Ok(AuditEntry {
         id: row.id,
+        object: AuditEntryObject::AuditEntry,
         webhook_id: row.webhook_id,
         action: row.action,
         actor: row.actor,

@@ -43,7 +43,8 @@ pub struct Database {
     pub(super) deleted: Arc<Notify>,
     /// The ways to shared statements; only PostgreSQL has them, since on SQLite every write shares its transaction.
     pub(super) shared: Option<Arc<SharedWrites>>,
-    pub(super) metrics: Metrics,
+    /// Where the store counts, once a server runs.
+    pub(super) metrics: Arc<OnceLock<Metrics>>,
     pub(super) confirmed: Arc<Confirmed>,
     /// What the engine runs by itself.
     pub(super) workers: Workers,
@@ -105,10 +106,21 @@ impl Database {
         self.workers.ended().await
     }
 
-    /// What is measured in this process. It rides with the database, which everything that measures has anyway.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// Says where the store counts, and observes batches and statements. Once, when a server starts.
+    pub fn observe(&self, metrics: &Metrics) {
+        drop(self.metrics.set(metrics.clone()));
+        match &self.engine {
+            Engine::Sqlite(sqlite) => {
+                let (sizes, times) = (metrics.batch_sizes("write"), metrics.statement_times("write"));
+                sqlite.writer.observe(sizes, times);
+            }
+            Engine::Postgres(postgres) => postgres.observe(metrics),
+        }
+        if let Some(shared) = &self.shared {
+            shared.publications.observe(metrics.batch_sizes("publish"));
+            shared.records.observe(metrics.batch_sizes("finish"));
+            shared.changes.observe(metrics.batch_sizes("change"));
+        }
     }
 
     /// This process, as the holder of leases.

@@ -21,69 +21,10 @@ use super::{
     search::{self, Found},
 };
 use crate::domain::{
-    delivery::{AttemptTrigger, DeliveryStatus},
+    delivery::{Attempt, Delivery, DeliveryObject, DeliveryStatus, DeliveryWithPayload},
     event_id::EventId,
-    id::{DeliveryId, OrganizationId, WebhookId},
-    outcome::ErrorWord,
-    timestamp::Timestamp,
+    id::{DeliveryId, OrganizationId},
 };
-
-/// One event owed to one webhook.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Its id.
-    pub id: DeliveryId,
-    /// The webhook it is owed to; it may have been deleted since.
-    pub webhook_id: WebhookId,
-    /// The event.
-    pub event_id: EventId,
-    /// The event's type.
-    pub event_type: String,
-    /// Where it stands.
-    pub status: DeliveryStatus,
-    /// Attempts begun so far.
-    pub attempt_count: i32,
-    /// When the next attempt is due, while one is planned.
-    pub next_attempt_at: Option<Timestamp>,
-    /// The status of the last answer.
-    pub response_status: Option<i32>,
-    /// The beginning of the last answer's body.
-    pub response_body: Option<String>,
-    /// Why the last attempt failed.
-    pub error: Option<ErrorWord>,
-    /// When the event was published.
-    pub created_at: Timestamp,
-    /// When it first succeeded.
-    pub delivered_at: Option<Timestamp>,
-}
-
-/// One HTTP try.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// Its number, from 1.
-    pub number: i32,
-    /// Why it was made.
-    pub trigger: AttemptTrigger,
-    /// When it began.
-    pub started_at: Timestamp,
-    /// How long it took, in milliseconds.
-    pub duration_ms: i64,
-    /// The status of the answer.
-    pub response_status: Option<i32>,
-    /// The beginning of the answer's body.
-    pub response_body: Option<String>,
-    /// Why it failed.
-    pub error: Option<ErrorWord>,
-}
-
-/// A delivery with what it sends.
-#[derive(Clone, Debug)]
-pub struct DeliveryWithPayload {
-    /// The delivery.
-    pub delivery: Delivery,
-    /// The JSON text that every attempt sends, shared by the deliveries of an event.
-    pub payload: Arc<RawValue>,
-}
 
 /// The delivery of that id, with what it sends.
 pub async fn find(
@@ -216,6 +157,7 @@ fn view(row: delivery::Model, place: Option<&queued::Model>) -> Delivery {
     let planned = place.filter(|place| place.lease_token.is_none());
     Delivery {
         id: row.id,
+        object: DeliveryObject::WebhookDelivery,
         webhook_id: row.webhook_id,
         event_id: row.event_id,
         event_type: row.event_type,

@@ -35,6 +35,13 @@ impl From<DbErr> for StoreError {
     }
 }
 
+/// What is stored as JSON, or shown as it, cannot be read or written.
+impl From<serde_json::Error> for StoreError {
+    fn from(cause: serde_json::Error) -> Self {
+        Self::Corrupt(cause.to_string())
+    }
+}
+
 impl StoreError {
     /// Whether the database is away, so that the same call may succeed later. What is not passing is a fault of ours.
     #[must_use]

@@ -57,9 +57,9 @@ pub(super) async fn enter<T>(
 ) -> Result<Entered<T>, StoreError> {
     // Until the response is kept the row says that the request runs; nobody else ever sees that.
     const ENTER: &str = "
-        INSERT INTO idempotency_keys (organization_id, key, fingerprint, seed, lease_token, leased_until, expires_at)
-        VALUES ($1, $2, $3, $4, $4, $5, $6)
-        ON CONFLICT (organization_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, seed = excluded.seed,
+        INSERT INTO idempotency_keys (organization_id, key, fingerprint, lease_token, leased_until, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (organization_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, seed = NULL,
             lease_token = excluded.lease_token, leased_until = excluded.leased_until, response = NULL,
             expires_at = excluded.expires_at
         WHERE idempotency_keys.expires_at <= $5
@@ -200,7 +200,7 @@ async fn begin_in(
         organization_id: Set(request.organization_id),
         key: Set(request.key.as_str().to_owned()),
         fingerprint: Set(request.fingerprint.to_vec()),
-        seed: Set(seed),
+        seed: Set(Some(seed)),
         lease_token: Set(Some(lease_token)),
         leased_until: Set(Some(now.plus(lease))),
         response: Set(None),
@@ -226,7 +226,7 @@ async fn begin_in(
     } else if known.leased_until > Some(now) {
         return Ok(Begun::Running);
     } else {
-        known.seed
+        known.seed.unwrap_or(seed)
     };
     idempotency_key::Entity::update(fresh(seed))
         .exec_without_returning(tx)

@@ -37,7 +37,6 @@ use crate::{
     clock::Clock,
     config::DatabaseOptions,
     domain::{id::NodeId, webhook::WebhookChange},
-    metrics::Metrics,
 };
 
 /// Lets one process migrate at a time, until its transaction ends; a lock of the transaction, not of the session, works
@@ -73,7 +72,6 @@ impl Database {
 
     async fn open_by(options: &DatabaseOptions, clock: &Clock, creation: Creation) -> Result<Self, OpenError> {
         let (node, workers) = (NodeId::new(Uuid::new_v4()), Workers::default());
-        let metrics = Metrics::default();
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
             let path = database_file(path, creation)?;
@@ -87,7 +85,7 @@ impl Database {
                 &workers,
             )?))
         } else if options.is_postgres() {
-            Engine::Postgres(Postgres::open(options, node, &workers, &metrics).await?)
+            Engine::Postgres(Postgres::open(options, node, &workers).await?)
         } else {
             return Err(OpenError::UnknownEngine);
         };
@@ -101,16 +99,12 @@ impl Database {
             hand_over: Arc::new(OnceLock::new()),
             deleted: Arc::default(),
             shared: None,
-            metrics,
+            metrics: Arc::default(),
             confirmed: Arc::default(),
             workers,
         };
-        match &db.engine {
-            Engine::Sqlite(sqlite) => {
-                let (sizes, times) = (db.metrics.batch_sizes("write"), db.metrics.statement_times("write"));
-                sqlite.writer.observe(sizes, times);
-            }
-            Engine::Postgres(_) => db.shared = Some(Arc::new(shared_writes(&db))),
+        if matches!(db.engine, Engine::Postgres(_)) {
+            db.shared = Some(Arc::new(shared_writes(&db)));
         }
         nodes::follow_clock(&db).await?;
         Ok(db)
@@ -194,25 +188,21 @@ impl Database {
 /// The ways to statements that many writes share. They work on the engine's connections: what a request waits for is its
 /// batch, not a connection.
 fn shared_writes(db: &Database) -> SharedWrites {
-    let of = |write: &'static str, side: Database| (db.metrics.batch_sizes(write), side);
-    let (sizes, side) = of("publish", db.for_delivery());
+    let side = db.for_delivery();
     let publications = Batcher::spawn(
         db.workers.begin("publish batches"),
-        sizes,
         |publish: &Publish| publish.publication.organization_id,
         move |batch| publish_batch::record_batch(side.clone(), batch),
     );
-    let (sizes, side) = of("finish", db.for_delivery());
+    let side = db.for_delivery();
     let records = Batcher::spawn(
         db.workers.begin("finish batches"),
-        sizes,
         |finished: &Finished| finished.lease.organization_id,
         move |batch| finish::finish_batch(side.clone(), batch),
     );
-    let (sizes, side) = of("change", db.clone());
+    let side = db.clone();
     let changes = Batcher::spawn(
         db.workers.begin("change batches"),
-        sizes,
         |change: &WebhookChange| change.organization_id,
         move |batch| webhook_batch::change_batch(side.clone(), batch),
     );

@@ -6,12 +6,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use sea_orm::{
-    ConnectionTrait as _, DbBackend, EntityTrait as _, FromQueryResult, QueryFilter as _, Statement, Value,
-    prelude::Uuid,
+    ConnectionTrait as _, DbBackend, EntityTrait as _, FromQueryResult, IdenStatic as _, ModelTrait as _,
+    QueryFilter as _, Statement, Value, prelude::Uuid,
 };
 
 use super::{
@@ -23,7 +23,6 @@ use super::{
 };
 use crate::domain::{
     id::WebhookId,
-    rate::RateLimit,
     webhook::{Changed, Webhook, WebhookChange},
 };
 
@@ -102,7 +101,7 @@ async fn try_all(
                     row.is_switched_on |= is_switched_on(&row.after, &after);
                     row.after = after;
                 }
-                Changed::Done(view(row.after.clone())?)
+                Changed::Done(view(&row.after)?)
             }
         };
         outcomes.insert(index, outcome);
@@ -124,19 +123,25 @@ async fn try_all(
     Ok(())
 }
 
-/// Health starts from nothing when a customer switches a webhook on; otherwise it is the engine's own.
-const WRITE: &str = "
+/// Health starts from nothing when a customer switches a webhook on; otherwise it is the engine's own. The settings of a
+/// webhook come as one JSON object, of which PostgreSQL makes the columns that they are.
+static WRITE: LazyLock<String> = LazyLock::new(|| {
+    let set: Vec<String> = webhook::SETTINGS
+        .iter()
+        .map(|column| format!("{0} = (changed.settings).{0}", column.as_str()))
+        .collect();
+    format!(
+        "
     WITH changed AS MATERIALIZED (
-        SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::bool[], $7::text[],
-                             $8::int[], $9::bytea[], $10::bigint[], $11::bool[])
-            AS c(organization_id, id, version, url, events, enabled, description, rate_limit, secret, updated_at, is_on)
+        SELECT c.organization_id, c.id, version, jsonb_populate_record(NULL::webhooks, c.settings::jsonb) AS settings,
+            c.secret, c.updated_at, is_on
+        FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::bigint[], $7::bool[])
+            AS c(organization_id, id, version, settings, secret, updated_at, is_on)
     ), locked AS MATERIALIZED (
         SELECT webhooks.id FROM webhooks JOIN changed USING (organization_id, id)
         WHERE webhooks.updated_at = version AND deleted_at IS NULL ORDER BY webhooks.id FOR NO KEY UPDATE OF webhooks
     ), written AS (
-        UPDATE webhooks SET url = changed.url, events = NULLIF(changed.events, ''), enabled = changed.enabled,
-            description = NULLIF(changed.description, ''), rate_limit = NULLIF(changed.rate_limit, 0),
-            secret = changed.secret, updated_at = changed.updated_at,
+        UPDATE webhooks SET {set}, secret = changed.secret, updated_at = changed.updated_at,
             disabled_reason = CASE WHEN is_on THEN NULL ELSE disabled_reason END,
             failing_since = CASE WHEN is_on THEN NULL ELSE failing_since END,
             consecutive_failures = CASE WHEN is_on THEN 0 ELSE consecutive_failures END,
@@ -151,12 +156,36 @@ const WRITE: &str = "
             secret_rotated, changes, created_at)
         SELECT organization_id, e.id, webhook_id, 'updated', 'token', token_id, NULLIF(address, ''),
             NULLIF(request_id, ''), secret_rotated, changes, created_at
-        FROM UNNEST($12::uuid[], $13::uuid[], $14::uuid[], $15::uuid[], $16::text[], $17::text[], $18::bool[],
-                    $19::text[], $20::bigint[])
+        FROM UNNEST($8::uuid[], $9::uuid[], $10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::bool[],
+                    $15::text[], $16::bigint[])
             AS e(organization_id, id, webhook_id, token_id, address, request_id, secret_rotated, changes, created_at)
         JOIN written ON written.id = webhook_id
     )
-    SELECT id FROM written";
+    SELECT id FROM written",
+        set = set.join(", ")
+    )
+});
+
+/// The settings of a row as a JSON object of columns.
+fn settings_column(row: &webhook::Model) -> Result<String, StoreError> {
+    let mut columns = serde_json::Map::new();
+    for column in webhook::SETTINGS.iter() {
+        let value = match row.get(*column) {
+            Value::Bool(value) => value.into(),
+            Value::Int(value) => value.into(),
+            Value::BigInt(value) => value.into(),
+            Value::String(value) => value.into(),
+            other => {
+                return Err(StoreError::Corrupt(format!(
+                    "webhooks.{}: {other:?} is no JSON",
+                    column.as_str()
+                )));
+            }
+        };
+        columns.insert(column.as_str().to_owned(), value);
+    }
+    Ok(serde_json::Value::Object(columns).to_string())
+}
 
 /// Writes rows back that nobody else has changed, with their audit entries. Returns which were written.
 async fn write<'a>(
@@ -170,17 +199,13 @@ async fn write<'a>(
     }
     let after = || rows.clone().map(|row| &row.after);
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let rate = |rate: Option<RateLimit>| rate.map_or(0, |rate| i32::try_from(rate.per_second()).unwrap_or(i32::MAX));
+    let settings: Vec<String> = after().map(settings_column).collect::<Result<_, _>>()?;
     let id = |id: Option<crate::domain::id::TokenId>| id.map(Uuid::from).unwrap_or_default();
-    let values: [Value; 20] = [
+    let values: [Value; 16] = [
         array(after(), |row| Uuid::from(row.organization_id)),
         array(after(), |row| Uuid::from(row.id)),
         array(rows.clone(), |row| row.before.updated_at.as_millis()),
-        array(after(), |row| row.url.clone()),
-        array(after(), |row| text(&row.events)),
-        array(after(), |row| row.enabled),
-        array(after(), |row| text(&row.description)),
-        array(after(), |row| rate(row.rate_limit)),
+        settings.into(),
         array(after(), |row| row.secret.clone()),
         array(after(), |row| row.updated_at.as_millis()),
         array(rows.clone(), |row| row.is_switched_on),
@@ -195,7 +220,7 @@ async fn write<'a>(
         array(entries, |entry| entry.entry.created_at.as_millis()),
     ];
     let connection = db.read();
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, WRITE, values);
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, WRITE.as_str(), values);
     let written = Written::find_by_statement(statement)
         .all(&connection)
         .await

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, FromQueryResult as _, PaginatorTrait as _,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _, Set, Statement, Unchanged, sea_query::LockType,
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, FromQueryResult as _, IntoActiveModel as _,
+    Iterable as _, ModelTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Set,
+    Statement, TryIntoModel as _, Unchanged, sea_query::LockType,
 };
 
 use super::{
@@ -12,7 +13,6 @@ use super::{
     audit::{self, Entry},
     engine::Connection,
     entity::{organization, webhook},
-    error::readable,
     health, idempotency,
     idempotency::Entered,
     once::{Keyed, Once},
@@ -22,14 +22,12 @@ use super::{
 };
 use crate::domain::{
     audit::Origin,
-    destination::Destination,
-    event_filter::EventFilter,
     health::Health,
     id::{OrganizationId, WebhookId},
     precondition::{EntityTag, IfMatch},
     secret::Secret,
     timestamp::Timestamp,
-    webhook::{Changed, NewWebhook, WEBHOOKS_MAX, Webhook, WebhookChange, WebhookChanges},
+    webhook::{Changed, NewWebhook, WEBHOOKS_MAX, Webhook, WebhookChange, WebhookChanges, WebhookObject},
 };
 
 /// The least time between two versions of a webhook: two changes within one millisecond are two changes.
@@ -83,33 +81,22 @@ async fn create_in(
     if count >= WEBHOOKS_MAX {
         return Ok(None);
     }
-    let NewWebhook {
-        id,
-        url,
-        enabled,
-        events,
-        description,
-        rate_limit,
-        secret,
-    } = new;
+    let NewWebhook { id, settings, secret } = new;
     let mut row = webhook::ActiveModel {
         organization_id: Set(org),
         id: Set(id),
-        url: Set(url.as_str().to_owned()),
-        events: Set(events_column(&events)),
-        description: Set(description),
         secret: Set(seal(db, org, id, &secret)?),
-        rate_limit: Set(rate_limit),
         rate_state: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         deleted_at: Set(None),
         ..Default::default()
     };
-    health::set(&mut row, Health::new(enabled));
+    row.set_settings(&settings);
+    health::set(&mut row, Health::new(settings.enabled));
     let row = row.insert(tx).await?;
     audit::insert(tx, Entry::of_request(origin, None, Some(&row), now)?).await?;
-    Ok(Some((view(row)?, secret)))
+    Ok(Some((view(&row)?, secret)))
 }
 
 /// The webhook of that id.
@@ -118,7 +105,10 @@ pub async fn find(db: &Database, org: OrganizationId, id: WebhookId) -> Result<O
     const FIND: &str = "SELECT * FROM webhooks WHERE organization_id = $1 AND id = $2";
     let find = Statement::from_sql_and_values(db.backend(), FIND, [org.into(), id.into()]);
     let row = webhook::Model::find_by_statement(find).one(&db.read()).await?;
-    row.filter(|row| row.deleted_at.is_none()).map(view).transpose()
+    row.filter(|row| row.deleted_at.is_none())
+        .as_ref()
+        .map(view)
+        .transpose()
 }
 
 /// A page of the organization's webhooks, newest first, from the one after `after`. Their number is limited, and so is
@@ -138,7 +128,7 @@ pub async fn list(
         .limit(limit.fetch())
         .all(&db.read())
         .await?;
-    let webhooks = rows.into_iter().map(view).collect::<Result<_, _>>()?;
+    let webhooks = rows.iter().map(view).collect::<Result<_, _>>()?;
     Ok(limit.page(webhooks, None, |webhook: &Webhook| webhook.id, |_| 0))
 }
 
@@ -197,28 +187,19 @@ async fn update_in(db: &Database, tx: &Connection<'_>, change: &WebhookChange) -
         Changed::Stale => return Ok(Changed::Stale),
     };
     let Some(after) = applied(db, &before, change)? else {
-        return view(before).map(Changed::Done);
+        return view(&before).map(Changed::Done);
     };
     let entry = Entry::of_request(change.origin.clone(), Some(&before), Some(&after), change.now)?;
-    let update = webhook::ActiveModel {
-        organization_id: Unchanged(after.organization_id),
-        id: Unchanged(after.id),
-        url: Set(after.url.clone()),
-        events: Set(after.events.clone()),
-        enabled: Set(after.enabled),
-        description: Set(after.description.clone()),
-        rate_limit: Set(after.rate_limit),
-        secret: Set(after.secret.clone()),
-        updated_at: Set(after.updated_at),
-        ..Default::default()
-    };
-    let mut update = update;
-    if is_switched_on(&before, &after) {
-        health::set(&mut update, health::read(&after));
+    let mut update = before.into_active_model();
+    for column in webhook::Column::iter() {
+        let value = after.get(column);
+        if *update.get(column).as_ref() != value {
+            update.set(column, value);
+        }
     }
     webhook::Entity::update(update).exec_without_returning(tx).await?;
     audit::insert(tx, entry).await?;
-    view(after).map(Changed::Done)
+    view(&after).map(Changed::Done)
 }
 
 /// Whether the customer switched a webhook on, so that its health is counted again from the start.
@@ -232,30 +213,15 @@ pub(super) fn applied(
     before: &webhook::Model,
     change: &WebhookChange,
 ) -> Result<Option<webhook::Model>, StoreError> {
-    let mut row = before.clone();
     let WebhookChanges {
-        url,
-        events,
-        enabled,
-        description,
-        rate_limit,
+        settings: changes,
         secret,
     } = &change.changes;
-    if let Some(url) = url {
-        url.as_str().clone_into(&mut row.url);
-    }
-    if let Some(events) = events {
-        row.events = events_column(events);
-    }
-    if let Some(enabled) = enabled {
-        row.enabled = *enabled;
-    }
-    if let Some(description) = description {
-        row.description.clone_from(description);
-    }
-    if let Some(rate_limit) = rate_limit {
-        row.rate_limit = *rate_limit;
-    }
+    let mut settings = before.settings()?;
+    changes.apply_to(&mut settings);
+    let mut row = before.clone().into_active_model();
+    row.set_settings(&settings);
+    let mut row = row.try_into_model()?;
     if let Some(secret) = secret {
         row.secret = seal(db, row.organization_id, row.id, secret)?;
     }
@@ -341,21 +307,12 @@ pub async fn delete(
     Ok(deleted)
 }
 
-pub(super) fn events_column(filter: &EventFilter) -> Option<String> {
-    filter
-        .entries()
-        .map(|entries| serde_json::Value::from(entries).to_string())
-}
-
 /// A webhook as its row says.
-pub(super) fn view(row: webhook::Model) -> Result<Webhook, StoreError> {
+pub(super) fn view(row: &webhook::Model) -> Result<Webhook, StoreError> {
     Ok(Webhook {
         id: row.id,
-        url: readable(Destination::from_stored(&row.url).ok(), "webhooks.url", &row.url)?,
-        enabled: row.enabled,
-        events: row.filter()?,
-        description: row.description,
-        rate_limit: row.rate_limit,
+        object: WebhookObject::Webhook,
+        settings: row.settings()?,
         disabled_reason: row.disabled_reason,
         created_at: row.created_at,
         updated_at: row.updated_at,

@@ -27,7 +27,9 @@ fn is_replay(answer: &Answer) -> bool {
 /// Makes every key's request look as if its node had died before it could keep the response.
 async fn forget_responses(app: &App, leased_until: &str) {
     let beside = app.database.connect().await;
-    let sql = format!("UPDATE idempotency_keys SET response = NULL, lease_token = seed, leased_until = {leased_until}");
+    let sql = format!(
+        "UPDATE idempotency_keys SET response = NULL, lease_token = organization_id, leased_until = {leased_until}"
+    );
     beside.execute_unprepared(&sql).await.unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! `GET /v1/webhook_deliveries` and `GET /v1/webhook_deliveries/{delivery_id}`.
+//! `GET /v1/webhook_deliveries`.
 
 use std::time::Duration;
 

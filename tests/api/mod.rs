@@ -1,21 +1,30 @@
-//! The operations, one module each, and what holds for all of them.
+//! The operations, one module each by its operationId, and what holds for all of them.
 
-mod audit;
 mod authentication;
 mod bodies;
 mod connections;
 mod create_webhook;
 mod delete_webhook;
-mod event_types;
-mod events;
 mod fairness;
+mod get_delivery;
+mod get_event;
+mod get_liveness;
+mod get_openapi_json;
+mod get_openapi_yaml;
+mod get_readiness;
+mod get_webhook;
 mod hardening;
 mod idempotency;
 mod if_match;
 mod limits;
+mod list_attempts;
+mod list_audit_entries;
 mod list_deliveries;
+mod list_event_types;
+mod list_events;
 mod list_webhooks;
 mod problems;
+mod publish_event;
 mod replay_webhook;
 mod retry_delivery;
 mod test_webhook;

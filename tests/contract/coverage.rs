@@ -12,7 +12,9 @@ use kallima_webhooks::{
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
-use super::obligations::{Operation, body_probes, obligations, operations, parameter_probes, query, snake_case, with};
+use super::obligations::{
+    Operation, body_bytes_max, body_probes, obligations, operations, parameter_probes, query, snake_case, with,
+};
 use crate::support::{
     App, Receiver,
     client::{Answer, Ask},
@@ -318,11 +320,7 @@ impl Trial {
             }
             self.met.insert(obligation);
         }
-        let bytes_max = if operation.id == "publish_event" {
-            256 * 1024
-        } else {
-            16 * 1024
-        };
+        let bytes_max = body_bytes_max(&operation.id);
         for (ask, status) in [
             (self.ask(operation, &ids, "").text("{"), 400),
             (

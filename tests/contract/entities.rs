@@ -1,6 +1,6 @@
 //! The columns of the entities against the schemas: as long as they may be, and null where they may be.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use kallima_webhooks::contract::{Contract, resolve};
 
@@ -10,62 +10,48 @@ struct Column {
     nullable: bool,
 }
 
-/// Reads a column out of the source of its entity: the entities are private to the store, and stay so.
-fn column(entity: &str, name: &str) -> Column {
+/// Reads the columns out of the source of their entity: the entities are private to the store, and stay so.
+fn columns(entity: &str) -> BTreeMap<String, Column> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/store/entity/{entity}.rs"));
     let source = fs::read_to_string(path).unwrap();
-    let mut limit = None;
-    for line in source.lines().map(str::trim) {
+    let model = source.split("pub struct Model {").nth(1).unwrap();
+    let (mut columns, mut limit) = (BTreeMap::new(), None);
+    for line in model.split("\n}").next().unwrap().lines().map(str::trim) {
         if let Some(rest) = line.split("StringLen::N(").nth(1) {
             limit = Some(rest.split(')').next().unwrap().parse().unwrap());
-        } else if let Some(field) = line
-            .strip_prefix("pub ")
-            .and_then(|field| field.strip_prefix(&format!("{name}: ")))
-        {
-            return Column {
-                limit,
-                nullable: field.starts_with("Option<"),
+        } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|field| field.split_once(": ")) {
+            let column = Column {
+                limit: limit.take(),
+                nullable: kind.starts_with("Option<"),
             };
-        } else if line.starts_with("pub ") {
-            limit = None;
+            columns.insert(name.to_owned(), column);
         }
     }
-    panic!("the {entity} entity has no column {name}");
+    columns
 }
 
-/// The schemas that show a table's rows, with the columns that both have by one name.
-const SHOWN: [(&str, &str, &str); 4] = [
-    (
-        "Webhook",
-        "webhook",
-        "id url enabled events description disabled_reason created_at updated_at",
-    ),
-    (
-        "Delivery",
-        "delivery",
-        "id webhook_id event_id status attempt_count response_status response_body error delivered_at",
-    ),
-    (
-        "Attempt",
-        "attempt",
-        "number trigger started_at duration_ms response_status response_body error",
-    ),
-    (
-        "AuditEntry",
-        "audit_entry",
-        "id webhook_id action actor token_id address request_id secret_rotated changes created_at",
-    ),
+/// The schemas that show a table's rows.
+const SHOWN: [(&str, &str); 4] = [
+    ("Webhook", "webhook"),
+    ("Delivery", "delivery"),
+    ("Attempt", "attempt"),
+    ("AuditEntry", "audit_entry"),
 ];
+
+/// What a row keeps sealed is shown in the clear, and seldom.
+const SEALED: &str = "secret";
 
 #[test]
 fn columns_and_schemas_agree() {
     let document = Contract::load().unwrap().document().clone();
     let schemas = resolve(&document, &document["components"]["schemas"], 0);
-    let mut limits = 0;
-    for (schema, entity, columns) in SHOWN {
-        for name in columns.split(' ') {
-            let property = &schemas[schema]["properties"][name];
-            let column = column(entity, name);
+    let (mut compared, mut limits) = (0, 0);
+    for (schema, entity) in SHOWN {
+        for (name, column) in columns(entity) {
+            let property = &schemas[schema]["properties"][&name];
+            if property.is_null() || name == SEALED {
+                continue;
+            }
             let says_null = |keyword: &str| {
                 property
                     .get(keyword)
@@ -76,6 +62,7 @@ fn columns_and_schemas_agree() {
                 may_be_null, column.nullable,
                 "{schema}.{name}: null in openapi.yaml and in the {entity} entity"
             );
+            compared += 1;
             if let Some(limit) = column.limit {
                 assert_eq!(
                     property["maxLength"], limit,
@@ -85,5 +72,6 @@ fn columns_and_schemas_agree() {
             }
         }
     }
-    assert_eq!(limits, 2, "url and description have limits");
+    assert!(limits >= 2, "url and description have limits");
+    assert!(compared > 30, "only {compared} columns were compared");
 }

@@ -103,7 +103,8 @@ impl Trial {
         );
         assert_eq!(again.header("idempotency-replayed"), Some("true"), "{}", operation.id);
         let beside = self.app.database.connect().await;
-        let running = "UPDATE idempotency_keys SET response = NULL, lease_token = seed, leased_until = expires_at";
+        let running =
+            "UPDATE idempotency_keys SET response = NULL, lease_token = organization_id, leased_until = expires_at";
         beside.execute_unprepared(running).await.unwrap();
         let running = ask(self);
         let running = self.try_out(operation, running).await;

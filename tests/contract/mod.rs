@@ -8,3 +8,5 @@ mod entities;
 mod headers;
 mod normalize;
 mod obligations;
+mod problems;
+mod prose;

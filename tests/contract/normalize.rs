@@ -14,7 +14,9 @@
 //! 5. Of a response header the name and the type are compared: the annotations of handlers cannot say more. The judge
 //!    of every response holds its value against the whole of what openapi.yaml says.
 //!    So it is with the length of a page: a test of its own holds `maxItems` against the maximum of `limit`.
-//! 6. A body that may be absent is one thing, however it is written: utoipa adds "or null" to its schema. So is an
+//! 6. Of `allOf` all hold: parts that are objects are one object with the members of all. Where two speak of one property,
+//!    the later is the stricter, and null only where both let it be.
+//! 7. A body that may be absent is one thing, however it is written: utoipa adds "or null" to its schema. So is an
 //!    operation without authentication: no requirement, or one that requires nothing.
 
 use kallima_webhooks::contract::resolve;
@@ -77,6 +79,7 @@ fn object(members: &Map<String, Value>) -> Value {
         normalized.insert(keyword.clone(), member);
     }
     nullable(&mut normalized);
+    all_of(&mut normalized);
     if let Some(constant) = normalized.remove("const") {
         normalized.insert("enum".to_owned(), json!([constant]));
     }
@@ -112,6 +115,38 @@ fn nullable(members: &mut Map<String, Value>) {
         let one = one.clone();
         members.insert("type".to_owned(), one);
         members.insert("nullable".to_owned(), json!(true));
+    }
+}
+
+/// Makes one object of the parts of an `allOf`.
+fn all_of(members: &mut Map<String, Value>) {
+    let Some(Value::Array(parts)) = members.remove("allOf") else {
+        return;
+    };
+    for part in parts {
+        strengthen(members, part.as_object().unwrap());
+    }
+}
+
+fn strengthen(schema: &mut Map<String, Value>, stricter: &Map<String, Value>) {
+    for (keyword, member) in stricter {
+        match (schema.get_mut(keyword), member) {
+            (Some(Value::Array(names)), Value::Array(more)) if keyword == "required" => names.extend(more.clone()),
+            (Some(Value::Object(properties)), Value::Object(more)) if keyword == "properties" => {
+                for (name, property) in more {
+                    match (properties.get_mut(name), property) {
+                        (Some(Value::Object(known)), Value::Object(property)) => {
+                            if !property.contains_key("nullable") {
+                                known.remove("nullable");
+                            }
+                            strengthen(known, property);
+                        }
+                        _ => drop(properties.insert(name.clone(), property.clone())),
+                    }
+                }
+            }
+            _ => drop(schema.insert(keyword.clone(), member.clone())),
+        }
     }
 }
 

@@ -74,6 +74,15 @@ pub(super) fn operations() -> Vec<Operation> {
     found
 }
 
+/// How large the body of an operation may be, as the document says in prose.
+pub(super) fn body_bytes_max(operation_id: &str) -> usize {
+    if operation_id == "publish_event" {
+        256 * 1024
+    } else {
+        16 * 1024
+    }
+}
+
 /// A value that breaks one constraint, or stands exactly at its edge.
 pub(super) struct Probe {
     /// The constraint, as a pointer below the operation.

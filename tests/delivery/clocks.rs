@@ -5,12 +5,9 @@ use std::time::Duration;
 use kallima_webhooks::{
     clock::Clock,
     domain::timestamp::Timestamp,
-    store::{
-        Database,
-        upkeep::{
-            clamp::TOLERANCE,
-            retention::{self, Pruned},
-        },
+    store::upkeep::{
+        clamp::TOLERANCE,
+        retention::{self, Pruned},
     },
 };
 use sea_orm::{ConnectionTrait as _, Statement, Value as SqlValue};
@@ -151,16 +148,12 @@ async fn what_a_clock_that_was_ahead_has_left_is_brought_back_at_the_start() {
 }
 
 /// One pass of retention, of an app that keeps a day.
-async fn pass(db: &Database, clock: &Clock) -> Pruned {
-    retention::pass(db, clock, Some(DAY)).await.unwrap()
+async fn pass(app: &App, clock: &Clock) -> Pruned {
+    retention::pass(&app.db, clock, Some(DAY), &app.measured).await.unwrap()
 }
 
 fn is_paused(app: &App) -> bool {
-    app.db
-        .metrics()
-        .encode()
-        .unwrap()
-        .contains("kallima_retention_paused 1")
+    app.measured.encode().unwrap().contains("kallima_retention_paused 1")
 }
 
 #[tokio::test]
@@ -176,7 +169,7 @@ async fn retention_deletes_nothing_after_a_jump_until_somebody_accepts_it() {
 
     // As long as it runs, a day is no jump.
     app.advance(DAY).await;
-    assert_eq!(pass(&app.db, &clock).await, Pruned::default());
+    assert_eq!(pass(&app, &clock).await, Pruned::default());
     let database = app.stop().await;
     clock.advance(2 * DAY);
 
@@ -185,7 +178,7 @@ async fn retention_deletes_nothing_after_a_jump_until_somebody_accepts_it() {
     (app.organization, app.token) = (organization, token.clone());
     eventually(async || is_paused(&app).then_some(())).await;
     for _ in 0..3 {
-        assert_eq!(pass(&app.db, &clock).await, Pruned::default());
+        assert_eq!(pass(&app, &clock).await, Pruned::default());
         clock.advance(DAY);
     }
     app.get(&format!("/v1/events/{event}")).await.expect(200);
@@ -198,7 +191,7 @@ async fn retention_deletes_nothing_after_a_jump_until_somebody_accepts_it() {
     let mut app = accepting.clock(clock.clone()).start_on(database).await;
     (app.organization, app.token) = (organization, token);
     // The server's own first pass and this one.
-    pass(&app.db, &clock).await;
+    pass(&app, &clock).await;
     eventually(async || (app.get(&format!("/v1/events/{event}")).await.status == 404).then_some(())).await;
     app.get(&format!("/v1/events/{second}")).await.expect(200);
     assert!(!is_paused(&app));
@@ -208,16 +201,16 @@ async fn retention_deletes_nothing_after_a_jump_until_somebody_accepts_it() {
 async fn a_clock_that_was_behind_for_a_while_has_not_jumped() {
     let clock = Clock::manual(START);
     let app = by_manual_clock().clock(clock.clone()).start().await;
-    pass(&app.db, &clock).await;
+    pass(&app, &clock).await;
     clock.jump(-40 * 24 * HOUR_MS);
-    pass(&app.db, &clock).await;
+    pass(&app, &clock).await;
     clock.jump(40 * 24 * HOUR_MS);
-    pass(&app.db, &clock).await;
+    pass(&app, &clock).await;
     assert!(!is_paused(&app));
     clock.jump(25 * HOUR_MS);
-    pass(&app.db, &clock).await;
+    pass(&app, &clock).await;
     assert!(is_paused(&app));
     clock.jump(-2 * HOUR_MS);
-    pass(&app.db, &clock).await;
+    pass(&app, &clock).await;
     assert!(!is_paused(&app), "the clock is right again");
 }

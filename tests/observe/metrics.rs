@@ -6,11 +6,12 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, StatusCode, body::Bytes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use kallima_webhooks::{
-    domain::event::Publication,
+    domain::event::{Envelope, Publication},
     metrics::PendingCounts,
     store::{Database, events, upkeep::backlog},
 };
 use sea_orm::{ConnectionTrait as _, IsolationLevel, TransactionTrait as _};
+use serde_json::json;
 
 use crate::{
     process::{Process, command, run},
@@ -237,14 +238,8 @@ async fn due_deliveries_are_counted_and_the_oldest_has_an_age() {
     let database = app.stop().await;
     let db = Database::open(&database.options, &clock).await.unwrap();
     for _ in 0..2 {
-        let publication = Publication {
-            organization_id: organization,
-            event_id: clock.new_event_id(),
-            event_type: "job.completed".to_owned(),
-            payload: b"{}".as_slice().into(),
-            created_at: clock.now(),
-            traceparent: None,
-        };
+        let event = Envelope::new(clock.new_event_id(), "job.completed", clock.now(), &json!({}));
+        let publication = Publication::new(organization, event.unwrap()).unwrap();
         events::record(&db, publication, None).await.unwrap();
     }
     clock.advance(Duration::from_secs(7));

@@ -118,7 +118,7 @@ const REQUESTS_MAX: u64 = 4;
 /// Bytes of a page of a list at most (`--page-bytes-max`), which is the largest answer.
 const PAGE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// README's formula of what clients can cost at most, in KiB: a part for each connection, for each request of the API with
+/// The formula of docs/operations.md of what clients can cost at most, in KiB: a part for each connection, for each request of the API with
 /// bodies and answers of so many bytes, for requests without a token, and for each CPU.
 fn cost_kib_max(connections: u64, requests: u64, body_and_answer_bytes: u64) -> u64 {
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;

@@ -9,6 +9,7 @@ use kallima_webhooks::{
         secret::Secret,
         timestamp::Timestamp,
         webhook::{Changed, WebhookChange, WebhookChanges},
+        webhook_settings::SettingChanges,
     },
     store::{
         queue::{
@@ -24,6 +25,18 @@ use rand::RngExt as _;
 
 use super::{model::Owed, steps::done, world::World};
 
+fn changing(settings: SettingChanges) -> WebhookChanges {
+    WebhookChanges { settings, secret: None }
+}
+
+/// A webhook is switched on or off.
+pub(super) fn switching(is_on: bool) -> WebhookChanges {
+    changing(SettingChanges {
+        enabled: Some(is_on),
+        ..SettingChanges::default()
+    })
+}
+
 impl World {
     pub(super) async fn change_webhook(&mut self) {
         let index = self.rng.random_range(0..self.model.webhooks.len());
@@ -33,25 +46,23 @@ impl World {
                 secret: Some(Secret::generate(&mut rand::rng())),
                 ..WebhookChanges::default()
             },
-            2 => WebhookChanges {
+            2 => changing(SettingChanges {
                 url: Some(self.url()),
-                ..WebhookChanges::default()
-            },
-            3 | 4 => WebhookChanges {
-                enabled: Some(false),
-                ..WebhookChanges::default()
-            },
-            _ => WebhookChanges {
-                enabled: Some(true),
-                ..WebhookChanges::default()
-            },
+                ..SettingChanges::default()
+            }),
+            3 | 4 => switching(false),
+            _ => switching(true),
         };
         self.update(index, changes).await;
     }
 
     pub(super) async fn update(&mut self, index: usize, changes: WebhookChanges) {
         let id = self.model.webhooks[index].id;
-        let (secret, url, enabled) = (changes.secret.clone(), changes.url.clone(), changes.enabled);
+        let (secret, url, enabled) = (
+            changes.secret.clone(),
+            changes.settings.url.clone(),
+            changes.settings.enabled,
+        );
         let change = WebhookChange {
             organization_id: self.org,
             id,

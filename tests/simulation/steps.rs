@@ -7,13 +7,14 @@ use kallima_webhooks::{
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         destination::{Destination, DestinationPolicy},
-        event::{Publication, Recorded},
+        event::{Envelope, Publication, Recorded},
         event_filter::EventFilter,
         health::Health,
         id::DeliveryId,
         secret::Secret,
         signature,
-        webhook::{NewWebhook, WebhookChanges},
+        webhook::NewWebhook,
+        webhook_settings::WebhookSettings,
     },
     store::{
         events,
@@ -28,8 +29,10 @@ use kallima_webhooks::{
     },
 };
 use rand::RngExt as _;
+use serde_json::json;
 
 use super::{
+    customer::switching,
     model::{CAP, Mode, Webhook},
     world::{Flight, Handed, World},
 };
@@ -89,11 +92,10 @@ impl World {
         let (id, url, secret) = (self.clock.new_id(), self.url(), Secret::generate(&mut rand::rng()));
         let new = NewWebhook {
             id,
-            url: url.clone(),
-            enabled: true,
-            events: EventFilter::from_stored(events),
-            description: None,
-            rate_limit: None,
+            settings: WebhookSettings {
+                events: EventFilter::from_stored(events),
+                ..WebhookSettings::new(url.clone())
+            },
             secret: secret.clone(),
         };
         let created = webhooks::create(&self.db, self.org, new, self.origin(), self.now(), None).await;
@@ -112,14 +114,9 @@ impl World {
     pub(super) fn publication(&mut self, node: usize) -> Publication {
         let event_type = TYPES[self.rng.random_range(0..TYPES.len())];
         let number: u64 = self.rng.random();
-        Publication {
-            organization_id: self.org,
-            event_id: self.clock.new_event_id(),
-            event_type: event_type.to_owned(),
-            payload: format!("{{\"data\":{{\"number\":{number}}}}}").into_bytes().into(),
-            created_at: self.now_at(node),
-            traceparent: None,
-        }
+        let data = json!({ "number": number });
+        let event = Envelope::new(self.clock.new_event_id(), event_type, self.now_at(node), &data);
+        Publication::new(self.org, event.unwrap()).unwrap()
     }
 
     async fn publish(&mut self) {
@@ -460,11 +457,7 @@ impl World {
         for index in 0..self.model.webhooks.len() {
             self.model.webhooks[index].mode = Mode::Well;
             if !self.model.webhooks[index].deleted {
-                let changes = WebhookChanges {
-                    enabled: Some(true),
-                    ..WebhookChanges::default()
-                };
-                self.update(index, changes).await;
+                self.update(index, switching(true)).await;
             }
         }
         for _ in 0..200 {

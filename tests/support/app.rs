@@ -14,12 +14,13 @@ use kallima_webhooks::{
     config::ServeOptions,
     delivery::connector::Resolver,
     domain::{
-        event::Publication,
+        event::{Envelope, Publication},
         id::{OrganizationId, TokenId},
         limits::Limits,
         timestamp::Timestamp,
         token::{Scope, Scopes, Token},
     },
+    metrics::Metrics,
     server::{self, Server},
     store::{
         Database, events,
@@ -46,6 +47,8 @@ pub(crate) struct App {
     pub(crate) metrics: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
+    /// What the server has measured.
+    pub(crate) measured: Metrics,
     pub(crate) organization: OrganizationId,
     /// A token of the organization with every scope.
     pub(crate) token: String,
@@ -136,6 +139,7 @@ impl Builder {
         let base = format!("http://{}", server.address);
         let mut app = App {
             base,
+            measured: server.metrics.clone(),
             metrics: server.metrics_address.map(|address| format!("http://{address}")),
             clock,
             db,
@@ -254,19 +258,9 @@ impl App {
 
     /// An event of a type whose data is a job's id, to be published past the API.
     pub(crate) fn publication(&self, organization_id: OrganizationId, event_type: &str) -> Publication {
-        let (event_id, created_at) = (self.clock.new_event_id(), self.clock.now());
-        let payload = json!({
-            "id": event_id.as_str(), "object": "event", "type": event_type,
-            "created_at": created_at.to_string(), "data": { "job_id": Uuid::new_v4() },
-        });
-        Publication {
-            organization_id,
-            event_id,
-            event_type: event_type.to_owned(),
-            payload: payload.to_string().into(),
-            created_at,
-            traceparent: None,
-        }
+        let data = json!({ "job_id": Uuid::new_v4() });
+        let event = Envelope::new(self.clock.new_event_id(), event_type, self.clock.now(), &data);
+        Publication::new(organization_id, event.unwrap()).unwrap()
     }
 
     /// The one delivery of an event.

@@ -2,7 +2,10 @@
 //! trip and one flush to disk. While one batch commits, the next gathers by itself; nobody waits for a timer. Where more
 //! wait than one batch takes, organizations take turns.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,20 +19,22 @@ use crate::{
 /// How many writes may wait for the next transaction before callers wait in turn.
 const WAITING_MAX: usize = 4096;
 
-/// How many writes share one transaction at most.
-const BATCH_MAX: usize = 256;
+/// How many writes share one transaction at most. More make it hardly faster, and whoever comes next waits for all of it.
+const BATCH_MAX: usize = 64;
 
 type Waiting<I, O> = (I, oneshot::Sender<Result<O, StoreError>>);
 
 /// A way into one kind of write.
 pub(in crate::store) struct Batcher<I, O> {
     waiting: mpsc::Sender<Waiting<I, O>>,
+    sizes: Arc<OnceLock<BatchSizes>>,
 }
 
 impl<I, O> Clone for Batcher<I, O> {
     fn clone(&self) -> Self {
         Self {
             waiting: self.waiting.clone(),
+            sizes: Arc::clone(&self.sizes),
         }
     }
 }
@@ -37,19 +42,16 @@ impl<I, O> Clone for Batcher<I, O> {
 impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
     /// Starts the task that runs `write` on each batch. It ends with the last clone of the batcher.
     ///
-    /// `sizes` observes how many writes each transaction has, `organization` says whose turn a write takes. `write` takes a whole batch and returns one result per
-    /// item, in order, after its commit.
-    pub(in crate::store) fn spawn<F, R>(
-        work: Work,
-        sizes: BatchSizes,
-        organization: fn(&I) -> OrganizationId,
-        write: F,
-    ) -> Self
+    /// `organization` says whose turn a write takes. `write` takes a whole batch and returns one result per item, in order,
+    /// after its commit.
+    pub(in crate::store) fn spawn<F, R>(work: Work, organization: fn(&I) -> OrganizationId, write: F) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, StoreError>> + Send,
     {
         let (waiting, mut arrivals) = mpsc::channel::<Waiting<I, O>>(WAITING_MAX);
+        let sizes = Arc::new(OnceLock::<BatchSizes>::new());
+        let observed = Arc::clone(&sizes);
         tokio::spawn(async move {
             let mut turns = Turns::default();
             loop {
@@ -67,11 +69,18 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
                     turns.push(organization(&next.0), next);
                 }
                 let (items, callers): (Vec<I>, Vec<_>) = turns.take(BATCH_MAX).unzip();
-                sizes.observe(items.len());
+                if let Some(sizes) = observed.get() {
+                    sizes.observe(items.len());
+                }
                 run(&write, items.into(), callers).await;
             }
         });
-        Self { waiting }
+        Self { waiting, sizes }
+    }
+
+    /// Where the sizes of batches are observed from now on.
+    pub(in crate::store) fn observe(&self, sizes: BatchSizes) {
+        drop(self.sizes.set(sizes));
     }
 
     /// Hands in one write and waits until it is durable.
@@ -125,7 +134,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::metrics::Metrics;
 
     #[tokio::test]
     async fn however_many_writes_of_one_wait_anothers_is_in_the_next_batch() {
@@ -145,7 +153,6 @@ mod tests {
         };
         let batcher = Batcher::spawn(
             crate::store::engine::worker::Workers::default().begin("test"),
-            Metrics::default().batch_sizes("test"),
             |item: &OrganizationId| *item,
             write,
         );

@@ -5,7 +5,7 @@
 //! something.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -57,17 +57,13 @@ pub(in crate::store) struct Pool {
     primary: Arc<Primary>,
     /// How long a statement may take before the server is suspected to be gone.
     patience: Option<Duration>,
-    times: StatementTimes,
+    times: Arc<OnceLock<StatementTimes>>,
 }
 
 impl Pool {
     /// A pool that opens up to `connections_max` connections, each when it is first needed.
-    pub(super) fn new(
-        primary: &Arc<Primary>,
-        connections_max: u32,
-        patience: Option<Duration>,
-        times: StatementTimes,
-    ) -> Result<Self, DbErr> {
+    pub(super) fn new(primary: &Arc<Primary>, connections_max: u32, patience: Option<Duration>) -> Result<Self, DbErr> {
+        let times = Arc::<OnceLock<StatementTimes>>::default();
         let config = PoolConfig {
             max_size: usize::try_from(connections_max).unwrap_or(usize::MAX),
             timeouts: Timeouts {
@@ -80,7 +76,7 @@ impl Pool {
         };
         let manager = Manager {
             primary: Arc::clone(primary),
-            times: times.clone(),
+            times: Arc::clone(&times),
         };
         let pool = managed::Pool::builder(manager)
             .config(config)
@@ -94,11 +90,18 @@ impl Pool {
         })
     }
 
+    /// Says where its statements are observed. Once.
+    pub(super) fn observe(&self, times: StatementTimes) {
+        drop(self.times.set(times));
+    }
+
     async fn get(&self) -> Result<Object<Manager>, DbErr> {
         let began = Instant::now();
         // Boxed: what connecting needs would make every future of a statement large.
         let connection = Box::pin(self.connections.get()).await;
-        self.times.waited(began.elapsed());
+        if let Some(times) = self.times.get() {
+            times.waited(began.elapsed());
+        }
         connection.map_err(|error| match error {
             PoolError::Backend(cause) => DbErr::Conn(RuntimeErr::SqlxError(cause.into())),
             PoolError::Closed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
@@ -221,7 +224,7 @@ impl Transaction {
 /// Opens connections, and says which can be used again.
 pub(in crate::store) struct Manager {
     primary: Arc<Primary>,
-    times: StatementTimes,
+    times: Arc<OnceLock<StatementTimes>>,
 }
 
 impl managed::Manager for Manager {
@@ -233,7 +236,7 @@ impl managed::Manager for Manager {
         Ok(Kept {
             connection: PgConnection::connect_with(&self.primary.connect_options()).await?,
             generation,
-            times: self.times.clone(),
+            times: Arc::clone(&self.times),
             in_statement: None,
             in_transaction: false,
             is_broken: false,
@@ -260,7 +263,7 @@ pub(in crate::store) struct Kept {
     connection: PgConnection,
     /// Which server it goes to, as [`Primary::generation`] has it.
     generation: u64,
-    times: StatementTimes,
+    times: Arc<OnceLock<StatementTimes>>,
     /// When the statement began that it is in the middle of.
     in_statement: Option<Instant>,
     in_transaction: bool,
@@ -306,8 +309,8 @@ impl Kept {
 
     /// Notes that a statement has come to its end, and whether the connection has.
     fn noted<T>(&mut self, result: Result<T, SqlxError>) -> Result<T, SqlxError> {
-        if let Some(began) = self.in_statement.take() {
-            self.times.took(began.elapsed());
+        if let (Some(began), Some(times)) = (self.in_statement.take(), self.times.get()) {
+            times.took(began.elapsed());
         }
         let is_whole = matches!(result, Ok(_) | Err(SqlxError::Database(_) | SqlxError::RowNotFound));
         self.is_broken |= !is_whole;

@@ -55,26 +55,18 @@ impl Postgres {
         options: &DatabaseOptions,
         node: NodeId,
         workers: &Workers,
-        metrics: &Metrics,
     ) -> Result<Self, OpenError> {
         let primary = Arc::new(Primary::new(hosts(options, node)?));
         primary.choose(ACQUIRE_TIMEOUT).await?;
         // One for the heartbeat; the engine's few statements are large, the API's many are small.
         let shared = options.connections_max.saturating_sub(1).max(2);
         let delivery = (shared / 2).max(1);
-        let pool = |side: Side, connections_max, patience| {
-            Pool::new(
-                &primary,
-                connections_max,
-                patience,
-                metrics.statement_times(side.name()),
-            )
-        };
-        let api = pool(Side::Api, shared - delivery, None)?;
+        let pool = |connections_max, patience| Pool::new(&primary, connections_max, patience);
+        let api = pool(shared - delivery, None)?;
         api.test().await.map_err(|cause| connect_error(cause, &primary))?;
         warn_of_settings(&api).await?;
-        let delivery = pool(Side::Delivery, delivery, None)?;
-        let heartbeat = pool(Side::Heartbeat, 1, Some(HEARTBEAT_PATIENCE))?;
+        let delivery = pool(delivery, None)?;
+        let heartbeat = pool(1, Some(HEARTBEAT_PATIENCE))?;
         let follower = tokio::spawn(Arc::clone(&primary).follow(workers.begin("postgres primary")));
         Ok(Self {
             api,
@@ -83,6 +75,13 @@ impl Postgres {
             primary,
             _follower: Arc::new(Follower(follower)),
         })
+    }
+
+    /// Says where the statements of each pool are observed.
+    pub(in crate::store) fn observe(&self, metrics: &Metrics) {
+        for side in Side::ALL {
+            self.side(side).observe(metrics.statement_times(side.name()));
+        }
     }
 
     /// A connection of sea-orm's own kind, for its migrator.

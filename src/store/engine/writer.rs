@@ -12,7 +12,7 @@ use std::{
     pin::pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sea_orm::{DbErr, RuntimeErr};
@@ -30,6 +30,10 @@ const WAITING_MAX: usize = 4096;
 
 /// How many writes share one transaction at most.
 const BATCH_MAX: usize = 512;
+
+/// How long a transaction takes in writes. One of another organization that arrives in between waits for so long, and for
+/// the commit.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// A future that can be sent between threads.
 pub(in crate::store) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -168,10 +172,10 @@ impl Writer {
                 while waiters.gather(&mut arrivals) {
                     work.fail_on_purpose();
                     let told = told.get();
+                    let ran = run(&connection, waiters.turns.take(BATCH_MAX), told.map(|told| &told.times));
                     if let Some(Observed { sizes, .. }) = told {
-                        sizes.observe(waiters.turns.len().min(BATCH_MAX));
+                        sizes.observe(ran);
                     }
-                    run(&connection, waiters.turns.take(BATCH_MAX), told.map(|told| &told.times));
                 }
             });
         thread.map_err(|cause| DbErr::Conn(RuntimeErr::Internal(format!("no thread for SQLite: {cause}"))))?;
@@ -224,16 +228,25 @@ fn stopped() -> StoreError {
     StoreError::Unavailable(DbErr::Conn(RuntimeErr::Internal("the writer has stopped".to_owned())))
 }
 
-/// Runs writes in one transaction, and tells their callers.
-fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write>>, times: Option<&StatementTimes>) {
+/// Runs writes in one transaction, for as long as it may take, and tells their callers. Returns how many there were.
+fn run(
+    connection: &SqliteConnection,
+    writes: impl Iterator<Item = Box<dyn Write>>,
+    times: Option<&StatementTimes>,
+) -> usize {
     let mut ran: Vec<Box<dyn Write>> = Vec::new();
     let started_at = Instant::now();
     let mut begun = connection.control("BEGIN IMMEDIATE").map_err(StoreError::from);
+    let since = Instant::now();
     for mut write in writes {
         if begun.is_ok() {
             begun = run_one(connection, write.as_mut());
         }
         ran.push(write);
+        // Where nothing works, all of them hear of it at once.
+        if begun.is_ok() && since.elapsed() >= BATCH_TIME_MAX {
+            break;
+        }
     }
     let committed = begun.and_then(|()| connection.control("COMMIT").map_err(StoreError::from));
     if committed.is_err() && !connection.is_idle() {
@@ -251,9 +264,11 @@ fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write
             times.waited(started_at.saturating_duration_since(write.arrived_at()));
         }
     }
+    let count = ran.len();
     for write in ran {
         write.answer(lost.as_ref());
     }
+    count
 }
 
 /// Runs one write in its savepoint. An error is the end of the whole transaction.

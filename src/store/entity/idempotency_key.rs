@@ -17,8 +17,8 @@ pub struct Model {
     pub key: String,
     /// SHA-256 of the request.
     pub fingerprint: Vec<u8>,
-    /// What the ids of what the request makes are derived from.
-    pub seed: Uuid,
+    /// What the ids of what the request makes are derived from; NULL where one transaction makes it with its response.
+    pub seed: Option<Uuid>,
     /// Set while the request runs.
     pub lease_token: Option<LeaseToken>,
     /// When another run may take over from one that has died.

@@ -1,14 +1,18 @@
 //! A registered endpoint.
 
-use sea_orm::entity::prelude::*;
+use std::{str::FromStr as _, sync::LazyLock};
+
+use sea_orm::{Set, entity::prelude::*};
 
 use crate::{
     domain::{
         delivery::DisabledReason,
+        destination::Destination,
         event_filter::EventFilter,
         id::{OrganizationId, WebhookId},
         rate::RateLimit,
         timestamp::Timestamp,
+        webhook_settings::WebhookSettings,
     },
     store::{StoreError, error::readable},
 };
@@ -61,10 +65,34 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
+/// The columns of the settings, each of which bears its setting's name.
+pub static SETTINGS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let column = |name: &&str| Column::from_str(name).ok();
+    WebhookSettings::NAMES.iter().filter_map(column).collect()
+});
+
 impl Model {
-    /// What it wants.
-    pub fn filter(&self) -> Result<EventFilter, StoreError> {
-        read_filter(self.events.as_deref())
+    /// What its customer says of it.
+    pub fn settings(&self) -> Result<WebhookSettings, StoreError> {
+        Ok(WebhookSettings {
+            url: readable(Destination::from_stored(&self.url).ok(), "webhooks.url", &self.url)?,
+            enabled: self.enabled,
+            events: read_filter(self.events.as_deref())?,
+            description: self.description.clone(),
+            rate_limit: self.rate_limit,
+        })
+    }
+}
+
+impl ActiveModel {
+    /// Writes what its customer says of it.
+    pub fn set_settings(&mut self, settings: &WebhookSettings) {
+        let events = settings.events.entries();
+        self.url = Set(settings.url.as_str().to_owned());
+        self.enabled = Set(settings.enabled);
+        self.events = Set(events.map(|entries| serde_json::Value::from(entries).to_string()));
+        self.description = Set(settings.description.clone());
+        self.rate_limit = Set(settings.rate_limit);
     }
 }
 

@@ -171,7 +171,9 @@ pub(super) fn announce(db: &Database, turns: Vec<Turn>) {
             TurnKind::BreakerClosed => tracing::info!("breaker closed"),
             TurnKind::Failing(since) => tracing::info!(kallima.webhook.failing_since = %since, "webhook is failing"),
             TurnKind::Disabled(reason) => {
-                db.metrics.webhook_disabled(reason);
+                if let Some(metrics) = db.metrics.get() {
+                    metrics.webhook_disabled(reason);
+                }
                 tracing::info!(
                     kallima.webhook.disabled_reason = reason.as_str(),
                     "webhook disabled by the service"

@@ -9,7 +9,11 @@ use sea_orm::{
 
 use super::{owed::Subscriber, publish_rows};
 use crate::{
-    domain::{event::Publication, id::OrganizationId, operational::OperationalEvent},
+    domain::{
+        event::{Envelope, Publication},
+        id::OrganizationId,
+        operational::OperationalEvent,
+    },
     store::{
         Database, StoreError,
         engine::{Connection, among::among_ids},
@@ -53,14 +57,8 @@ pub(super) async fn record(
 ) -> Result<(), StoreError> {
     for (organization_id, event) in news {
         let (event_id, created_at) = (db.clock.new_event_id(), db.clock.now());
-        let publication = Publication {
-            organization_id,
-            payload: event.payload(&event_id, created_at).into(),
-            event_id,
-            event_type: event.event_type().to_owned(),
-            created_at,
-            traceparent: None,
-        };
+        let envelope = Envelope::new(event_id, event.event_type(), created_at, &event.data())?;
+        let publication = Publication::new(organization_id, envelope)?;
         let others = subscribers.get(&organization_id).into_iter().flatten();
         let others = others.filter(|subscriber| subscriber.id != event.about());
         publish_rows::insert_event(tx, &publication).await?;

@@ -37,15 +37,11 @@ pub async fn record(
     key: Option<Keyed<Recorded>>,
 ) -> Result<Once<Recorded>, StoreError> {
     let publish = Publish { publication, key };
-    let recorded = match &db.shared {
-        Some(shared) => shared.publications.submit(publish).await,
-        // Whoever publishes may go away before the commit is answered: what is leased by then is handed over all the same.
-        None => ToItsEnd::new(record_and_hand_over(db.clone(), publish)).await,
-    };
-    if matches!(recorded, Ok(Once::Now(Recorded::New))) {
-        db.metrics.published();
+    if let Some(shared) = &db.shared {
+        return shared.publications.submit(publish).await;
     }
-    recorded
+    // Whoever publishes may go away before the commit is answered: what is leased by then is handed over all the same.
+    ToItsEnd::new(record_and_hand_over(db.clone(), publish)).await
 }
 
 async fn record_and_hand_over(db: Database, publish: Publish) -> Result<Once<Recorded>, StoreError> {

@@ -33,16 +33,16 @@ use crate::{
 const PUBLISH: &str = "
     WITH published AS MATERIALIZED (
         SELECT * FROM UNNEST($1::int[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::text[],
-                             $8::text[], $9::text[], $10::bytea[], $11::bytea[], $12::uuid[])
+                             $8::text[], $9::text[], $10::bytea[], $11::bytea[])
             AS p(position, organization_id, id, event_type, payload, created_at, traceparent,
-                 id_prefix, key, fingerprint, response, seed)
+                 id_prefix, key, fingerprint, response)
     ), keys AS (
-        INSERT INTO idempotency_keys (organization_id, key, fingerprint, seed, response, expires_at)
-        SELECT organization_id, key, fingerprint, seed, response, $13 FROM published
+        INSERT INTO idempotency_keys (organization_id, key, fingerprint, response, expires_at)
+        SELECT organization_id, key, fingerprint, response, $12 FROM published
         WHERE key <> '' ORDER BY organization_id, key
-        ON CONFLICT (organization_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, seed = excluded.seed,
+        ON CONFLICT (organization_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, seed = NULL,
             response = excluded.response, lease_token = NULL, leased_until = NULL, expires_at = excluded.expires_at
-        WHERE idempotency_keys.expires_at <= $14
+        WHERE idempotency_keys.expires_at <= $13
         RETURNING organization_id, key
     ), entered AS MATERIALIZED (
         SELECT * FROM published
@@ -54,13 +54,13 @@ const PUBLISH: &str = "
         ON CONFLICT DO NOTHING RETURNING organization_id, id
     ), subscribers AS MATERIALIZED (
         SELECT organization_id, id, url, secret, events, consecutive_failures, rate_limit FROM webhooks
-        WHERE organization_id = ANY($15) AND enabled ORDER BY id FOR KEY SHARE
+        WHERE organization_id = ANY($14) AND enabled ORDER BY id FOR KEY SHARE
     ), owed AS MATERIALIZED (
         SELECT entered.position, entered.organization_id, entered.id AS event_id, entered.event_type,
             entered.created_at, (id_prefix || substr(gen_random_uuid()::text, 20))::uuid AS delivery_id,
             subscribers.id AS webhook_id, url, secret, events, consecutive_failures, rate_limit,
-            $16 AND consecutive_failures < $17 AND rate_limit IS NULL AND subscribers.id <> ALL($18)
-                AND entered.organization_id <> ALL($22) AS is_leased
+            $15 AND consecutive_failures < $16 AND rate_limit IS NULL AND subscribers.id <> ALL($17)
+                AND entered.organization_id <> ALL($21) AS is_leased
         FROM recorded JOIN entered USING (organization_id, id)
         JOIN subscribers ON subscribers.organization_id = entered.organization_id
         WHERE events IS NULL
@@ -70,8 +70,8 @@ const PUBLISH: &str = "
         SELECT organization_id, delivery_id, webhook_id, event_id, event_type, 'pending', 0, created_at FROM owed
     ), entries_made AS (
         INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count, lease_token, lease_node)
-        SELECT organization_id, delivery_id, webhook_id, TRUE, CASE WHEN is_leased THEN $19 ELSE created_at END,
-            is_leased::int, CASE WHEN is_leased THEN $20 END, CASE WHEN is_leased THEN $21 END FROM owed
+        SELECT organization_id, delivery_id, webhook_id, TRUE, CASE WHEN is_leased THEN $18 ELSE created_at END,
+            is_leased::int, CASE WHEN is_leased THEN $19 END, CASE WHEN is_leased THEN $20 END FROM owed
     )
     SELECT entered.position, recorded.id IS NOT NULL AS is_new, delivery_id, webhook_id, owed.organization_id, url,
         secret, events, consecutive_failures, rate_limit, is_leased
@@ -207,7 +207,7 @@ async fn run(
     let organizations: HashSet<OrganizationId> = events().map(|event| event.organization_id).collect();
     let now = db.clock.now();
     let full = lease.map(|lease| &lease.full);
-    let values: [Value; 22] = [
+    let values: [Value; 21] = [
         array(taking_part(), |(position, _)| position),
         array(events(), |event| Uuid::from(event.organization_id)),
         array(events(), |event| event.event_id.as_str().to_owned()),
@@ -223,7 +223,6 @@ async fn run(
             key.map(|key| key.request.fingerprint.to_vec()).unwrap_or_default()
         }),
         responses.into(),
-        array(events(), |_| Uuid::nil()),
         now.plus(idempotency::REMEMBERED).as_millis().into(),
         now.as_millis().into(),
         uuids(&organizations),

@@ -20,6 +20,7 @@ use crate::{
         id::{DeliveryId, OrganizationId},
         timestamp::Timestamp,
     },
+    metrics::Metrics,
     store::{
         Database, StoreError,
         engine::{
@@ -83,10 +84,16 @@ pub enum Batch {
 
 /// Prunes what is older than `keep`, again and again, until `stop` says so. Where everything is kept, it is still noted
 /// that the service runs.
-pub async fn run(db: Database, clock: Clock, keep: Option<Duration>, mut stop: watch::Receiver<bool>) {
+pub async fn run(
+    db: Database,
+    clock: Clock,
+    keep: Option<Duration>,
+    metrics: Metrics,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let pass = async {
-            match pass(&db, &clock, keep).await {
+            match pass(&db, &clock, keep, &metrics).await {
                 Ok(pruned) if pruned == Pruned::default() => {}
                 Ok(Pruned {
                     events,
@@ -108,13 +115,18 @@ pub async fn run(db: Database, clock: Clock, keep: Option<Duration>, mut stop: w
 }
 
 /// One pass, unless the clock has jumped: then nothing is deleted.
-pub async fn pass(db: &Database, clock: &Clock, keep: Option<Duration>) -> Result<Pruned, StoreError> {
+pub async fn pass(
+    db: &Database,
+    clock: &Clock,
+    keep: Option<Duration>,
+    metrics: &Metrics,
+) -> Result<Pruned, StoreError> {
     let now = clock.now();
     let jump = match clock_jump::note(db, now).await? {
         Passed::Little => None,
         Passed::Much(seen_at) => Some(seen_at),
     };
-    if db.metrics().set_retention_paused(jump.is_some())
+    if metrics.set_retention_paused(jump.is_some())
         && let Some(seen_at) = jump
     {
         tracing::warn!(
@@ -130,7 +142,7 @@ pub async fn pass(db: &Database, clock: &Clock, keep: Option<Duration>) -> Resul
         Some(keep) => prune(db, clock, keep).await?,
         None => Pruned::default(),
     };
-    db.metrics().retention_succeeded(clock.now().as_millis());
+    metrics.retention_succeeded(clock.now().as_millis());
     Ok(pruned)
 }
 

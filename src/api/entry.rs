@@ -1,0 +1,129 @@
+//! In what order requests begin their work, once it is known whose they are: organizations take turns.
+//!
+//! Tasks that can run are in one queue of the runtime, first come, first served. Hundreds of connections of one organization
+//! that all have a request to be answered would stand there before each step of everybody else's requests and deliveries,
+//! and there are many steps. So only a few requests begin in each *round*, that is until whatever can run now has run; the
+//! others wait here, where each organization has its turn.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::limits::Party;
+use crate::domain::fairness::Turns;
+
+/// How many requests begin in one round.
+const ROUND_MAX: usize = 8;
+
+/// The door behind which requests begin. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Entry(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Requests that have begun in this round.
+    begun: usize,
+    /// Whether somebody counts the rounds. Where nothing has begun since the last one, nobody does.
+    is_counted: bool,
+    waiting: Turns<Party, oneshot::Sender<()>>,
+}
+
+impl Entry {
+    /// Waits until a request of this party may begin: not at all, unless more come than a round takes.
+    pub(super) async fn wait(&self, party: Party) {
+        let turn = {
+            let mut state = self.lock();
+            if !state.is_counted {
+                state.is_counted = true;
+                tokio::spawn(self.clone().count());
+            }
+            if state.begun < ROUND_MAX && state.waiting.is_empty() {
+                state.begun += 1;
+                return;
+            }
+            let (begin, turn) = oneshot::channel();
+            state.waiting.push(party, begin);
+            turn
+        };
+        // It cannot be dropped unheard while the door is there.
+        drop(turn.await);
+    }
+
+    /// Counts rounds until one passes in which nothing begins.
+    async fn count(self) {
+        loop {
+            // Comes back behind everything that can run now.
+            tokio::task::yield_now().await;
+            if !self.lock().next_round() {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Lets those begin whose turn it is in the next round. False if nothing began in the last one and nobody waits.
+    fn next_round(&mut self) -> bool {
+        self.is_counted = self.begun > 0 || !self.waiting.is_empty();
+        self.begun = 0;
+        while self.begun < ROUND_MAX
+            && let Some(begin) = self.waiting.pop()
+        {
+            // Whoever has gone away meanwhile takes nobody's turn.
+            self.begun += usize::from(begin.send(()).is_ok());
+        }
+        self.is_counted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::id::OrganizationId;
+
+    #[tokio::test]
+    async fn a_request_of_another_organization_is_in_the_next_round_however_many_wait() {
+        let [busy, other] = [1, 2].map(|number| Some(OrganizationId::new(Uuid::from_u128(number))));
+        let (entry, begun) = (Entry::default(), Arc::new(Mutex::new(Vec::new())));
+        let mut requests = JoinSet::new();
+        for party in std::iter::repeat_n(busy, 600).chain([other]) {
+            let (entry, begun) = (entry.clone(), Arc::clone(&begun));
+            requests.spawn(async move {
+                entry.wait(party).await;
+                begun.lock().unwrap().push(party);
+            });
+        }
+        requests.join_all().await;
+        let begun = begun.lock().unwrap();
+        assert_eq!(begun.len(), 601);
+        let position = begun.iter().position(|party| *party == other).unwrap();
+        assert!((ROUND_MAX..2 * ROUND_MAX).contains(&position), "{position}");
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_takes_nobodys_turn_and_rest_returns() {
+        let entry = Entry::default();
+        let mut requests = JoinSet::new();
+        for _ in 0..100 {
+            let entry = entry.clone();
+            requests.spawn(async move { entry.wait(None).await });
+        }
+        while entry.lock().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        requests.abort_all();
+        while entry.lock().is_counted {
+            tokio::task::yield_now().await;
+        }
+        assert!(entry.lock().waiting.is_empty());
+        entry.wait(None).await;
+        assert!(entry.lock().is_counted);
+    }
+}

@@ -1,0 +1,218 @@
+//! What a customer says of a webhook. Each setting is declared here once; what is made of it follows from that.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::{delivery::DisabledReason, destination::Destination, event_filter::EventFilter, rate::RateLimit};
+
+/// Declares a setting by its name, its type, the type as which an audit keeps it, and the value that it has where a
+/// creation does not name it. The first one has to be named.
+macro_rules! settings {
+    (
+        $(#[$named_meta:meta])* $named:ident: $named_type:ty as $named_kept:ty;
+        $($(#[$meta:meta])* $name:ident: $type:ty as $kept:ty = $unnamed:expr;)*
+    ) => {
+        /// The settings of a webhook, as they are stored and shown.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+        pub struct WebhookSettings {
+            $(#[$named_meta])*
+            pub $named: $named_type,
+            $($(#[$meta])* pub $name: $type,)*
+        }
+
+        impl WebhookSettings {
+            /// What they are called, in bodies as in the database.
+            pub const NAMES: &[&str] = &[stringify!($named), $(stringify!($name)),*];
+
+            /// Those of a webhook whose creation names nothing else.
+            #[must_use]
+            pub fn new($named: $named_type) -> Self {
+                Self { $named, $($name: $unnamed,)* }
+            }
+        }
+
+        /// What is changed of the settings; `None` leaves one as it is.
+        #[derive(Clone, Debug, Default)]
+        #[expect(missing_docs, reason = "each is the setting of its name")]
+        pub struct SettingChanges {
+            pub $named: Option<$named_type>,
+            $(pub $name: Option<$type>,)*
+        }
+
+        impl SettingChanges {
+            /// Makes the changes.
+            pub fn apply_to(&self, settings: &mut WebhookSettings) {
+                if let Some($named) = &self.$named {
+                    settings.$named.clone_from($named);
+                }
+                $(if let Some($name) = &self.$name {
+                    settings.$name.clone_from($name);
+                })*
+            }
+        }
+
+        /// The fields that a write changed, each with its value before and after; a field that stayed as it was is left
+        /// out.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[expect(missing_docs, reason = "each is the setting of its name")]
+        pub struct FieldChanges {
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub $named: Option<Change<Option<$named_kept>>>,
+            $(#[serde(default, skip_serializing_if = "Option::is_none")]
+            pub $name: Option<Change<Option<$kept>>>,)*
+            /// Why the service switched it off.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub disabled_reason: Option<Change<Option<DisabledReason>>>,
+        }
+
+        impl FieldChanges {
+            /// What changed of the settings. `None` is a webhook that is not there yet, or no longer.
+            #[must_use]
+            pub fn between(before: Option<&WebhookSettings>, after: Option<&WebhookSettings>) -> Self {
+                Self {
+                    $named: Change::between(
+                        before.and_then(|settings| settings.$named.kept()),
+                        after.and_then(|settings| settings.$named.kept()),
+                    ),
+                    $($name: Change::between(
+                        before.and_then(|settings| settings.$name.kept()),
+                        after.and_then(|settings| settings.$name.kept()),
+                    ),)*
+                    disabled_reason: None,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Where deliveries go.
+    #[schema(value_type = String, format = "uri", max_length = 2048)]
+    url: Destination as String;
+    /// Whether deliveries are attempted.
+    enabled: bool as bool = true;
+    /// Which events are wanted; null means all of them.
+    #[schema(value_type = Option<Vec<String>>, max_items = 50)]
+    events: EventFilter as FilterEntries = EventFilter::All;
+    /// What the customer wrote about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
+    description: Option<String> as String = None;
+    /// How many deliveries may start each second, if there is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    rate_limit: Option<RateLimit> as u32 = None;
+}
+
+/// A setting as an audit keeps it; `None` is null.
+trait Kept<T> {
+    fn kept(&self) -> Option<T>;
+}
+
+impl Kept<String> for Destination {
+    fn kept(&self) -> Option<String> {
+        Some(self.as_str().to_owned())
+    }
+}
+
+impl Kept<Self> for bool {
+    fn kept(&self) -> Option<Self> {
+        Some(*self)
+    }
+}
+
+impl Kept<FilterEntries> for EventFilter {
+    fn kept(&self) -> Option<FilterEntries> {
+        self.entries().map(FilterEntries)
+    }
+}
+
+impl<T: Clone> Kept<T> for Option<T> {
+    fn kept(&self) -> Option<T> {
+        self.clone()
+    }
+}
+
+impl Kept<u32> for Option<RateLimit> {
+    fn kept(&self) -> Option<u32> {
+        self.map(RateLimit::per_second)
+    }
+}
+
+/// A value before and after a write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Change<T> {
+    /// The value before.
+    pub before: T,
+    /// The value after.
+    pub after: T,
+}
+
+impl<T: PartialEq> Change<T> {
+    /// What changed from one to the other; `None` where they are the same.
+    pub fn between(before: T, after: T) -> Option<Self> {
+        (before != after).then_some(Self { before, after })
+    }
+}
+
+/// The entries of a filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(max_items = 50)]
+pub struct FilterEntries(Vec<String>);
+
+impl FieldChanges {
+    /// What changes when the service switches a webhook off.
+    #[must_use]
+    pub fn disabling(reason: DisabledReason) -> Self {
+        Self {
+            enabled: Change::between(Some(true), Some(false)),
+            disabled_reason: Change::between(None, Some(reason)),
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> WebhookSettings {
+        WebhookSettings::new(Destination::from_stored("https://example.com/").unwrap())
+    }
+
+    #[test]
+    fn what_stayed_as_it_was_is_left_out() {
+        let before = settings();
+        let mut after = settings();
+        let changes = SettingChanges {
+            events: Some(EventFilter::from_stored(Some(vec!["job.*".to_owned()]))),
+            ..SettingChanges::default()
+        };
+        changes.apply_to(&mut after);
+        let changes = serde_json::to_value(FieldChanges::between(Some(&before), Some(&after))).unwrap();
+        assert_eq!(
+            changes,
+            serde_json::json!({ "events": { "before": null, "after": ["job.*"] } })
+        );
+        assert_eq!(
+            FieldChanges::between(Some(&before), Some(&before)),
+            FieldChanges::default()
+        );
+    }
+
+    #[test]
+    fn a_creation_and_a_deletion_are_changes_from_and_to_nothing() {
+        let created = FieldChanges::between(None, Some(&settings()));
+        let deleted = FieldChanges::between(Some(&settings()), None);
+        assert_eq!(created.enabled.unwrap().after, Some(true));
+        assert_eq!(deleted.url.unwrap().before.as_deref(), Some("https://example.com/"));
+        assert!(created.description.is_none() && deleted.events.is_none());
+    }
+
+    #[test]
+    fn what_changed_is_read_back() {
+        let changes = FieldChanges::between(None, Some(&settings()));
+        let text = serde_json::to_string(&changes).unwrap();
+        assert_eq!(serde_json::from_str::<FieldChanges>(&text).unwrap(), changes);
+    }
+}

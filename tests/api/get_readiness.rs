@@ -1,0 +1,17 @@
+//! `GET /readyz`. What else a node needs to be ready is tried where it is lost: `delivery::clocks`, `delivery::master_keys`,
+//! `process::stop`.
+
+use serde_json::json;
+
+use crate::support::App;
+
+#[tokio::test]
+async fn the_service_is_ready_as_long_as_it_has_its_database() {
+    let app = App::dev().await;
+    let ready = async || app.ask("GET", "/readyz").anonymous().send().await;
+    assert_eq!(ready().await.expect(200), json!({ "status": "ready" }));
+    app.db.clone().close().await.unwrap();
+    let not_ready = ready().await;
+    not_ready.expect_problem(503, "service_unavailable");
+    assert_eq!(not_ready.header("retry-after"), Some("1"));
+}
