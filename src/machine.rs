@@ -29,7 +29,7 @@ pub fn is_own(address: IpAddr) -> bool {
         });
         let addresses = addresses.unwrap_or_else(|cause| {
             // The last list is a better answer than none.
-            tracing::warn!(%cause, "cannot list this machine's addresses");
+            tracing::warn!(exception.message = %cause, "cannot list this machine's addresses");
             known.take().map(|(_, addresses)| addresses).unwrap_or_default()
         });
         *known = Some((Instant::now(), addresses));

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use crate::{
     clock::Clock,
     domain::framing::UnclearFraming,
-    metrics::Metrics,
+    metrics::{Backlog, Metrics, ProcessUse},
     store::{Database, upkeep::backlog},
     telemetry,
 };
@@ -26,17 +26,21 @@ const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// The media type of `OpenMetrics` text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// How many requests are under way; the API knows.
+pub type RequestsRunning = Arc<dyn Fn() -> usize + Send + Sync>;
+
 #[derive(Clone)]
 struct Scrape {
     db: Database,
     clock: Clock,
     metrics: Metrics,
+    requests_running: RequestsRunning,
     /// One question to the database at a time, however many ask.
     turn: Arc<Mutex<()>>,
 }
 
 /// The router of the listener for metrics.
-pub fn router(db: Database, clock: Clock, metrics: Metrics) -> Router {
+pub fn router(db: Database, clock: Clock, metrics: Metrics, requests_running: RequestsRunning) -> Router {
     let turn = Arc::new(Mutex::new(()));
     Router::new()
         .route("/metrics", get(serve_metrics))
@@ -45,6 +49,7 @@ pub fn router(db: Database, clock: Clock, metrics: Metrics) -> Router {
             db,
             clock,
             metrics,
+            requests_running,
             turn,
         })
 }
@@ -62,22 +67,11 @@ async fn serve_metrics(State(scrape): State<Scrape>) -> Response {
         db,
         clock,
         metrics,
+        requests_running,
         turn,
     } = scrape;
     let _turn = turn.lock().await;
-    let asked = tokio::time::timeout(BACKLOG_TIMEOUT, backlog::backlog(&db, clock.now())).await;
-    let backlog = match asked {
-        Ok(Ok(backlog)) => Some(backlog),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "metrics are told without the backlog");
-            None
-        }
-        Err(_) => {
-            tracing::warn!("metrics are told without the backlog: the database took too long");
-            None
-        }
-    };
-    metrics.set_backlog(backlog);
+    metrics.set_backlog(backlog_of(&db, &clock).await);
     metrics.set_pools(&backlog::pools(&db));
     if let Some((statements, commits)) = backlog::sqlite_counts(&db) {
         metrics.set_sqlite(statements, commits);
@@ -85,10 +79,30 @@ async fn serve_metrics(State(scrape): State<Scrape>) -> Response {
     if let Some((running, waiting)) = db.load() {
         metrics.set_load(running, waiting);
     }
+    metrics.set_requests_running(requests_running());
     metrics.set_node(clock.skew_ms(), db.has_wrong_keys());
-    metrics.set_log_lines_dropped(telemetry::log::lines_dropped());
+    metrics.set_dropped(telemetry::log::lines_dropped(), telemetry::spans_dropped());
+    match ProcessUse::read() {
+        Ok(used) => metrics.set_process(&used),
+        Err(cause) => tracing::debug!(exception.message = %cause, "what this process uses is not known"),
+    }
     match metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// What the database knows; nothing where it does not answer in time.
+async fn backlog_of(db: &Database, clock: &Clock) -> Option<Backlog> {
+    match tokio::time::timeout(BACKLOG_TIMEOUT, backlog::backlog(db, clock.now())).await {
+        Ok(Ok(backlog)) => Some(backlog),
+        Ok(Err(error)) => {
+            tracing::warn!(exception.message = %error, "serving metrics without the backlog");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("serving metrics without the backlog: the database did not answer in time");
+            None
+        }
     }
 }

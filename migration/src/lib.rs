@@ -32,15 +32,19 @@ impl MigratorTrait for Migrator {
 }
 
 impl Migrator {
-    /// Whether the database lacks a migration of this version. It only reads.
-    pub async fn is_behind<C: ConnectionTrait>(db: &C) -> Result<bool, DbErr> {
+    /// How many migrations of this version the database lacks. It only reads.
+    pub async fn missing<C: ConnectionTrait>(db: &C) -> Result<usize, DbErr> {
         let backend = db.get_database_backend();
         let table = match backend {
             DbBackend::Postgres => "SELECT 1 AS found WHERE to_regclass('seaql_migrations') IS NOT NULL",
             _ => "SELECT 1 AS found FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'",
         };
         let table = db.query_one_raw(Statement::from_string(backend, table)).await?;
-        Ok(table.is_none() || known(db).await?.len() < Self::migrations().len())
+        let known = match table {
+            Some(_) => known(db).await?.len(),
+            None => 0,
+        };
+        Ok(Self::migrations().len().saturating_sub(known))
     }
 }
 

@@ -1,23 +1,32 @@
 //! What surrounds every request: its id, its log line, and the rendering of problems, which carry both the id and the
 //! path that was asked.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, StatusCode},
     middleware::Next,
     response::Response,
 };
 use rand::RngExt as _;
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{
+    Instrument as _, Span,
+    field::{Empty, display},
+};
 use ulid::Ulid;
 
 use super::{ApiState, meter::Meter, problem::Problem, protect, trace};
 use crate::{
-    domain::{client_address::client_address, id::OrganizationId},
+    domain::{client_address::client_address, event_id::EventId, id::OrganizationId, trace::TraceParent},
     store::to_its_end::ToItsEnd,
-    telemetry::spans::{NewRequest, RequestSpan},
+    telemetry::{
+        LogAttempts,
+        spans::{NewRequest, RequestSpan},
+    },
 };
 
 /// The header that carries a request's id.
@@ -28,7 +37,10 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub struct PeerAddress(pub IpAddr);
 
 /// The operation of a request that openapi.yaml does not know.
-const OTHER: &str = "other";
+pub const OTHER: &str = "other";
+
+/// The target of the lines that say how requests were answered.
+const ACCESS: &str = "kallima_webhooks::access";
 
 /// The header in which a proxy says whom it speaks for.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -44,8 +56,7 @@ pub(super) struct Client {
 
 /// Gives the request an id (`req_` and a ULID), and every response that id.
 pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    let started_at = state.clock.now();
-    let time_ms = u64::try_from(started_at.as_millis()).unwrap_or(0);
+    let time_ms = u64::try_from(state.clock.now().as_millis()).unwrap_or(0);
     let request_id = format!("req_{}", Ulid::from_parts(time_ms, rand::rng().random()));
     let method = request.method().clone();
     // Shares the text that was read from the connection.
@@ -57,13 +68,13 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     };
     request.extensions_mut().insert(client);
     let operation = operation(&state, &request);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
     let traced = traced(&state, &request, operation, &request_id);
     request.extensions_mut().insert(traced.clone());
     let began = Instant::now();
     let meter = Meter::default();
     request.extensions_mut().insert(meter.clone());
-    // An error's span, so that no filter of the log takes it from the lines inside it.
-    let span = tracing::error_span!("request", request_id, %method, path, operation, organization = Empty);
+    let span = lines_of(&request, &request_id, operation, &traced);
     let answering = next.run(request).instrument(span.clone());
     let mut response = if method.is_safe() {
         answering.await
@@ -72,6 +83,9 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
         ToItsEnd::new(answering).await
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        if let Some(reason) = problem.unavailable_reason() {
+            state.metrics.unavailable(reason);
+        }
         problem.render(&mut response, path, &request_id);
     }
     meter
@@ -84,16 +98,63 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     }
     let status = response.status().as_u16();
     state.metrics.request(operation, status, began.elapsed());
-    let duration_ms = state.clock.now().since(started_at).as_millis();
-    span.in_scope(|| tracing::info!(status, duration_ms, "answered"));
+    let route = matched.as_ref().map(MatchedPath::as_str);
+    let is_info = is_shown(&state, operation, status);
+    span.in_scope(|| log_answer(is_info, route, status, began.elapsed()));
     traced.answered(status);
     response
 }
 
+/// The span of the log that says which request a line is of. It is an error's, so that no filter takes it from the lines
+/// inside it.
+fn lines_of(request: &Request, request_id: &str, operation: &str, traced: &RequestSpan) -> Span {
+    let parent = traced.place();
+    let trace = parent
+        .or_else(|| trace::named(request.headers()))
+        .map(TraceParent::trace_id);
+    tracing::error_span!(
+        "request",
+        kallima.request.id = request_id,
+        kallima.operation.id = operation,
+        http.request.method = %request.method(),
+        url.path = request.uri().path(),
+        kallima.organization.id = Empty,
+        kallima.event.id = Empty,
+        trace_id = trace.map(|id| display(format!("{id:032x}"))),
+        span_id = parent.map(|parent| display(format!("{:016x}", parent.span_id()))),
+    )
+}
+
+/// Whether an answer's line is for everybody. A probe's never is: there is one every few seconds. An event that was
+/// published has a line of its own where each attempt has one, too; else the summary counts both.
+fn is_shown(state: &ApiState, operation: &str, status: u16) -> bool {
+    match operation {
+        "get_liveness" | "get_readiness" => false,
+        "publish_event" if status == StatusCode::ACCEPTED => state.log_attempts == LogAttempts::Each,
+        _ => true,
+    }
+}
+
+/// The line of an answer: the access log, under a target of its own.
+fn log_answer(is_info: bool, route: Option<&str>, status: u16, took: Duration) {
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    if is_info {
+        tracing::info!(target: ACCESS, { http.route = route, http.response.status_code = status, duration_ms }, "answered");
+    } else {
+        tracing::debug!(target: ACCESS, { http.route = route, http.response.status_code = status, duration_ms }, "answered");
+    }
+}
+
 /// Lets the lines of this request, and its span, say whom it is about.
 pub(super) fn note_organization(traced: &RequestSpan, organization: OrganizationId) {
-    Span::current().record("organization", tracing::field::display(organization));
+    Span::current().record("kallima.organization.id", display(organization));
     traced.organization(organization);
+}
+
+/// Lets them say which event it publishes, so that its line and those of the event's attempts can be joined.
+pub(super) fn note_event(traced: &RequestSpan, event: &EventId) {
+    Span::current().record("kallima.event.id", event.as_str());
+    traced.event(event);
 }
 
 fn address_of(request: &Request, state: &ApiState) -> Option<IpAddr> {

@@ -14,7 +14,7 @@ use validator::Validate;
 use super::{
     ApiState,
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
-    context::note_organization,
+    context::{note_event, note_organization},
     extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::{IdempotencyKeyHeader, Kept},
     page::{self, Page},
@@ -35,6 +35,7 @@ use crate::{
         StoreError,
         deliveries::{self, DeliveryQuery},
         events,
+        once::Once,
         page::PageLimit,
     },
 };
@@ -160,8 +161,15 @@ pub(super) async fn publish_event(
     let mut publication = Publication::new(organization_id, event).map_err(StoreError::from)?;
     publication.traceparent = traceparent;
     let (id, payload) = (publication.event_id.clone(), publication.payload.clone());
+    note_event(&holder.span, &id);
     let respond = move |recorded: &Recorded| accepted(&id, &payload, recorded);
-    let record = |key| events::record(&state.db, publication, key);
+    let record = |key| async {
+        let recorded = events::record(&state.db, publication, key).await;
+        if matches!(recorded, Ok(Once::Now(Recorded::New))) {
+            state.metrics.published();
+        }
+        recorded
+    };
     submission
         .once(&state, &holder.meter, organization_id, respond, record)
         .await

@@ -236,7 +236,7 @@ impl Submission {
         };
         // What is done is done. The next run, when the lease has ended, finds what this one has made.
         if let Err(error) = settled {
-            tracing::warn!(%error, "an idempotency key is held until its lease ends");
+            tracing::warn!(exception.message = %error, "an idempotency key is held until its lease ends");
         }
         answer
     }

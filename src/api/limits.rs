@@ -49,6 +49,12 @@ impl Permits {
         Self(Mutex::new(Shares::new(max)))
     }
 
+    /// Permits that are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.lock().taken()
+    }
+
     /// Takes a permit; refuses where the organization has its fair share, and all others are taken.
     pub(super) fn take(self: &Arc<Self>, party: Party) -> Result<Permit, Problem> {
         if !self.lock().take(party) {

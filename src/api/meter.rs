@@ -122,7 +122,9 @@ impl Meter {
         if done.is_err() {
             match quota::give_back(&state.db, org, month).await {
                 Ok(used) => self.read_quota(limit, used, month),
-                Err(error) => tracing::warn!(%error, organization_id = %org, "a refused write counts as one"),
+                Err(error) => {
+                    tracing::warn!(exception.message = %error, kallima.organization.id = %org, "a refused write counts as one");
+                }
             }
         }
         done

@@ -34,7 +34,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use context::PeerAddress;
+pub use context::{OTHER, PeerAddress};
 pub use entry::Entry;
 pub use limits::{Limiter, Permits};
 pub use state::{ApiParts, ApiState, AttemptNow};

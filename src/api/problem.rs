@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     contract::{Fault, Faults},
     domain::pointer::shorten,
+    metrics::UnavailableReason,
     store::StoreError,
 };
 
@@ -205,6 +206,8 @@ pub struct Problem {
     errors: Vec<FieldError>,
     /// Seconds for `Retry-After`.
     retry_after_s: Option<u64>,
+    /// Why the service is not available, if that is it.
+    unavailable: Option<UnavailableReason>,
 }
 
 impl Problem {
@@ -214,7 +217,22 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after_s: None,
+            unavailable: None,
         }
+    }
+
+    /// 503, for that reason.
+    fn unavailable(reason: UnavailableReason, detail: impl Into<String>) -> Self {
+        Self {
+            retry_after_s: Some(UNAVAILABLE_RETRY_S),
+            unavailable: Some(reason),
+            ..Self::new(ProblemCode::ServiceUnavailable, detail)
+        }
+    }
+
+    /// Why the service is not available, if that is it.
+    pub(super) fn unavailable_reason(&self) -> Option<UnavailableReason> {
+        self.unavailable
     }
 
     /// 400: the request cannot be read.
@@ -334,44 +352,27 @@ impl Problem {
         }
     }
 
-    /// 503 of a service whose database has yet to be migrated.
-    pub(super) fn not_ready() -> Self {
-        Self::unready("The database has not had every migration yet.")
-    }
-
     /// 503 of a node that must not be sent requests now.
     pub(super) fn unready(detail: &'static str) -> Self {
-        Self {
-            retry_after_s: Some(UNAVAILABLE_RETRY_S),
-            ..Self::new(ProblemCode::ServiceUnavailable, detail)
-        }
+        Self::unavailable(UnavailableReason::NotReady, detail)
     }
 
     /// 503 of a node that has as many requests under way as it takes.
     pub(super) fn overloaded() -> Self {
         let detail = "The service has as many requests under way as it takes; nothing was done. Try again in a moment.";
-        Self {
-            retry_after_s: Some(UNAVAILABLE_RETRY_S),
-            ..Self::new(ProblemCode::ServiceUnavailable, detail)
-        }
+        Self::unavailable(UnavailableReason::Overloaded, detail)
     }
 
     /// 503 of a request that took so long that it was given up.
     pub(super) fn took_too_long() -> Self {
         let detail = "The service could not answer in time; it may still have done what you asked. Look, or send the \
                       request again with the same Idempotency-Key.";
-        Self {
-            retry_after_s: Some(UNAVAILABLE_RETRY_S),
-            ..Self::new(ProblemCode::ServiceUnavailable, detail)
-        }
+        Self::unavailable(UnavailableReason::Timeout, detail)
     }
 
     /// 503 of a service that is about to stop.
     pub(super) fn stopping() -> Self {
-        Self {
-            retry_after_s: Some(UNAVAILABLE_RETRY_S),
-            ..Self::new(ProblemCode::ServiceUnavailable, "The service is stopping.")
-        }
+        Self::unavailable(UnavailableReason::Stopping, "The service is stopping.")
     }
 
     /// 500: a fault of ours, which is logged where it is found.
@@ -395,6 +396,7 @@ impl Problem {
             detail,
             errors,
             retry_after_s,
+            unavailable: _,
         } = self;
         let body = ProblemBody {
             r#type: format!("{TYPE_BASE}{}", code.word()),
@@ -435,24 +437,18 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(cause) => {
-                tracing::warn!(%cause, "the database is not available");
+                tracing::warn!(exception.message = %cause, "the database is not available");
                 let detail = "The service cannot reach its database just now; nothing was changed.";
-                Self {
-                    retry_after_s: Some(UNAVAILABLE_RETRY_S),
-                    ..Self::new(ProblemCode::ServiceUnavailable, detail)
-                }
+                Self::unavailable(UnavailableReason::Database, detail)
             }
             StoreError::InDoubt(cause) => {
-                tracing::warn!(%cause, "the connection broke while a write was committed");
+                tracing::warn!(exception.message = %cause, "the connection broke while a write was committed");
                 let detail = "The connection to the database broke while this was being written: it may or may not have been \
                               done. Repeat the request with the same Idempotency-Key, or look before you repeat it.";
-                Self {
-                    retry_after_s: Some(UNAVAILABLE_RETRY_S),
-                    ..Self::new(ProblemCode::ServiceUnavailable, detail)
-                }
+                Self::unavailable(UnavailableReason::Database, detail)
             }
             StoreError::Refused(_) | StoreError::Corrupt(_) => {
-                tracing::error!(%error, "a request failed");
+                tracing::error!(exception.message = %error, "a request failed");
                 Self::internal_error()
             }
         }

@@ -19,7 +19,7 @@ use crate::{
     domain::{delivery::AttemptTrigger, destination::DestinationPolicy},
     metrics::Metrics,
     store::{Database, StoreError, queue::lease::Lease},
-    telemetry::spans::Spans,
+    telemetry::{LogAttempts, spans::Spans},
 };
 
 type Attempted = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
@@ -112,6 +112,8 @@ pub struct ApiParts {
     pub metrics: Metrics,
     /// Makes the spans of requests.
     pub spans: Spans,
+    /// Whether each publication has a line in the log.
+    pub log_attempts: LogAttempts,
     /// Whether the server is about to stop: requests are still answered, but no more should be sent.
     pub stopping: Arc<AtomicBool>,
 }

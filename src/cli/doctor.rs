@@ -1,19 +1,31 @@
 //! `doctor`: looks at everything that serving needs, one line a check.
 
-use std::{fmt, future::Future, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
 use url::{Host, Url};
 
-use super::CommandResult;
+use super::{
+    CommandResult,
+    report::{Found, Report},
+    surroundings,
+};
 use crate::{
     clock::Clock,
-    config::DatabaseOptions,
+    config::{DatabaseOptions, MetricsListen},
     delivery::{connector::Resolver, sender::Sender},
     domain::{address::AddressPolicy, destination::DestinationPolicy, timestamp::Timestamp},
     server,
     store::{Database, secrets::check, upkeep::checks},
 };
+
+/// The oldest PostgreSQL that is still maintained, as a number.
+const POSTGRES_VERSION_MIN: i32 = 140_000;
 
 /// How far this machine's clock may be from the database's: leases of several nodes are held against each other, and
 /// each is five seconds longer than the attempt it is for.
@@ -29,6 +41,19 @@ pub(super) struct DoctorOptions {
     #[arg(long, env = "KALLIMA_TLS_CA_FILE", value_name = "FILE")]
     tls_ca_file: Option<PathBuf>,
 
+    /// The address that the API is, or will be, served on.
+    #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// The address that `/metrics` is, or will be, served on, or `off`.
+    #[arg(
+        long,
+        env = "KALLIMA_METRICS_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9464"
+    )]
+    metrics_listen: MetricsListen,
+
     /// How long each check may take.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     check_timeout_ms: u64,
@@ -43,53 +68,17 @@ fn https(text: &str) -> Result<Url, String> {
     }
 }
 
-/// What the checks found so far.
-struct Report {
-    deadline: Duration,
-    checks: usize,
-    failed: usize,
-}
-
-type Found = Result<String, Box<dyn std::error::Error>>;
-
-impl Report {
-    /// Makes a check and prints its line. True where all is well.
-    async fn check(&mut self, name: &str, check: impl Future<Output = Found>) -> bool {
-        let found = tokio::time::timeout(self.deadline, check)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {} ms", self.deadline.as_millis()).into()));
-        self.tell(name, &found)
-    }
-
-    fn tell(&mut self, name: &str, found: &Found) -> bool {
-        self.checks += 1;
-        self.failed += usize::from(found.is_err());
-        match found {
-            // Whatever an error says, it says in one line.
-            Err(cause) => println!("FAILED  {name:<12} {}", cause.to_string().replace('\n', " ")),
-            Ok(said) => println!("ok      {name:<12} {said}"),
-        }
-        found.is_ok()
-    }
-}
-
 /// Makes every check. Fails where one did.
 pub(super) async fn run(options: DoctorOptions, database: &DatabaseOptions, clock: &Clock) -> CommandResult {
-    let mut report = Report {
-        deadline: Duration::from_millis(options.check_timeout_ms),
-        checks: 0,
-        failed: 0,
-    };
+    let mut report = Report::new(Duration::from_millis(options.check_timeout_ms));
     check_database(&mut report, database, clock).await;
     if let Some(written) = checks::try_disk(database) {
         let found = written.map(|()| "a file beside the database could be written".to_owned());
         report.tell("disk", &found.map_err(Into::into));
     }
+    surroundings::check(&mut report, options.listen, options.metrics_listen).await;
     check_way_out(&mut report, &options).await;
-    match report.failed {
-        0 => Ok(()),
-        failed => Err(format!("{failed} of {} checks failed", report.checks).into()),
-    }
+    report.conclude()
 }
 
 async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &Clock) {
@@ -136,6 +125,51 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
         })
         .await;
     report.check("clock", check_clock(&db, clock)).await;
+    check_settings(report, &db, options).await;
+}
+
+/// PostgreSQL's version, its autovacuum, and whether it takes the connections of every node.
+async fn check_settings(report: &mut Report, db: &Database, options: &DatabaseOptions) {
+    if !options.is_postgres() {
+        return;
+    }
+    let asked = tokio::time::timeout(report.deadline(), checks::server_settings(db)).await;
+    let settings = match asked {
+        Ok(Ok(Some(settings))) => settings,
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => {
+            report.tell("settings", &Err(error.into()));
+            return;
+        }
+        Err(_) => {
+            report.tell("settings", &Err("the database did not answer in time".into()));
+            return;
+        }
+    };
+    let (version, wanted) = (&settings.version, POSTGRES_VERSION_MIN / 10_000);
+    let found = if settings.version_number >= POSTGRES_VERSION_MIN {
+        Ok(format!("PostgreSQL {version}"))
+    } else {
+        Err(format!("PostgreSQL {version} is too old: take {wanted} or newer").into())
+    };
+    report.tell("version", &found);
+    let found = if settings.autovacuum {
+        Ok("is on".to_owned())
+    } else {
+        Err("is off: set autovacuum = on and track_counts = on, or the queue becomes slower and slower".into())
+    };
+    report.tell("autovacuum", &found);
+    let (nodes, each, max) = (settings.nodes.max(1), options.connections_max, settings.connections_max);
+    let needed = nodes * i64::from(each);
+    let found = if needed <= max {
+        Ok(format!(
+            "{nodes} nodes × {each} = {needed}, of {max} that PostgreSQL takes"
+        ))
+    } else {
+        let advice = "raise max_connections there, or lower --database-connections-max";
+        Err(format!("{nodes} nodes × {each} = {needed} are more than the {max} that PostgreSQL takes: {advice}").into())
+    };
+    report.tell("connections", &found);
 }
 
 fn engine(options: &DatabaseOptions) -> &'static str {
@@ -149,11 +183,15 @@ async fn check_clock(db: &Database, clock: &Clock) -> Found {
     };
     let after = clock.wall();
     let skew = skew(before, theirs, after);
-    let said = format!("{} ms apart from the database's", skew.as_millis());
+    let said = format!(
+        "{} ms apart from the database's (limit {} ms)",
+        skew.as_millis(),
+        CLOCK_SKEW_MAX.as_millis()
+    );
     if skew <= CLOCK_SKEW_MAX {
         Ok(said)
     } else {
-        Err(format!("{said}; at most {} ms are well", CLOCK_SKEW_MAX.as_millis()).into())
+        Err(said.into())
     }
 }
 
@@ -191,10 +229,34 @@ async fn check_way_out(report: &mut Report, options: &DoctorOptions) {
                     "connected to {}, whose certificate is trusted",
                     host(&options.url)
                 )),
-                Err(word) => Err(format!("no TLS connection to {}: {word}", host(&options.url)).into()),
+                Err(cause) => Err(format!("no TLS connection to {}: {}", host(&options.url), plain(&cause)).into()),
             }
         })
         .await;
+}
+
+/// What a failed handshake means, before the words of the library.
+fn plain(cause: &str) -> String {
+    const MEANINGS: [(&str, &str); 4] = [
+        (
+            "UnknownIssuer",
+            "unknown issuer: no authority that is trusted signed it; --tls-ca-file names more",
+        ),
+        ("certificate expired", "the certificate has expired"),
+        (
+            "not valid yet",
+            "the certificate is not valid yet, or this machine's clock is wrong",
+        ),
+        (
+            "not valid for name",
+            "name mismatch: the certificate is for another name",
+        ),
+    ];
+    let meaning = MEANINGS.iter().find(|(sign, _)| cause.contains(sign));
+    match meaning {
+        Some((_, meaning)) => format!("{meaning} ({cause})"),
+        None => cause.to_owned(),
+    }
 }
 
 async fn resolve(resolver: &Resolver, name: &str) -> Found {

@@ -13,10 +13,16 @@ mod listen;
 mod migrate_data;
 mod organization;
 mod print_config;
+mod report;
 mod serve;
+mod surroundings;
 mod token;
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::{ArgMatches, Parser, Subcommand};
 
@@ -24,7 +30,7 @@ use crate::{
     clock::Clock,
     config::{self, DatabaseOptions, LogFormat, LogOptions, ServeOptions},
     server,
-    store::Database,
+    store::{Database, source::OpenError},
     telemetry::{self, log},
 };
 
@@ -69,6 +75,9 @@ enum Command {
     /// Receive deliveries on this machine, print each, and say whether its signature verifies.
     Listen(listen::ListenOptions),
 }
+
+/// The pause between two attempts to reach a database that is waited for.
+const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Any failure of a command: it is printed as one line.
 type CommandResult = Result<(), Box<dyn Error>>;
@@ -171,7 +180,7 @@ impl Cli {
             }
             Some(Command::Keys(command)) => command.run(&database, &clock).await,
             Some(Command::Migrate) => {
-                open(&database, &clock).await?;
+                migrate(&open(&database, &clock).await?).await?;
                 println!("The database has every migration.");
                 Ok(())
             }
@@ -183,9 +192,35 @@ impl Cli {
     }
 }
 
-/// Opens the database, which is made where there is none, and brings it up to date. For `serve` and `migrate` alone.
-async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Database, Box<dyn Error>> {
-    let db = Database::open(options, clock).await?;
-    db.migrate().await?;
-    Ok(db)
+/// Opens the database, which is made where there is none. One that may be there soon is waited for, where that is asked
+/// for.
+async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Database, OpenError> {
+    let wait = Duration::from_secs(options.wait_s);
+    let began = Instant::now();
+    let mut told = None;
+    loop {
+        let error = match Database::open(options, clock).await {
+            Ok(db) => return Ok(db),
+            Err(error) if error.is_passing() && began.elapsed() < wait => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        if told.as_ref() != Some(&error) {
+            tracing::warn!(
+                exception.message = error,
+                wait_s = options.wait_s,
+                "waiting for the database"
+            );
+            told = Some(error);
+        }
+        tokio::time::sleep(DATABASE_PAUSE).await;
+    }
+}
+
+/// Brings a database up to date. For `serve` and `migrate` alone, which also make it where there is none.
+async fn migrate(db: &Database) -> CommandResult {
+    let applied = db.migrate().await?;
+    if applied > 0 {
+        tracing::info!(kallima.migrations.applied = applied, "migrations were applied");
+    }
+    Ok(())
 }

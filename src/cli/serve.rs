@@ -7,7 +7,7 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{CommandResult, open, organization, token};
+use super::{CommandResult, migrate, open, organization, token};
 use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
@@ -18,7 +18,11 @@ use crate::{
     },
     server::{self, Server},
     store::{Database, StoreError, open::ServerLock, organizations, source::Creation},
+    telemetry,
 };
+
+/// The version that runs.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Where `listen` receives when it is not told otherwise.
 pub(super) const LISTEN_PORT: u16 = 9100;
@@ -27,6 +31,12 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     let mut signals = Signals::catch()?;
     let _lock = ServerLock::acquire(&database.url, Creation::Allowed)?;
     let db = open(database, &clock).await?;
+    telemetry::identify(db.node());
+    let engine = if database.is_postgres() { "postgresql" } else { "sqlite" };
+    tracing::info!(
+        service.version = VERSION, kallima.node.id = %db.node(), db.system.name = engine, "starting"
+    );
+    migrate(&db).await?;
     let mut server = server::start(options, db.clone(), clock.clone(), Resolver::system()).await?;
     // Only now, as it is shown this once: nothing that can still fail comes between.
     let first = match first_start(options, database, &db, &clock).await {
@@ -37,6 +47,10 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
         }
     };
     announce(&server, options.dev, &first);
+    tracing::info!(
+        server.address = %server.address.ip(), server.port = server.address.port(),
+        kallima.metrics.address = server.metrics_address.map(display), "ready"
+    );
     tokio::select! {
         () = signals.stop() => {}
         // A server that has lost a part is worse than none: whoever watches the process starts it again.
@@ -44,7 +58,10 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     }
     tracing::info!("stopping; a second signal ends it at once");
     tokio::select! {
-        () = server.stop() => Ok(()),
+        () = server.stop() => {
+            tracing::info!("stopped");
+            Ok(())
+        }
         // Nothing is lost: what was under way is attempted again.
         () = signals.stop() => Err("a second signal ended it at once, with attempts under way".into()),
     }
@@ -122,7 +139,7 @@ fn announce(server: &Server, dev: bool, first: &FirstStart) {
         address.ip()
     };
     let base = format!("http://{}", SocketAddr::new(host, address.port()));
-    println!("Kallima Webhooks {} listens on {base}", env!("CARGO_PKG_VERSION"));
+    println!("Kallima Webhooks {VERSION} listens on {base}");
     println!("API docs: {base}/docs");
     if let Some(metrics) = server.metrics_address {
         println!("Metrics: http://{metrics}/metrics");

@@ -2,8 +2,9 @@
 //! help text.
 
 mod bounds;
+mod collector;
 mod http;
-mod log_filter;
+mod log;
 pub mod postgres_url;
 
 use std::{
@@ -13,12 +14,13 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::Url;
 
 pub use bounds::TimeBounds;
 pub use http::HttpOptions;
+pub use log::{LogAttempts, LogFormat, LogOptions};
 
 use crate::{
     domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy},
@@ -50,6 +52,18 @@ pub struct DatabaseOptions {
         global = true
     )]
     pub connections_max: u32,
+
+    /// How long `serve` and `migrate` wait for a PostgreSQL that cannot be reached yet, because it starts at the same time.
+    /// One that refuses (a wrong password, no such database) is an error at once.
+    #[arg(
+        id = "database_wait_s",
+        long = "database-wait-s",
+        env = "KALLIMA_DATABASE_WAIT_S",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(..=3600),
+        global = true
+    )]
+    pub wait_s: u64,
 
     /// Longest time of one statement on PostgreSQL; a wait for a lock, or idle inside a transaction, ends after half of
     /// it. 0 leaves these and all settings of a connection to the server, as PgBouncer needs it.
@@ -85,6 +99,7 @@ impl DatabaseOptions {
         Self {
             url: url.into(),
             connections_max: CONNECTIONS_MAX,
+            wait_s: 0,
             statement_timeout_ms: STATEMENT_TIMEOUT_MS,
             master_key: None,
             master_key_file: None,
@@ -112,42 +127,6 @@ impl std::fmt::Debug for DatabaseOptions {
             .field("connections_max", &self.connections_max)
             .finish_non_exhaustive()
     }
-}
-
-/// What to log, and how.
-#[derive(Args, Clone, Debug)]
-pub struct LogOptions {
-    /// What to log: levels and modules, in the syntax of `tracing`'s filters.
-    #[arg(
-        id = "log",
-        long = "log",
-        env = "KALLIMA_LOG",
-        value_name = "FILTER",
-        default_value = "info,sqlx=warn,sea_orm_migration=warn",
-        value_parser = log_filter::parse,
-        global = true
-    )]
-    pub filter: String,
-
-    /// How the log is written: for people, or one JSON object a line.
-    #[arg(
-        id = "log_format",
-        long = "log-format",
-        env = "KALLIMA_LOG_FORMAT",
-        value_enum,
-        default_value = "human",
-        global = true
-    )]
-    pub format: LogFormat,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Human,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Connections to PostgreSQL at most, where nothing else is said.
@@ -214,9 +193,14 @@ pub struct ServeOptions {
         long,
         env = "KALLIMA_OTLP_ENDPOINT",
         value_name = "URL",
-        value_parser = parse_otlp_endpoint
+        value_parser = collector::parse
     )]
     pub otlp_endpoint: Option<Url>,
+
+    /// Which events and attempts have a line of their own in the log at `info`: those that fail, with a line a minute that
+    /// counts the others, or each.
+    #[arg(long, env = "KALLIMA_LOG_ATTEMPTS", value_enum, default_value = "summary")]
+    pub log_attempts: LogAttempts,
 
     /// For development: allow http, and receivers on this machine (127.0.0.0/8 and `::1`).
     #[arg(long, env = "KALLIMA_DEV")]
@@ -282,22 +266,6 @@ pub struct ServeOptions {
     #[command(flatten)]
     /// The delivery engine's limits.
     pub engine: EngineOptions,
-}
-
-/// Where a collector takes traces: below the URL that is given (OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`), unless
-/// that has the whole path already. A password would be shown by `--print-config`, and a collector reads no query.
-fn parse_otlp_endpoint(text: &str) -> Result<Url, String> {
-    let wrong = || "must be a URL such as http://localhost:4318, without user, query and fragment".to_owned();
-    let mut url = Url::parse(text).map_err(|_| wrong())?;
-    let plain = url.username().is_empty() && url.password().is_none() && url.query().or(url.fragment()).is_none();
-    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || !plain {
-        return Err(wrong());
-    }
-    let base = url.path().trim_end_matches('/');
-    if !base.ends_with("/v1/traces") {
-        url.set_path(&format!("{base}/v1/traces"));
-    }
-    Ok(url)
 }
 
 /// The delivery engine's limits.
@@ -395,6 +363,7 @@ pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
     if let Some(Err(fault)) = database.is_postgres().then(|| postgres_url::hosts(&database.url)) {
         faults.push(format!("--database-url (KALLIMA_DATABASE_URL): {fault}"));
     }
+    faults.extend(serve.collector().err());
     if serve.allowed_ports.contains(&0) {
         faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is no port; leave the option out to allow all".to_owned());
     }

@@ -5,6 +5,28 @@ use url::Url;
 /// What libpq accepts for `sslmode`, from no TLS to a server whose name is verified.
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
+/// The parameters that a URL may have, besides `target_session_attrs` and `options[NAME]`.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
 /// What `target_session_attrs` may be: a server that takes writes is all that is of use here.
 const SESSION_ATTRIBUTES: [&str; 2] = ["read-write", "primary"];
 
@@ -73,7 +95,9 @@ fn judge(url: &Url) -> Result<(), String> {
             }
             "sslcert" | "ssl-cert" => has[0] = true,
             "sslkey" | "ssl-key" => has[1] = true,
-            _ => {}
+            name if PARAMETERS.contains(&name) || name.starts_with("options[") => {}
+            // Neither its name nor its value is told: either may be a password.
+            _ => return Err(format!("has a parameter that is none of {}", PARAMETERS.join(", "))),
         }
     }
     if has[0] == has[1] {
@@ -161,9 +185,12 @@ mod tests {
                 "sslcert and sslkey must be given together",
             ),
             ("postgres://u@h1,h2/db?target_session_attrs=any", "must be read-write"),
+            ("postgres://u@h/db?passwrod=s3cret", "has a parameter that is none of"),
+            ("postgres://u@h/db?s3cret", "has a parameter that is none of"),
         ] {
             let fault = hosts(url).unwrap_err();
             assert!(fault.contains(expected), "{url}: {fault}");
+            assert!(!fault.contains("s3cret"), "{fault}");
         }
     }
 

@@ -75,7 +75,7 @@ pub enum EventTypeObject {
 pub struct Contract {
     event_types: Vec<EventType>,
     /// By the template of the path, then by the method in lowercase.
-    operations: HashMap<&'static str, Vec<(&'static str, &'static str)>>,
+    operations: HashMap<&'static str, Vec<(&'static str, KnownOperation)>>,
     bodies: HashMap<String, Validator>,
     data: HashMap<String, Validator>,
     document: OnceLock<Value>,
@@ -107,9 +107,18 @@ struct Components {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Operation {
-    #[serde(borrow)]
-    operation_id: &'static str,
+    #[serde(borrow, rename = "operationId")]
+    id: &'static str,
     request_body: Option<Value>,
+    #[serde(borrow)]
+    responses: HashMap<&'static str, &'static RawValue>,
+}
+
+/// What is known of an operation.
+struct KnownOperation {
+    id: &'static str,
+    /// The statuses that it may answer.
+    statuses: Vec<u16>,
 }
 
 impl Contract {
@@ -128,10 +137,16 @@ impl Contract {
             for method in METHODS {
                 let Some(operation) = item.get(method) else { continue };
                 let Operation {
-                    operation_id,
+                    id: operation_id,
                     request_body,
+                    responses,
                 } = serde_json::from_str(operation.get())?;
-                methods.push((method, operation_id));
+                let statuses = responses.keys().filter_map(|status| status.parse().ok()).collect();
+                let known = KnownOperation {
+                    id: operation_id,
+                    statuses,
+                };
+                methods.push((method, known));
                 if let Some(body) = request_body {
                     let schema = at(&body, "/content/application~1json/schema")?;
                     let name = component(schema).ok_or_else(|| missing_name(operation_id))?;
@@ -167,7 +182,13 @@ impl Contract {
     pub fn operation_id(&self, method: &str, template: &str) -> Option<&'static str> {
         let methods = self.operations.get(template)?;
         let known = methods.iter().find(|(known, _)| known.eq_ignore_ascii_case(method));
-        known.map(|(_, operation_id)| *operation_id)
+        known.map(|(_, operation)| operation.id)
+    }
+
+    /// Every operation by its id, with the statuses that it may answer.
+    pub fn operations(&self) -> impl Iterator<Item = (&'static str, &[u16])> {
+        let operations = self.operations.values().flatten();
+        operations.map(|(_, operation)| (operation.id, operation.statuses.as_slice()))
     }
 
     /// The catalog, in the document's order.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::header::HeaderName;
 use rand::RngExt as _;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 use url::Url;
 
 use super::{
@@ -23,6 +23,7 @@ use crate::{
         retry::{self, Decision},
         signature,
         timestamp::Timestamp,
+        trace::TraceParent,
     },
     store::{
         StoreError,
@@ -32,7 +33,10 @@ use crate::{
             work,
         },
     },
-    telemetry::spans::{AttemptSpan, NewAttempt},
+    telemetry::{
+        LogAttempts,
+        spans::{AttemptSpan, NewAttempt},
+    },
 };
 
 /// An attempt that may be made: what is sent, and what has to be known when it has ended.
@@ -45,6 +49,8 @@ pub struct Prepared {
     /// The exact bytes that are signed and sent.
     pub payload: Bytes,
     span: AttemptSpan,
+    /// The trace that the publisher named.
+    traceparent: Option<TraceParent>,
     started_at: Timestamp,
     event_id: EventId,
     event_type: String,
@@ -124,6 +130,7 @@ impl Engine {
             url: target.url.url().clone(),
             headers,
             payload: message.payload.clone(),
+            traceparent: message.traceparent,
             started_at,
             event_id: message.event_id.clone(),
             event_type: message.event_type.clone(),
@@ -139,11 +146,7 @@ impl Engine {
         let Leased {
             lease, until, grant, ..
         } = start.leased;
-        let span = tracing::error_span!(
-            "attempt",
-            organization = %lease.organization_id, webhook = %lease.webhook_id, delivery = %lease.delivery_id,
-            attempt = lease.number, trigger = trigger.as_str()
-        );
+        let span = lines_of(&lease, trigger, &prepared);
         let carry_out = async {
             let (headers, payload) = (std::mem::take(&mut prepared.headers), prepared.payload.clone());
             let began = Instant::now();
@@ -159,14 +162,14 @@ impl Engine {
                 }
                 // Whoever asked for it waits for the answer.
                 Exchange::Ours(cause) => {
-                    tracing::warn!(%cause, "an attempt that somebody asked for could not be sent");
+                    tracing::warn!(exception.message = %cause, "an attempt that somebody asked for could not be sent");
                     Outcome {
                         error: Some(ErrorWord::Network),
                         ..Outcome::default()
                     }
                 }
             };
-            self.metrics.attempt(trigger, &outcome, took);
+            self.measure(&lease, trigger, &prepared, &outcome, took);
             prepared.span.ended(&outcome);
             let (webhook, has_failed) = (lease.webhook_id, outcome.error.is_some());
             let finished = self.conclude(lease, trigger, prepared, outcome, rand::rng().random());
@@ -185,7 +188,7 @@ impl Engine {
 
     /// An attempt could not be sent for want of something on this machine: it does not count, and is made a little later.
     async fn not_sent(&self, lease: Lease, cause: &std::io::Error) {
-        tracing::warn!(%cause, "an attempt could not be sent; it will be made later");
+        tracing::warn!(exception.message = %cause, "an attempt could not be sent; it will be made later");
         self.give_back(vec![lease], NOT_SENT_PAUSE).await;
     }
 
@@ -231,6 +234,43 @@ impl Engine {
         }
     }
 
+    /// Measures an attempt that has ended. A test owes nobody anything, and what is replayed was published long ago.
+    fn measure(&self, lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared, outcome: &Outcome, took: Duration) {
+        let metrics = &self.metrics;
+        metrics.attempt(trigger, outcome, took);
+        if trigger == AttemptTrigger::Test || prepared.schedule_start > 0 {
+            return;
+        }
+        let published_at = lease.delivery_id.made_at();
+        if lease.number == 1 {
+            metrics.first_attempt(prepared.started_at.since(published_at));
+        }
+        if prepared.status == DeliveryStatus::Pending && outcome.delivered() {
+            metrics.delivered(self.clock.now().since(published_at));
+        }
+    }
+
+    /// The line of an attempt. One that succeeds has it only where that is asked for: a summary counts those.
+    fn log_end(&self, finished: &Finished) {
+        let Finished { outcome, status, .. } = finished;
+        let code = outcome.response_status;
+        let duration_ms = finished.duration_ms();
+        let word = outcome.error.map(ErrorWord::as_str);
+        if word.is_some() || self.log_attempts == LogAttempts::Each {
+            tracing::info!(
+                kallima.delivery.status = status.as_str(), http.response.status_code = code, error.type = word,
+                duration_ms, "attempt finished"
+            );
+        } else {
+            tracing::debug!(
+                kallima.delivery.status = status.as_str(),
+                http.response.status_code = code,
+                duration_ms,
+                "attempt finished"
+            );
+        }
+    }
+
     /// Records an attempt, and tries again as long as the database is away: the receiver has the event already, and a
     /// record that is lost means that it gets it twice. The lease is renewed meanwhile; a server that stops waits until
     /// it would have ended.
@@ -240,14 +280,14 @@ impl Engine {
         loop {
             match finish::finish(&self.db, finished.clone()).await {
                 Ok(true) => {
-                    let Finished { outcome, status, .. } = &finished;
-                    tracing::info!(
-                        status = %status, response_status = outcome.response_status,
-                        error = outcome.error.map(tracing::field::display), "attempt finished"
-                    );
+                    if finished.exhausted {
+                        self.metrics.exhausted();
+                    }
+                    self.log_end(&finished);
                     return;
                 }
                 Ok(false) => {
+                    self.metrics.leases_lost(1);
                     tracing::warn!("the lease was lost during the attempt");
                     return;
                 }
@@ -255,17 +295,35 @@ impl Engine {
                     if !self.is_stopping() || self.clock.now() < until =>
                 {
                     if !std::mem::replace(&mut is_told, true) {
-                        tracing::warn!(%cause, "an attempt could not be recorded yet; trying until the database is back");
+                        tracing::warn!(exception.message = %cause, "an attempt could not be recorded yet; trying until the database is back");
                     }
                     tokio::time::sleep(RECORD_PAUSE).await;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "an attempt could not be recorded");
+                    tracing::error!(exception.message = %error, "an attempt could not be recorded");
                     return;
                 }
             }
         }
     }
+}
+
+/// The span of the log that says which attempt a line is of. It is an error's, so that no filter takes it from the lines
+/// inside it.
+fn lines_of(lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared) -> Span {
+    let place = prepared.span.place();
+    let trace = place.or(prepared.traceparent).map(TraceParent::trace_id);
+    tracing::error_span!(
+        "attempt",
+        kallima.organization.id = %lease.organization_id,
+        kallima.webhook.id = %lease.webhook_id,
+        kallima.delivery.id = %lease.delivery_id,
+        kallima.event.id = prepared.event_id.as_str(),
+        kallima.attempt.number = lease.number,
+        kallima.attempt.trigger = trigger.as_str(),
+        trace_id = trace.map(|id| display(format!("{id:032x}"))),
+        span_id = place.map(|place| display(format!("{:016x}", place.span_id()))),
+    )
 }
 
 /// The headers of a delivery, with both signatures over the bytes that are sent.

@@ -71,7 +71,7 @@ impl Dialer {
             tokio::select! {
                 ended = racing.join_next() => match ended {
                     Some(Ok(Ok(stream))) => return Ok(stream),
-                    Some(Ok(Err(cause))) if is_ours(&failed) => tracing::debug!(%cause, "a candidate failed, too"),
+                    Some(Ok(Err(cause))) if is_ours(&failed) => tracing::debug!(exception.message = %cause, "a candidate failed, too"),
                     Some(Ok(Err(cause))) => failed = cause,
                     Some(Err(panicked)) => failed = io::Error::other(panicked),
                     None => return Err(failed),

@@ -46,9 +46,9 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
             Ok(pause) => pause,
             Err(error) => {
                 if error.is_passing() {
-                    tracing::warn!(%error, "due deliveries could not be claimed; retrying soon");
+                    tracing::warn!(exception.message = %error, "due deliveries could not be claimed; retrying soon");
                 } else {
-                    tracing::error!(%error, "due deliveries could not be claimed");
+                    tracing::error!(exception.message = %error, "due deliveries could not be claimed");
                 }
                 UNAVAILABLE_PAUSE
             }

@@ -34,7 +34,7 @@ use crate::{
             leases, work,
         },
     },
-    telemetry::spans::Spans,
+    telemetry::{LogAttempts, spans::Spans},
 };
 
 /// All that the delivery engine works with. Clones share it.
@@ -47,6 +47,7 @@ pub struct Engine {
     pub(super) sender: Sender,
     pub(super) policy: Arc<RetryPolicy>,
     pub(super) spans: Spans,
+    pub(super) log_attempts: LogAttempts,
     pub(super) metrics: Metrics,
     /// Wakes the dispatcher: something is due, or a lane runs low.
     pub(super) wake: Arc<Notify>,
@@ -87,6 +88,7 @@ impl Engine {
             pulse: Arc::default(),
             sender,
             spans: Spans::default(),
+            log_attempts: LogAttempts::default(),
             metrics: Metrics::default(),
             wake: Arc::default(),
             is_due: Arc::new(AtomicBool::new(true)),
@@ -98,10 +100,15 @@ impl Engine {
         }
     }
 
-    /// The same, but its attempts are spans of these, and counted here.
+    /// The same, but its attempts are spans of these, have lines in the log as is said here, and are counted here.
     #[must_use]
-    pub fn observed(self, spans: Spans, metrics: Metrics) -> Self {
-        Self { spans, metrics, ..self }
+    pub fn observed(self, spans: Spans, log_attempts: LogAttempts, metrics: Metrics) -> Self {
+        Self {
+            spans,
+            log_attempts,
+            metrics,
+            ..self
+        }
     }
 
     pub(super) fn lanes(&self) -> MutexGuard<'_, Lanes> {
@@ -181,7 +188,7 @@ impl Engine {
         match work::judge(&self.db, &webhooks).await {
             Ok(judgements) => self.lanes().judge(judgements, at),
             Err(error) => {
-                tracing::warn!(%error, "webhooks with waiting deliveries could not be read; retrying soon");
+                tracing::warn!(exception.message = %error, "webhooks with waiting deliveries could not be read; retrying soon");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 self.lanes().judge_failed(&webhooks);
             }
@@ -194,7 +201,7 @@ impl Engine {
     pub(super) async fn give_back(&self, leases: Vec<Lease>, pause: Duration) {
         let due_at = self.clock.now().plus(pause);
         if let Err(error) = leases::give_back(&self.db, leases.clone(), due_at).await {
-            tracing::warn!(%error, leases = leases.len(), "leases could not be given back yet");
+            tracing::warn!(exception.message = %error, leases = leases.len(), "leases could not be given back yet");
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.extend(leases.into_iter().map(|lease| (lease, due_at)));
         }

@@ -38,7 +38,7 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     let heart = engine.db.for_heartbeat();
     loop {
         if let Err(error) = beat_by(&engine, &heart).await {
-            tracing::warn!(%error, "the node could not say that it is alive");
+            tracing::warn!(exception.message = %error, "the node could not say that it is alive");
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -57,16 +57,20 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
         // It sends nothing, so it must not have a share of what may be sent.
         nodes::leave(heart).await?;
         nodes::follow_clock(heart).await?;
+        heart.confirm();
         engine.pulse.restart();
         engine.pump();
         return Ok(());
     }
     let pulse = nodes::beat(heart, engine.pulse.may_judge()).await?;
+    heart.confirm();
     check_clock(engine, pulse.clock_moved_ms);
     engine.pulse.beat();
     let seat = seat(&pulse.nodes, heart.node(), engine.pulse.may_judge());
     engine.lanes().sit(seat);
+    engine.metrics.set_nodes(pulse.nodes.len());
     if pulse.released > 0 {
+        engine.metrics.took_over();
         tracing::warn!(
             deliveries = pulse.released,
             "a node has died; what it held is due again"
@@ -127,7 +131,7 @@ pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     let mut sweep = Sweep::default();
     loop {
         if let Err(error) = tend(&engine, &mut sweep).await {
-            tracing::warn!(%error, "leases could not be renewed or released");
+            tracing::warn!(exception.message = %error, "leases could not be renewed or released");
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -173,6 +177,7 @@ async fn tend(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
         at: Some(monotonic),
     };
     if released > 0 {
+        engine.metrics.leases_lost(released);
         tracing::warn!(
             deliveries = released,
             "leases ended without a record; they are due again"

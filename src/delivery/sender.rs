@@ -140,13 +140,12 @@ impl Sender {
     ///
     /// # Errors
     /// The word that an attempt would carry.
-    pub async fn connect(&self, url: &Url) -> Result<(), ErrorWord> {
-        let peer = Peer::of(url).ok_or(ErrorWord::Network)?;
+    pub async fn connect(&self, url: &Url) -> Result<(), String> {
+        let peer = Peer::of(url).ok_or_else(|| ErrorWord::Network.to_string())?;
         match timeout(self.timeout, self.connector.connect(&peer)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(ConnectError::Failed { word, .. })) => Err(word),
-            Ok(Err(ConnectError::Ours(_))) => Err(ErrorWord::Network),
-            Err(_) => Err(ErrorWord::Timeout),
+            Ok(Err(cause)) => Err(cause.to_string()),
+            Err(_) => Err(ErrorWord::Timeout.to_string()),
         }
     }
 
@@ -218,7 +217,8 @@ impl Sender {
             Err(ConnectError::Ours(_)) if self.pool.clear() > 0 => self.connector.connect(peer).await,
             connected => connected,
         };
-        let stream = stream.inspect_err(|error| tracing::debug!(%error, "no connection to a receiver"))?;
+        let stream =
+            stream.inspect_err(|error| tracing::debug!(exception.message = %error, "no connection to a receiver"))?;
         tracing::trace!("a new connection is used");
         let opened = Connection::open(stream).await;
         opened.map_err(|error| ConnectError::failed(word_of(&error), &error))

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::domain::timestamp::Timestamp;
+
 macro_rules! ids {
     ($($(#[$meaning:meta])* $id:ident;)*) => {$(
         $(#[$meaning])*
@@ -73,6 +75,15 @@ ids! {
     NodeId;
     /// Fences what is done under a lease: known to its holder alone.
     LeaseToken;
+}
+
+impl DeliveryId {
+    /// When it was made, which is when its event was published: it is a UUID of version 7, which begins with the time.
+    #[must_use]
+    pub fn made_at(self) -> Timestamp {
+        let millis = self.0.as_u128() >> 80;
+        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+    }
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ pub(super) async fn accept(
             Ok((stream, peer)) => (stream, peer.ip()),
             Err(cause) => {
                 if let Some(times) = failures.is_due() {
-                    tracing::warn!(%cause, times, "accepting connections failed; retrying");
+                    tracing::warn!(exception.message = %cause, times, "accepting connections failed; retrying");
                 }
                 tokio::time::sleep(FAILURE_PAUSE).await;
                 continue;
@@ -66,7 +66,7 @@ pub(super) async fn accept(
         let Some(peer_permit) = peers.enter(peer) else {
             if let Some(times) = refusals.is_due() {
                 let max = limits.connections_per_peer_max;
-                tracing::warn!(%peer, max, times, "closed a connection: its peer has too many; a proxy needs --trusted-proxy");
+                tracing::warn!(network.peer.address = %peer, max, times, "closed a connection: its peer has too many; a proxy needs --trusted-proxy");
             }
             continue;
         };
@@ -79,7 +79,7 @@ pub(super) async fn accept(
         tokio::spawn(async move {
             // A client that hangs up or talks nonsense is its own affair.
             if let Err(cause) = connection.await {
-                tracing::debug!(%cause, "connection ended with an error");
+                tracing::debug!(exception.message = %cause, "connection ended with an error");
             }
             drop((permit, peer_permit));
         });

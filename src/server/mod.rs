@@ -5,11 +5,13 @@
 //! | `accept` | accepts connections: how many in all, how many of one peer |
 //! | `connection` | serves one connection, and cuts off a client that is too slow |
 //! | `descriptors` | how many connections the limit of open files allows |
+//! | `summary` | a line a minute of what was published and delivered |
 //! | `supervisor` | the tasks in the background: the first that fails ends the process |
 
 mod accept;
 mod connection;
 pub mod descriptors;
+mod summary;
 mod supervisor;
 
 use std::{
@@ -39,7 +41,7 @@ use self::{
 use crate::{
     api::{self, ApiParts, ApiState, AttemptNow, Entry, Limiter, Permits},
     clock::Clock,
-    config::{METRICS_LISTEN, MetricsListen, ServeOptions},
+    config::{LogAttempts, METRICS_LISTEN, MetricsListen, ServeOptions},
     contract::{Contract, ContractError},
     delivery::{
         Engine,
@@ -47,7 +49,7 @@ use crate::{
         dispatcher, heartbeat,
         sender::{self, Sender},
     },
-    domain::fairness,
+    domain::{fairness, id::NodeId},
     metrics::Metrics,
     scrape,
     store::{
@@ -136,7 +138,7 @@ pub async fn start(
 ) -> Result<Server, StartError> {
     let contract = Arc::new(Contract::load()?);
     let sender = sender(options, resolver)?;
-    let traces = traces(options)?;
+    let traces = traces(options, db.node())?;
     let spans = traces.as_ref().map(Export::spans).unwrap_or_default();
     let limits = listener_limits(options, &db)?;
     if let Some(fault) = check::check(&db).await? {
@@ -146,37 +148,34 @@ pub async fn start(
     let scraped = listen_for_metrics(options.metrics_listen).await?;
     recover(options, &db, &clock).await?;
     let metrics = Metrics::default();
-    db.observe_batches(&metrics);
+    db.observe(&metrics);
     let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender);
-    let engine = engine.observed(spans.clone(), metrics.clone());
+    let engine = engine.observed(spans.clone(), options.log_attempts, metrics.clone());
     db.hand_over_to(Arc::new(engine.clone()));
     // Before anything is claimed: leases of a node that nobody knows would be taken over.
     heartbeat::beat(&engine).await?;
     let state = state(options, &db, &clock, contract, engine.clone(), spans, &metrics);
     let stopping = Arc::clone(&state.stopping);
+    begin_metrics(options, &state);
+    let requests = Arc::clone(&state.requests);
     let router = api::router(state);
     let (stop, stopped) = watch::channel(false);
     let (still_heart, stilled) = watch::channel(false);
     let mut heart = Supervisor::default();
+    if options.log_attempts == LogAttempts::Summary {
+        // It counts the attempts that are under way when the server stops, too.
+        let summary = summary::run(metrics.clone(), stilled.clone());
+        heart.spawn("summary", summary);
+    }
     heart.spawn("heartbeat", heartbeat::run(engine.clone(), stilled));
     let mut tasks = Supervisor::default();
     tasks.spawn("leases", heartbeat::run_leases(engine.clone(), stopped.clone()));
     tasks.spawn("dispatcher", dispatcher::run(engine, stopped.clone()));
-    tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
-    let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
-    tasks.spawn("idempotency keys", pruning);
-    let pruning = retention::run(
-        db.clone(),
-        clock.clone(),
-        options.retention(),
-        metrics.clone(),
-        stopped.clone(),
-    );
-    tasks.spawn("retention", pruning);
-    tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
+    spawn_upkeep(&mut tasks, options, &db, &clock, &metrics, &stopped);
     tasks.spawn("api listener", accept(listener, router, limits, stopped.clone()));
     let metrics_address = scraped.map(|(listener, address)| {
-        let router = scrape::router(db.clone(), clock, metrics.clone());
+        let running = Arc::new(move || requests.taken());
+        let router = scrape::router(db.clone(), clock, metrics.clone(), running);
         let limits = ListenerLimits {
             connections_max: METRICS_CONNECTIONS_MAX,
             connections_per_peer_max: 0,
@@ -199,6 +198,39 @@ pub async fn start(
         metrics,
         traces,
     })
+}
+
+/// Starts what keeps the house in order, beside requests and deliveries.
+fn spawn_upkeep(
+    tasks: &mut Supervisor,
+    options: &ServeOptions,
+    db: &Database,
+    clock: &Clock,
+    metrics: &Metrics,
+    stopped: &watch::Receiver<bool>,
+) {
+    tasks.spawn("deletion", deletion::run(db.clone(), stopped.clone()));
+    let pruning = idempotency::run(db.clone(), clock.clone(), stopped.clone());
+    tasks.spawn("idempotency keys", pruning);
+    let pruning = retention::run(
+        db.clone(),
+        clock.clone(),
+        options.retention(),
+        metrics.clone(),
+        stopped.clone(),
+    );
+    tasks.spawn("retention", pruning);
+    tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
+}
+
+/// Makes the series that are known beforehand: of each operation with each of its statuses, and of what is no operation.
+fn begin_metrics(options: &ServeOptions, state: &ApiState) {
+    let metrics = &state.metrics;
+    for (operation, statuses) in state.contract.operations() {
+        metrics.begin_operation(operation, statuses);
+    }
+    metrics.begin_operation(api::OTHER, &[]);
+    metrics.set_limits(options.http.requests_max(), options.engine.attempts_max);
 }
 
 /// Puts in order what the last run has left behind, before anything is claimed.
@@ -254,6 +286,7 @@ fn state(
         attempt_now,
         metrics: metrics.clone(),
         spans,
+        log_attempts: options.log_attempts,
         stopping: Arc::default(),
     })
 }
@@ -320,10 +353,10 @@ impl Server {
         self.still_heart.send_replace(true);
         self.heart.finished().await;
         if let Err(error) = nodes::leave(&self.db).await {
-            tracing::warn!(%error, "the other nodes could not be told that this one stops");
+            tracing::warn!(exception.message = %error, "the other nodes could not be told that this one stops");
         }
         if let Err(error) = self.db.close().await {
-            tracing::warn!(%error, "the database did not close cleanly");
+            tracing::warn!(exception.message = %error, "the database did not close cleanly");
         }
         // Last, so that the spans of what was under way are among them.
         if let Some(traces) = self.traces {
@@ -347,7 +380,9 @@ async fn listen_for_metrics(asked: Option<MetricsListen>) -> Result<Option<(TcpL
         Some(MetricsListen::At(address)) => listen(address).await.map(Some),
         None => Ok(listen(METRICS_LISTEN)
             .await
-            .inspect_err(|cause| tracing::warn!(%cause, "no metrics are served; give --metrics-listen"))
+            .inspect_err(
+                |cause| tracing::warn!(exception.message = %cause, "no metrics are served; give --metrics-listen"),
+            )
             .ok()),
     }
 }
@@ -359,13 +394,13 @@ fn sender(options: &ServeOptions, resolver: Resolver) -> Result<Sender, StartErr
 }
 
 /// The way out of traces, where a collector is named.
-fn traces(options: &ServeOptions) -> Result<Option<Export>, StartError> {
-    let Some(collector) = &options.otlp_endpoint else {
+fn traces(options: &ServeOptions, node: NodeId) -> Result<Option<Export>, StartError> {
+    let Some(collector) = &options.collector().map_err(StartError::Traces)? else {
         return Ok(None);
     };
     let extra = authorities(options.tls_ca_file.as_deref())?;
     let tls = sender::tls(extra).map_err(|cause| unusable(options, &cause))?;
-    let export = Export::start(collector, tls).map_err(|cause| StartError::Traces(cause.to_string()))?;
+    let export = Export::start(collector, tls, node).map_err(|cause| StartError::Traces(cause.to_string()))?;
     Ok(Some(export))
 }
 

@@ -11,6 +11,7 @@ use super::{
     holders::Holders,
     once::{Once, Publish},
     queue::lease::{Finished, HandOver},
+    readiness::Confirmed,
     secrets::keys::Keys,
 };
 use crate::{
@@ -42,6 +43,9 @@ pub struct Database {
     pub(super) deleted: Arc<Notify>,
     /// The ways to shared statements; only PostgreSQL has them, since on SQLite every write shares its transaction.
     pub(super) shared: Option<Arc<SharedWrites>>,
+    /// Where the store counts, once a server runs.
+    pub(super) metrics: Arc<OnceLock<Metrics>>,
+    pub(super) confirmed: Arc<Confirmed>,
     /// What the engine runs by itself.
     pub(super) workers: Workers,
 }
@@ -102,10 +106,15 @@ impl Database {
         self.workers.ended().await
     }
 
-    /// Says where the sizes of batches are observed. Once, when a server starts.
-    pub fn observe_batches(&self, metrics: &Metrics) {
-        if let Engine::Sqlite(sqlite) = &self.engine {
-            sqlite.writer.observe(metrics.batch_sizes("write"));
+    /// Says where the store counts, and observes batches and statements. Once, when a server starts.
+    pub fn observe(&self, metrics: &Metrics) {
+        drop(self.metrics.set(metrics.clone()));
+        match &self.engine {
+            Engine::Sqlite(sqlite) => {
+                let (sizes, times) = (metrics.batch_sizes("write"), metrics.statement_times("write"));
+                sqlite.writer.observe(sizes, times);
+            }
+            Engine::Postgres(postgres) => postgres.observe(metrics),
         }
         if let Some(shared) = &self.shared {
             shared.publications.observe(metrics.batch_sizes("publish"));

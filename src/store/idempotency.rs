@@ -307,7 +307,7 @@ pub async fn run(db: Database, clock: Clock, mut stop: watch::Receiver<bool>) {
             Ok(removed) if removed == BATCH_MAX => BATCH_PAUSE,
             Ok(_) => PASS_INTERVAL,
             Err(error) => {
-                tracing::warn!(%error, "expired idempotency keys could not be removed; retrying later");
+                tracing::warn!(exception.message = %error, "expired idempotency keys could not be removed; retrying later");
                 PASS_INTERVAL
             }
         };

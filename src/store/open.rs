@@ -62,7 +62,7 @@ impl Database {
     /// The same for one that has every migration, too.
     pub async fn open_migrated(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
         let db = Self::open_existing(options, clock).await?;
-        if Migrator::is_behind(&db.read()).await? {
+        if Migrator::missing(&db.read()).await? > 0 {
             let name = sqlite_path(&options.url).map(|path| path.display().to_string());
             let name = name.unwrap_or_else(|| "the PostgreSQL database".to_owned());
             return Err(OpenError::NotMigrated(name));
@@ -99,6 +99,8 @@ impl Database {
             hand_over: Arc::new(OnceLock::new()),
             deleted: Arc::default(),
             shared: None,
+            metrics: Arc::default(),
+            confirmed: Arc::default(),
             workers,
         };
         if matches!(db.engine, Engine::Postgres(_)) {
@@ -110,36 +112,30 @@ impl Database {
 
     /// Applies the migrations that the database does not have yet: all of them or none, in one transaction. Of several
     /// processes that do so at once, one goes first and the others find nothing left to do.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        if !Migrator::is_behind(&self.read()).await? {
-            return Ok(());
+    ///
+    /// Returns how many were missing.
+    pub async fn migrate(&self) -> Result<usize, StoreError> {
+        let missing = Migrator::missing(&self.read()).await?;
+        if missing == 0 {
+            return Ok(0);
         }
         match &self.engine {
-            Engine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await,
+            Engine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await?,
             Engine::Postgres(postgres) => {
                 let connection = postgres.for_migrations().await?;
                 let tx = connection.begin().await?;
                 tx.execute_unprepared(MIGRATION_LOCK).await?;
                 Migrator::up(&tx, None).await?;
                 tx.commit().await.map_err(StoreError::of_commit)?;
-                Ok(connection.close().await?)
+                connection.close().await?;
             }
         }
-    }
-
-    /// Whether the database answers, takes writes and has every migration of this version.
-    pub async fn is_ready(&self) -> Result<bool, StoreError> {
-        if let Engine::Postgres(postgres) = &self.engine
-            && (postgres.primary.is_lost() || !self.takes_writes().await?)
-        {
-            return Ok(false);
-        }
-        self.has_every_migration().await
+        Ok(missing)
     }
 
     /// Whether the database has every migration of this version.
     pub async fn has_every_migration(&self) -> Result<bool, StoreError> {
-        Ok(!Migrator::is_behind(&self.read()).await?)
+        Ok(Migrator::missing(&self.read()).await? == 0)
     }
 
     /// Whether the database takes writes: a PostgreSQL that only follows another one does not.

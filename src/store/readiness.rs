@@ -1,11 +1,21 @@
-//! What makes a node not ready although its database answers.
+//! Whether a node is ready, as far as is known: whoever asks waits for nobody.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use super::{Database, secrets::keys::KeyFault};
+use super::{Database, engine::Engine, secrets::keys::KeyFault};
 
 /// How far this machine's clock and the database's may be apart.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
+
+/// How long ago the database took the last write of the heart at most.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
+
+/// When the database last took a write of the heart.
+#[derive(Debug, Default)]
+pub(super) struct Confirmed(Mutex<Option<Instant>>);
 
 /// Why a node is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,15 +25,33 @@ pub enum Unready {
     Clock(Duration),
     /// Its master keys do not open the signing secrets.
     Keys(KeyFault),
+    /// Its database has taken no write for a while.
+    Database,
 }
 
 impl Database {
-    /// Why this node is not ready although its database answers; `None` if it is. An SQLite server's clock is the only one
+    /// The database has taken a write of the heart just now.
+    pub fn confirm(&self) {
+        *self.confirmed.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_confirmed(&self) -> bool {
+        if matches!(&self.engine, Engine::Postgres(postgres) if postgres.primary.is_lost()) {
+            return false;
+        }
+        let at = *self.confirmed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < CONFIRMED_WITHIN)
+    }
+
+    /// Why this node is not ready; `None` if it is. An SQLite server's clock is the only one
     /// there is: where it jumps, the server goes on by the time since its start.
     #[must_use]
     pub fn unready(&self) -> Option<Unready> {
         if let Some(fault) = self.key_fault() {
             return Some(Unready::Keys(fault));
+        }
+        if !self.is_confirmed() {
+            return Some(Unready::Database);
         }
         let skew = Duration::from_millis(self.clock.skew_ms().unsigned_abs());
         (self.has_other_nodes() && self.clock.follows() && skew > CLOCK_SKEW_MAX).then_some(Unready::Clock(skew))

@@ -107,12 +107,34 @@ pub enum OpenError {
     /// None of several servers can be used.
     #[error("no PostgreSQL server takes writes: {0}")]
     NoPrimary(String),
+    /// The server cannot be reached, or lets nobody in.
+    #[error("cannot connect to PostgreSQL at {server}: {cause}")]
+    Connect {
+        /// Its name and port.
+        server: String,
+        /// What it, or the network, says.
+        cause: String,
+        /// Whether it may answer later: it is not there yet, or is starting.
+        is_passing: bool,
+    },
     /// The database itself said no.
     #[error("cannot open the database: {0}")]
     Database(#[from] DbErr),
     /// It answered, but not as it should.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// Whether the database may be there later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoPrimary(_) => true,
+            Self::Connect { is_passing, .. } => *is_passing,
+            _ => false,
+        }
+    }
 }
 
 /// The file of an SQLite URL; none for PostgreSQL and for a database in memory.

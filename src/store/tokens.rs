@@ -123,7 +123,7 @@ fn note_use(db: &Database, id: TokenId, now: Timestamp) {
             .filter(token::Column::Id.eq(id))
             .filter(stale);
         if let Err(cause) = db.write_one(note.build(db.backend())).await {
-            tracing::debug!(%cause, token_id = %id, "the use of a token was not noted");
+            tracing::debug!(exception.message = %cause, kallima.token.id = %id, "the use of a token was not noted");
         }
         db.holders.lock().being_noted.remove(&id);
     });

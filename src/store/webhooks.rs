@@ -301,7 +301,7 @@ pub async fn delete(
         db.deleted.notify_one();
         // It is deleted, whatever comes of this: the rest is done behind it, and again after a crash.
         if let Err(error) = deletion::cancel_batch(db, org, id, now).await {
-            tracing::warn!(%error, webhook = %id, "canceling what a deleted webhook is owed; retrying later");
+            tracing::warn!(exception.message = %error, kallima.webhook.id = %id, "canceling what a deleted webhook is owed; retrying later");
         }
     }
     Ok(deleted)

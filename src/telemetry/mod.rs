@@ -3,6 +3,7 @@
 //!
 //! A line says which request or which attempt it is of: both are spans, whose fields stand beside the line's own.
 
+mod drops;
 pub mod log;
 pub mod otlp;
 pub mod spans;
@@ -11,6 +12,7 @@ use std::{
     backtrace::{Backtrace, BacktraceStatus},
     io::{IsTerminal as _, stderr},
     panic,
+    sync::OnceLock,
 };
 
 use json_subscriber::JsonLayer;
@@ -21,8 +23,24 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+pub use self::drops::spans_dropped;
 use self::log::Log;
-use crate::config::{LogFormat, LogOptions};
+pub use crate::config::LogAttempts;
+use crate::{
+    config::{LogFormat, LogOptions},
+    domain::id::NodeId,
+};
+
+/// Which process this is, for the lines of the log; not known before the database is open.
+static INSTANCE: OnceLock<String> = OnceLock::new();
+
+/// The name of this service in the log and in traces.
+const SERVICE: &str = "kallima-webhooks";
+
+/// Says which process this is: from now on each line of the log in JSON does.
+pub fn identify(node: NodeId) {
+    drop(INSTANCE.set(node.to_string()));
+}
 
 /// Starts the log of this process; panics are lines of it from then on. A second start changes nothing. [`log::flush`]
 /// must be called before the process ends.
@@ -37,18 +55,28 @@ pub fn start(options: &LogOptions) {
     // The filter was judged with the other options.
     let filter = EnvFilter::try_new(&options.filter).unwrap_or_default();
     if let Err(cause) = Registry::default().with(lines.with_filter(filter)).try_init() {
-        tracing::debug!(%cause, "the log had been started before");
+        tracing::debug!(exception.message = %cause, "the log had been started before");
         return;
     }
     // The usual hook writes to standard error, and waits for whoever reads it.
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let place = panic.location();
+        let file = place.map(panic::Location::file);
+        let line = place.map(panic::Location::line);
         let cause = panic.payload_as_str().unwrap_or("no message");
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
-            tracing::error!(place, cause, %backtrace, "panicked");
+            tracing::error!(
+                code.file.path = file, code.line.number = line, exception.message = cause,
+                exception.stacktrace = %backtrace, "panicked"
+            );
         } else {
-            tracing::error!(place, cause, "panicked");
+            tracing::error!(
+                code.file.path = file,
+                code.line.number = line,
+                exception.message = cause,
+                "panicked"
+            );
         }
     }));
 }
@@ -58,6 +86,8 @@ fn json() -> JsonLayer<Registry, Log> {
     layer.with_timer("timestamp", SystemTime);
     layer.with_level("level");
     layer.with_target("target");
+    layer.add_static_field("service.name", SERVICE.into());
+    layer.add_dynamic_field("service.instance.id", |_, _| INSTANCE.get());
     layer.with_flattened_event();
     layer.with_top_level_flattened_span_list();
     layer

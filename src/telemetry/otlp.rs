@@ -26,7 +26,8 @@ use rustls::ClientConfig;
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::spans::Spans;
+use super::{SERVICE, drops::Batches, spans::Spans};
+use crate::domain::id::NodeId;
 
 /// Deadline of one batch.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,9 +38,6 @@ const FLUSH_MAX: Duration = Duration::from_secs(3);
 /// How much of a collector's answer is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The name of this service in traces, unless `OTEL_SERVICE_NAME` gives another.
-const SERVICE: &str = "kallima-webhooks";
-
 /// The way out of spans.
 #[derive(Debug)]
 pub struct Export(SdkTracerProvider);
@@ -49,7 +47,7 @@ impl Export {
     ///
     /// # Errors
     /// Where one of the variables that OpenTelemetry defines for exporters cannot be followed.
-    pub fn start(traces: &Url, tls: ClientConfig) -> Result<Self, ExporterBuildError> {
+    pub fn start(traces: &Url, tls: ClientConfig, node: NodeId) -> Result<Self, ExporterBuildError> {
         let exporter = SpanExporter::builder()
             .with_http()
             .with_endpoint(traces.as_str())
@@ -61,11 +59,12 @@ impl Export {
         let resource = Resource::builder()
             .with_service_name(name)
             .with_attribute(version)
+            .with_attribute(KeyValue::new("service.instance.id", node.to_string()))
             .build();
         Ok(Self(
             SdkTracerProvider::builder()
                 .with_resource(resource)
-                .with_batch_exporter(exporter)
+                .with_span_processor(Batches::new(exporter))
                 .build(),
         ))
     }
@@ -81,8 +80,8 @@ impl Export {
         let flushed = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH_MAX)).await;
         match flushed {
             Ok(Ok(())) => {}
-            Ok(Err(cause)) => tracing::warn!(%cause, "the last spans were not exported"),
-            Err(cause) => tracing::warn!(%cause, "the last spans were not exported"),
+            Ok(Err(cause)) => tracing::warn!(exception.message = %cause, "the last spans were not exported"),
+            Err(cause) => tracing::warn!(exception.message = %cause, "the last spans were not exported"),
         }
     }
 }
@@ -124,7 +123,10 @@ impl Collector {
         let was_failing = self.failing.swap(trouble.is_some(), Ordering::Relaxed);
         match trouble {
             Some(cause) if !was_failing => {
-                tracing::warn!(cause, "traces cannot be exported; spans are lost until they can");
+                tracing::warn!(
+                    exception.message = cause,
+                    "traces cannot be exported; spans are lost until they can"
+                );
             }
             None if was_failing => tracing::info!("traces are exported again"),
             Some(_) | None => {}

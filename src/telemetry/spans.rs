@@ -109,7 +109,7 @@ impl Spans {
             KeyValue::new(ORGANIZATION, attempt.organization.to_string()),
             KeyValue::new("kallima.webhook.id", attempt.webhook.to_string()),
             KeyValue::new("kallima.delivery.id", attempt.delivery.to_string()),
-            KeyValue::new("kallima.event.id", attempt.event.to_string()),
+            KeyValue::new(EVENT, attempt.event.to_string()),
             KeyValue::new("kallima.attempt.number", i64::from(attempt.number)),
             KeyValue::new("kallima.attempt.trigger", attempt.trigger.as_str()),
         ];
@@ -119,6 +119,9 @@ impl Spans {
 
 /// The attribute that says whom a span is about.
 const ORGANIZATION: &str = "kallima.organization.id";
+
+/// The attribute that says which event is published or sent.
+const EVENT: &str = "kallima.event.id";
 
 /// The attribute that holds an answer's status.
 const STATUS: &str = "http.response.status_code";
@@ -130,6 +133,13 @@ impl RequestSpan {
             context
                 .span()
                 .set_attribute(KeyValue::new(ORGANIZATION, id.to_string()));
+        }
+    }
+
+    /// Says which event the request publishes.
+    pub fn event(&self, id: &EventId) {
+        if let Some(context) = &self.0 {
+            context.span().set_attribute(KeyValue::new(EVENT, id.to_string()));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Every error is a problem.
 
-use crate::support::App;
+use crate::support::{App, app::eventually};
 
 #[tokio::test]
 async fn routes_and_methods_that_are_not_there() {
@@ -113,11 +113,9 @@ async fn a_database_that_is_gone_is_503_and_nothing_is_acknowledged() {
     app.post("/v1/events", &event)
         .await
         .expect_problem(503, "service_unavailable");
-    app.ask("GET", "/readyz")
-        .anonymous()
-        .send()
-        .await
-        .expect_problem(503, "service_unavailable");
+    let ready = || app.ask("GET", "/readyz").anonymous().send();
+    let unready = eventually(|| async { Some(ready().await).filter(|answer| answer.status != 200) }).await;
+    unready.expect_problem(503, "service_unavailable");
     assert_eq!(
         app.ask("GET", "/healthz").anonymous().send().await.expect(200)["status"],
         "ok"

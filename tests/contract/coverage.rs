@@ -402,6 +402,8 @@ impl Trial {
             .await
             .unwrap();
         self.app.db.clone().close().await.unwrap();
+        // A probe answers from what is known, and this is known a little later.
+        crate::support::app::eventually(async || (self.app.get("/readyz").await.status != 200).then_some(())).await;
         for operation in operations()
             .into_iter()
             .filter(|operation| operation.statuses().contains(&"503".to_owned()))

@@ -11,6 +11,9 @@ use crate::{
     support::{Receiver, app::eventually, client::Ask, database::TestDatabase, receiver::Reply},
 };
 
+/// The trace that the event is published in.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
 /// What a server wrote to its log, and what must not be in it.
 struct Told {
     log: String,
@@ -45,7 +48,12 @@ async fn session(arguments: &[&str]) -> Told {
     let stranger = token.replace("ab_", "ab_x")[..51].to_owned();
     ask("GET", "/v1/webhooks").token(&stranger).send().await.expect(401);
     let body = json!({ "type": "job.completed", "data": { "job_id": Uuid::new_v4() } });
-    ask("POST", "/v1/events").json(&body).send().await.expect(202);
+    ask("POST", "/v1/events")
+        .header("traceparent", &format!("00-{TRACE}-00f067aa0ba902b7-01"))
+        .json(&body)
+        .send()
+        .await
+        .expect(202);
     let delivered = || async {
         let found = ask("GET", "/v1/webhook_deliveries?status=delivered").send().await;
         (found.expect(200) != json!([])).then_some(())
@@ -71,15 +79,44 @@ fn is_uuid(value: &Value) -> bool {
     value.as_str().is_some_and(|text| Uuid::try_parse(text).is_ok())
 }
 
+/// The lines of a node's life come in their order.
+fn judge_life(lines: &[Value]) {
+    let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    let of_life = [
+        "starting",
+        "migrations were applied",
+        "ready",
+        "stopping; a second signal ends it at once",
+        "stopped",
+    ];
+    let told: Vec<_> = messages
+        .iter()
+        .filter(|message| of_life.contains(message))
+        .copied()
+        .collect();
+    let expected: Vec<_> = of_life
+        .into_iter()
+        .filter(|message| *message != "migrations were applied" || told.contains(message))
+        .collect();
+    assert_eq!(told, expected, "{lines:?}");
+}
+
 #[tokio::test]
 async fn every_line_is_json_and_says_whose_it_is() {
-    let Told { log, hidden } = session(&["--log-format", "json"]).await;
+    let Told { log, hidden } = session(&["--log-format", "json", "--log-attempts", "each"]).await;
     let lines: Vec<Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|cause| panic!("{cause}: {line}")))
         .collect();
-    for line in &lines {
-        for name in ["timestamp", "level", "target", "message"] {
+    for (line, text) in lines.iter().zip(log.lines()) {
+        for name in line.as_object().unwrap().keys() {
+            assert_eq!(
+                text.matches(&format!("\"{name}\":")).count(),
+                1,
+                "{name} is there twice: {text}"
+            );
+        }
+        for name in ["timestamp", "level", "target", "message", "service.instance.id"] {
             assert!(line[name].is_string(), "no {name} in {line}");
         }
     }
@@ -92,25 +129,146 @@ async fn every_line_is_json_and_says_whose_it_is() {
     let answered = with("answered");
     assert!(answered.len() >= 6, "{log}");
     for line in &answered {
-        assert!(line["request_id"].as_str().unwrap().starts_with("req_"), "{line}");
-        assert_ne!(line["operation"], "other", "{line}");
-        assert_eq!(is_uuid(&line["organization"]), line["status"] != 401, "{line}");
+        assert!(
+            line["kallima.request.id"].as_str().unwrap().starts_with("req_"),
+            "{line}"
+        );
+        assert_eq!(line["target"], "kallima_webhooks::access", "{line}");
+        assert_ne!(line["kallima.operation.id"], "other", "{line}");
+        assert!(line["duration_ms"].is_u64(), "a number is one: {line}");
+        let status = line["http.response.status_code"].as_u64().unwrap();
+        assert_eq!(is_uuid(&line["kallima.organization.id"]), status != 401, "{line}");
+        assert!(line["http.route"].as_str().unwrap().starts_with("/v1/"), "{line}");
     }
+    judge_life(&lines);
     let attempts = with("attempt finished");
     assert_eq!(attempts.len(), 2, "{log}");
     for line in &attempts {
         for name in ["organization", "webhook", "delivery"] {
-            assert!(is_uuid(&line[name]), "no {name} in {line}");
+            assert!(is_uuid(&line[format!("kallima.{name}.id")]), "no {name} in {line}");
         }
-        assert_eq!(line["attempt"], 1, "{line}");
+        assert_eq!(line["kallima.attempt.number"], 1, "{line}");
     }
-    let failed = attempts.iter().find(|line| line["trigger"] == "test").unwrap();
+    let by = |trigger: &str| attempts.iter().find(|line| line["kallima.attempt.trigger"] == trigger);
+    let failed = by("test").unwrap();
     assert_eq!(
-        (&failed["error"], &failed["status"]),
-        (&json!("response_status"), &json!("failed"))
+        (
+            &failed["error.type"],
+            &failed["kallima.delivery.status"],
+            &failed["http.response.status_code"]
+        ),
+        (&json!("response_status"), &json!("failed"), &json!(500))
     );
+    let is_of_publication = |line: &&&Value| line["kallima.operation.id"] == "publish_event";
+    let published = answered.iter().find(is_of_publication).unwrap();
+    let delivered = by("automatic").unwrap();
+    assert_eq!(published["kallima.event.id"], delivered["kallima.event.id"]);
+    assert!(delivered["kallima.event.id"].as_str().unwrap().starts_with("evt_"));
+    for line in [published, delivered] {
+        assert_eq!(line["trace_id"], TRACE, "{line}");
+    }
     for secret in hidden {
         assert!(!log.contains(&secret), "{secret} is in the log\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn by_default_what_succeeds_is_counted_and_what_fails_has_its_line() {
+    let Told { log, .. } = session(&["--log-format", "json"]).await;
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let with = |message: &'static str| lines.iter().filter(move |line| line["message"] == message);
+    let attempts: Vec<_> = with("attempt finished").collect();
+    assert_eq!(attempts.len(), 1, "{log}");
+    assert_eq!(attempts[0]["error.type"], "response_status");
+    let publishes = |line: &&Value| line["kallima.operation.id"] == "publish_event";
+    assert_eq!(with("answered").filter(publishes).count(), 0, "{log}");
+    assert!(with("answered").count() >= 4, "{log}");
+    // A minute may have passed in between.
+    let sum = |name: &str| {
+        let summaries = with("events and attempts since the last summary");
+        summaries
+            .map(|line| line[format!("kallima.{name}")].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(
+        [
+            "events.published",
+            "attempts.delivered",
+            "attempts.failed",
+            "deliveries.exhausted"
+        ]
+        .map(sum),
+        [1, 1, 1, 0],
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn the_turns_of_a_webhooks_health_are_told() {
+    let database = TestDatabase::create().await;
+    let receiver = Receiver::start(
+        std::iter::repeat_with(|| Reply::status(500))
+            .take(10)
+            .chain([Reply::status(200), Reply::status(410)]),
+    )
+    .await;
+    let mut command = command(&database.options.url, &std::env::temp_dir());
+    command
+        .args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+        .args(["--log-format", "json"])
+        .env_remove("KALLIMA_LOG");
+    let mut server = Process::spawn(command).await;
+    let token = server.printed_token().await;
+    let base = server.base.clone();
+    let ask = |method: &str, path: &str| Ask::new(method, &base, path).token(&token);
+    let created = ask("POST", "/v1/webhooks")
+        .json(&json!({ "url": receiver.url }))
+        .send()
+        .await;
+    let webhook = created.expect(201)["id"].clone();
+    for _ in 0..10 {
+        let body = json!({ "type": "job.completed", "data": { "job_id": Uuid::new_v4() } });
+        ask("POST", "/v1/events").json(&body).send().await.expect(202);
+    }
+    server.log.wait_for("breaker opened").await;
+    let test = format!("/v1/webhooks/{}/test", webhook.as_str().unwrap());
+    for turn in ["breaker closed", "webhook disabled by the service"] {
+        ask("POST", &test).send().await.expect(200);
+        server.log.wait_for(turn).await;
+    }
+    server.signal("TERM").await;
+    let (_, log) = server.ended_with_log().await;
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let turns: Vec<_> = lines
+        .iter()
+        .filter(|line| line["kallima.webhook.id"] == webhook && line["kallima.delivery.id"].is_null())
+        .map(|line| line["message"].as_str().unwrap())
+        .collect();
+    let opened = "breaker opened: only probes go out to this webhook";
+    assert_eq!(
+        turns,
+        [opened, "breaker closed", "webhook disabled by the service"],
+        "{log}"
+    );
+    let disabled = lines.iter().find(|line| line["message"] == turns[2]).unwrap();
+    assert_eq!(disabled["kallima.webhook.disabled_reason"], "gone");
+}
+
+#[tokio::test]
+async fn probes_are_told_at_debug_alone() {
+    let database = TestDatabase::create().await;
+    for (level, expected) in [("info", 0), ("debug", 2)] {
+        let server = Process::start(&database.options.url, &["--log", level, "--log-format", "json"]).await;
+        for path in ["/healthz", "/readyz"] {
+            Ask::new("GET", &server.base, path).send().await.expect(200);
+        }
+        server.signal("TERM").await;
+        let (_, log) = server.ended_with_log().await;
+        let answered = log
+            .lines()
+            .filter(|line| line.contains("kallima_webhooks::access"))
+            .count();
+        assert_eq!(answered, expected, "{log}");
     }
 }
 

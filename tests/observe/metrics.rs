@@ -7,6 +7,7 @@ use hyper::{Request, StatusCode, body::Bytes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use kallima_webhooks::{
     domain::event::{Envelope, Publication},
+    metrics::PendingCounts,
     store::{Database, events, upkeep::backlog},
 };
 use sea_orm::{ConnectionTrait as _, IsolationLevel, TransactionTrait as _};
@@ -99,37 +100,74 @@ async fn requests_attempts_and_batches_are_counted() {
         (r#"kallima_attempts_total{trigger="manual",outcome="timeout"}"#, 0.0),
         ("kallima_attempt_duration_seconds_count", 2.0),
         ("kallima_database_up", 1.0),
-        ("kallima_deliveries_due", 0.0),
+        (r#"kallima_deliveries_pending{state="due"}"#, 0.0),
         ("kallima_oldest_due_age_seconds", 0.0),
+        (r#"kallima_unavailable_total{reason="database"}"#, 0.0),
+        (r#"kallima_webhooks_disabled_total{reason="gone"}"#, 0.0),
+        (
+            r#"kallima_requests_total{operation="delete_webhook",status="204"}"#,
+            0.0,
+        ),
+        ("kallima_events_published_total", 1.0),
+        ("kallima_first_attempt_delay_seconds_count", 1.0),
+        ("kallima_delivery_delay_seconds_count", 1.0),
+        ("kallima_deliveries_exhausted_total", 0.0),
+        ("kallima_nodes_alive", 1.0),
+        ("kallima_requests_running", 0.0),
+        ("kallima_requests_max", 1024.0),
+        ("kallima_attempts_max", 512.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }
+    judge_batches(&app, &text);
+    judge_pools(&app, &text);
+    for of_process in [
+        "resident_memory_bytes",
+        "open_fds",
+        "max_fds",
+        "threads",
+        "start_time_seconds",
+    ] {
+        let series = format!("process_{of_process}");
+        assert!(value(&text, &series) > Some(0.0), "{series} in\n{text}");
+    }
+}
+
+fn judge_batches(app: &App, text: &str) {
     if app.database.is_postgres() {
         for (write, batches) in [("publish", 1.0), ("finish", 2.0)] {
             let series = format!(r#"kallima_group_commit_batch_size_count{{write="{write}"}}"#);
-            assert_eq!(value(&text, &series), Some(batches), "{series} in\n{text}");
+            assert_eq!(value(text, &series), Some(batches), "{series} in\n{text}");
         }
     } else {
-        let written = value(&text, r#"kallima_group_commit_batch_size_count{write="write"}"#);
+        let written = value(text, r#"kallima_group_commit_batch_size_count{write="write"}"#);
         let (statements, commits) = ("kallima_sqlite_statements_total", "kallima_sqlite_commits_total");
         assert!(
             written >= Some(4.0),
             "the webhook, the event, the test, two records: {text}"
         );
         assert!(
-            value(&text, commits) >= written && value(&text, statements) > written,
+            value(text, commits) >= written && value(text, statements) > written,
             "{text}"
         );
+    }
+}
+
+fn judge_pools(app: &App, text: &str) {
+    let pool = if app.database.is_postgres() { "api" } else { "write" };
+    for measured in ["wait_seconds", "statement_duration_seconds"] {
+        let series = format!(r#"kallima_database_{measured}_count{{pool="{pool}"}}"#);
+        assert!(value(text, &series) >= Some(1.0), "{series} in\n{text}");
     }
     let pool = if app.database.is_postgres() { "api" } else { "read" };
     let of = |state| {
         value(
-            &text,
+            text,
             &format!(r#"kallima_database_connections{{pool="{pool}",state="{state}"}}"#),
         )
         .unwrap()
     };
-    let most = value(&text, &format!(r#"kallima_database_connections_max{{pool="{pool}"}}"#)).unwrap();
+    let most = value(text, &format!(r#"kallima_database_connections_max{{pool="{pool}"}}"#)).unwrap();
     assert!(
         of("busy") + of("idle") >= 1.0 && of("busy") + of("idle") <= most,
         "{text}"
@@ -175,12 +213,20 @@ async fn what_waits_for_an_attempt_is_counted() {
     let text = scrape(&app).await;
     assert_eq!(value(&text, "kallima_attempts_running"), Some(1.0), "{text}");
     assert_eq!(value(&text, "kallima_deliveries_waiting"), Some(2.0), "{text}");
+    let pending = |state: &str| value(&text, &format!(r#"kallima_deliveries_pending{{state="{state}"}}"#));
     assert_eq!(
-        value(&text, "kallima_deliveries_due"),
-        Some(0.0),
+        (pending("due"), pending("leased")),
+        (Some(0.0), Some(3.0)),
         "what is leased is somebody's: {text}"
     );
     gate.open();
+}
+
+/// Two deliveries that wait for one thing.
+fn only(count: fn(&mut PendingCounts) -> &mut u64) -> PendingCounts {
+    let mut counts = PendingCounts::default();
+    *count(&mut counts) = 2;
+    counts
 }
 
 #[tokio::test]
@@ -200,20 +246,58 @@ async fn due_deliveries_are_counted_and_the_oldest_has_an_age() {
     let counted = async || backlog::backlog(&db, clock.now()).await.unwrap();
     let due = counted().await;
     assert_eq!(
-        (due.due, due.oldest_age, due.breakers_open),
-        (2, Duration::from_secs(7), 0)
+        (due.pending, due.oldest_due_age, due.oldest_owed_age, due.breakers_open),
+        (
+            only(|counts| &mut counts.due),
+            Duration::from_secs(7),
+            Duration::from_secs(7),
+            0
+        )
     );
     let beside = database.connect().await;
     let execute = async |sql: &str| beside.execute_unprepared(sql).await.unwrap();
     execute("UPDATE webhooks SET consecutive_failures = 10").await;
-    let behind_a_breaker = counted().await;
+    let behind = counted().await;
     assert_eq!(
-        (behind_a_breaker.due, behind_a_breaker.breakers_open),
-        (0, 1),
-        "it is not due"
+        (behind.pending, behind.breakers_open, behind.oldest_owed_age),
+        (only(|counts| &mut counts.breaker), 1, Duration::ZERO),
+        "only probes go out"
     );
-    execute("UPDATE webhooks SET consecutive_failures = 0, enabled = FALSE").await;
-    assert_eq!(counted().await.due, 0, "what is held is not due: {webhook}");
+    execute(&format!(
+        "UPDATE webhooks SET consecutive_failures = 0, resume_at = {}",
+        clock.now().plus(Duration::from_secs(1)).as_millis()
+    ))
+    .await;
+    assert_eq!(counted().await.pending, only(|counts| &mut counts.rate));
+    execute("UPDATE webhooks SET resume_at = 0, enabled = FALSE").await;
+    assert_eq!(
+        counted().await.pending,
+        only(|counts| &mut counts.disabled),
+        "what is held is not due: {webhook}"
+    );
+    execute("UPDATE webhooks SET enabled = TRUE").await;
+    let later = clock.now().plus(Duration::from_mins(5)).as_millis();
+    execute(&format!("UPDATE queue SET due_at = {later}")).await;
+    assert_eq!(counted().await.pending, only(|counts| &mut counts.scheduled));
+    let token = if database.is_postgres() {
+        "gen_random_uuid()"
+    } else {
+        "randomblob(16)"
+    };
+    execute(&format!(
+        "UPDATE queue SET lease_token = {token}, lease_node = {token}, attempt_count = 1"
+    ))
+    .await;
+    let leased = counted().await;
+    assert_eq!(
+        (leased.pending, leased.oldest_due_age, leased.oldest_owed_age),
+        (
+            only(|counts| &mut counts.leased),
+            Duration::ZERO,
+            Duration::from_secs(7)
+        ),
+        "a node that has leased what it does not attempt owes it all the same"
+    );
     db.close().await.unwrap();
 }
 
@@ -254,7 +338,10 @@ async fn without_its_database_the_server_still_says_what_it_knows() {
     app.get("/v1/webhooks").await.expect(503);
     let text = scrape_once(&app).await;
     assert_eq!(value(&text, "kallima_database_up"), Some(0.0), "{text}");
-    assert!(value(&text, "kallima_deliveries_due").unwrap().is_nan(), "{text}");
+    let due = value(&text, r#"kallima_deliveries_pending{state="due"}"#);
+    assert!(due.unwrap().is_nan(), "{text}");
+    let unavailable = value(&text, r#"kallima_unavailable_total{reason="database"}"#);
+    assert_eq!(unavailable, Some(1.0), "{text}");
     let refused = r#"kallima_requests_total{operation="list_webhooks",status="503"}"#;
     assert_eq!(value(&text, refused), Some(1.0), "{text}");
 }

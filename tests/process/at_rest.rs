@@ -162,7 +162,7 @@ async fn secrets_and_tokens_are_nowhere_as_they_are() {
         holds(&contents, &receiver.url),
         "the search sees what is there in clear"
     );
-    assert!(holds(log.as_bytes(), "request_id"), "the log says something");
+    assert!(holds(log.as_bytes(), "kallima.request.id"), "the log says something");
     for hidden in hidden {
         let (_, random) = hidden.split_once('_').unwrap();
         for (place, bytes) in [

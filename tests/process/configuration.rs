@@ -1,9 +1,14 @@
 //! Options: faults are one line each, and `--print-config` shows what would be used, without a secret.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{command, finish_with_log, run};
-use crate::support::database::{MASTER_KEY, TestDatabase};
+use crate::support::{
+    database::{MASTER_KEY, TestDatabase},
+    proxy::Proxy,
+};
 
 /// Runs the binary with these variables besides.
 async fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -228,4 +233,61 @@ async fn a_url_where_none_belongs_is_not_printed() {
             "{complaint}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_is_told_with_its_reason_at_once() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let url = format!("postgres://user:s3cret@{address}/db");
+    let variables = [
+        ("KALLIMA_DATABASE_URL", url.as_str()),
+        ("KALLIMA_MASTER_KEY", MASTER_KEY),
+    ];
+    let (code, _, complaint) = run_with(&variables, &["migrate"]).await;
+    assert_eq!(code, Some(1));
+    let expected = format!("error: cannot connect to PostgreSQL at {address}: Connection refused");
+    assert!(
+        complaint.starts_with(&expected) && complaint.lines().count() == 1,
+        "{complaint}"
+    );
+    let database = TestDatabase::create().await;
+    if !database.is_postgres() {
+        return;
+    }
+    let mut url = url::Url::parse(&database.options.url).unwrap();
+    url.set_path("/no_such_database");
+    let variables = [
+        ("KALLIMA_DATABASE_URL", url.as_str()),
+        ("KALLIMA_MASTER_KEY", MASTER_KEY),
+    ];
+    let (_, _, complaint) = run_with(&variables, &["migrate", "--database-wait-s", "3600"]).await;
+    let reason = "no_such_database";
+    assert!(
+        complaint.contains(reason) && complaint.lines().count() == 1,
+        "waiting would be of no use: {complaint}"
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_starts_at_the_same_time_is_waited_for() {
+    let database = TestDatabase::create().await;
+    if !database.is_postgres() {
+        // SQLite is there.
+        return;
+    }
+    let (proxy, through) = Proxy::before(&database.options.url).await;
+    proxy.cut(true);
+    let mut command = command(&through, &std::env::temp_dir());
+    command
+        .args(["migrate", "--database-wait-s", "3600"])
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let waits = lines.next_line().await.unwrap().unwrap();
+    assert!(waits.contains("waiting for the database"), "{waits}");
+    proxy.cut(false);
+    let ended = tokio::time::timeout(Duration::from_mins(1), child.wait()).await;
+    assert!(ended.unwrap().unwrap().success());
 }

@@ -23,6 +23,12 @@ async fn receiver() -> (String, TempDir) {
     (format!("https://localhost:{port}/"), folder)
 }
 
+/// The same, with ports that are free: what listens on this machine is no matter of the test.
+fn with_free_ports<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let ports = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    [arguments, &ports].concat()
+}
+
 /// The line of a check.
 fn line<'a>(printed: &'a str, check: &str) -> &'a str {
     let mut lines = printed
@@ -38,14 +44,32 @@ async fn everything_in_order_is_said_line_by_line() {
     let database = TestDatabase::create().await;
     let (url, folder) = receiver().await;
     let authority = folder.path().join("authority.pem");
-    let arguments = ["doctor", "--url", &url, "--tls-ca-file", authority.to_str().unwrap()];
+    let arguments = with_free_ports(&["doctor", "--url", &url, "--tls-ca-file", authority.to_str().unwrap()]);
     let (done, printed, complaint) = run(&database, &arguments).await;
     assert!(done && complaint.is_empty(), "{printed}{complaint}");
     assert!(printed.lines().all(|line| line.starts_with("ok ")), "{printed}");
-    for check in ["database", "migrations", "master key", "clock", "dns", "tls"] {
+    for check in [
+        "database",
+        "migrations",
+        "master key",
+        "clock",
+        "open files",
+        "api port",
+        "metrics port",
+        "dns",
+        "tls",
+    ] {
         line(&printed, check);
     }
-    if !database.is_postgres() {
+    if database.is_postgres() {
+        for (check, expected) in [
+            ("version", "PostgreSQL "),
+            ("autovacuum", "is on"),
+            ("connections", "1 nodes × "),
+        ] {
+            assert!(line(&printed, check).contains(expected), "{printed}");
+        }
+    } else {
         line(&printed, "disk");
         let files = std::fs::read_dir(database.sqlite_folder().unwrap()).unwrap();
         assert!(
@@ -69,7 +93,7 @@ async fn a_master_key_that_does_not_open_the_stored_secrets_is_found() {
         .expect(201);
     let (url, folder) = receiver().await;
     let authority = folder.path().join("authority.pem");
-    let arguments = ["doctor", "--url", &url, "--tls-ca-file", authority.to_str().unwrap()];
+    let arguments = with_free_ports(&["doctor", "--url", &url, "--tls-ca-file", authority.to_str().unwrap()]);
     let (done, printed, _) = run(&database, &arguments).await;
     assert!(
         done && line(&printed, "master key").contains("opens the stored secrets"),
@@ -95,8 +119,12 @@ async fn no_way_out_is_a_failed_check_and_no_hang() {
         ("https://127.0.0.1:1/", "ok", "connection_refused"),
     ] {
         let began = Instant::now();
-        let (done, printed, _) = run(&database, &["doctor", "--url", url, "--check-timeout-ms", "3000"]).await;
-        // Six checks of three seconds at most, and time for a slow machine to start a process.
+        let (done, printed, _) = run(
+            &database,
+            &with_free_ports(&["doctor", "--url", url, "--check-timeout-ms", "3000"]),
+        )
+        .await;
+        // Ten checks of three seconds at most, and time for a slow machine to start a process.
         assert!(
             began.elapsed() < Duration::from_secs(40),
             "{url} took {:?}",
@@ -123,4 +151,51 @@ async fn a_database_that_is_not_there_is_not_made() {
     let nobody = "postgres://postgres@127.0.0.1:1/nothing";
     let (done, printed, _) = run(&database, &["doctor", "--database-url", nobody, "--url", offline]).await;
     assert!(!done && line(&printed, "database").starts_with("FAILED"), "{printed}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_said_plainly() {
+    let database = TestDatabase::create().await;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let trusted = ["--tls-ca-file", file.to_str().unwrap()];
+    for (name, year, trust, expected) in [
+        ("localhost", 2090, &[][..], "unknown issuer"),
+        ("localhost", 2020, &trusted[..], "has expired"),
+        ("elsewhere.example", 2090, &trusted[..], "name mismatch"),
+    ] {
+        let port = tls_receiver(certificate(&authority, name, year)).await;
+        let url = format!("https://localhost:{port}/");
+        let arguments = with_free_ports(&[&["doctor", "--url", &url], trust].concat());
+        let (done, printed, _) = run(&database, &arguments).await;
+        let tls = line(&printed, "tls");
+        assert!(
+            !done && tls.starts_with("FAILED") && tls.contains(expected),
+            "{printed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_free_or_a_servers_or_taken() {
+    let database = TestDatabase::create().await;
+    let server = Process::start(&database.options.url, &[]).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (own, taken_by) = (
+        server.base.replace("http://", ""),
+        taken.local_addr().unwrap().to_string(),
+    );
+    // Something that takes connections and says nothing: it hangs no check.
+    let arguments = ["doctor", "--url", "https://127.0.0.1:1/", "--check-timeout-ms", "1000"];
+    let ports = ["--listen", &own, "--metrics-listen", &taken_by];
+    let (_, printed, _) = run(&database, &[&arguments[..], &ports].concat()).await;
+    assert!(
+        line(&printed, "api port").ends_with(&format!("a server answers on {own}")),
+        "{printed}"
+    );
+    assert!(line(&printed, "metrics port").starts_with("FAILED"), "{printed}");
 }

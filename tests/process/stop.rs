@@ -107,7 +107,7 @@ async fn at_its_end_attempts_under_way_are_recorded_and_no_lease_is_left() {
     let delivered = count(&database, "deliveries WHERE status = 'delivered'").await;
     assert!(delivered >= 4, "what was under way is recorded: {delivered}");
     let db = Database::open(&database.options, &Clock::system()).await.unwrap();
-    assert!(db.is_ready().await.unwrap());
+    assert!(db.takes_writes().await.unwrap());
     let arrivals = receiver.arrivals().len();
     assert_eq!(
         i64::try_from(arrivals).unwrap(),

@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 /// Every task that a server with all its parts has on either engine.
-const TASKS: [&str; 9] = [
+const TASKS: [&str; 10] = [
     "api listener",
     "deletion",
     "dispatcher",
@@ -17,6 +17,7 @@ const TASKS: [&str; 9] = [
     "master keys",
     "metrics listener",
     "retention",
+    "summary",
 ];
 
 /// Every task that a server with all its parts has.

@@ -10,7 +10,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("contract", &["domain"]),
     ("machine.rs", &[]),
     ("config", &["machine", "domain"]),
-    ("metrics.rs", &["domain"]),
+    ("metrics", &["metrics", "domain"]),
     ("telemetry", &["telemetry", "config", "domain"]),
     ("store", &["store", "config", "clock", "metrics", "faults", "domain"]),
     (
@@ -42,6 +42,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "config",
             "contract",
             "clock",
+            "metrics",
             "faults",
             "metrics",
             "metrics",

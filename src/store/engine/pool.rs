@@ -4,7 +4,10 @@
 //! statement. This one tests a connection only if it was idle for a while, or was given back in the middle of
 //! something.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use deadpool::{
     Runtime,
@@ -19,6 +22,7 @@ use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 
 use super::primary::Primary;
+use crate::metrics::StatementTimes;
 
 /// How long a caller waits for a free connection before the database counts as unavailable.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,11 +57,13 @@ pub(in crate::store) struct Pool {
     primary: Arc<Primary>,
     /// How long a statement may take before the server is suspected to be gone.
     patience: Option<Duration>,
+    times: Arc<OnceLock<StatementTimes>>,
 }
 
 impl Pool {
     /// A pool that opens up to `connections_max` connections, each when it is first needed.
     pub(super) fn new(primary: &Arc<Primary>, connections_max: u32, patience: Option<Duration>) -> Result<Self, DbErr> {
+        let times = Arc::<OnceLock<StatementTimes>>::default();
         let config = PoolConfig {
             max_size: usize::try_from(connections_max).unwrap_or(usize::MAX),
             timeouts: Timeouts {
@@ -70,6 +76,7 @@ impl Pool {
         };
         let manager = Manager {
             primary: Arc::clone(primary),
+            times: Arc::clone(&times),
         };
         let pool = managed::Pool::builder(manager)
             .config(config)
@@ -79,12 +86,23 @@ impl Pool {
             connections: pool.map_err(|cause| DbErr::Conn(RuntimeErr::Internal(cause.to_string())))?,
             primary: Arc::clone(primary),
             patience,
+            times,
         })
     }
 
+    /// Says where its statements are observed. Once.
+    pub(super) fn observe(&self, times: StatementTimes) {
+        drop(self.times.set(times));
+    }
+
     async fn get(&self) -> Result<Object<Manager>, DbErr> {
+        let began = Instant::now();
         // Boxed: what connecting needs would make every future of a statement large.
-        Box::pin(self.connections.get()).await.map_err(|error| match error {
+        let connection = Box::pin(self.connections.get()).await;
+        if let Some(times) = self.times.get() {
+            times.waited(began.elapsed());
+        }
+        connection.map_err(|error| match error {
             PoolError::Backend(cause) => DbErr::Conn(RuntimeErr::SqlxError(cause.into())),
             PoolError::Closed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
             PoolError::Timeout(_) => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
@@ -206,6 +224,7 @@ impl Transaction {
 /// Opens connections, and says which can be used again.
 pub(in crate::store) struct Manager {
     primary: Arc<Primary>,
+    times: Arc<OnceLock<StatementTimes>>,
 }
 
 impl managed::Manager for Manager {
@@ -217,7 +236,8 @@ impl managed::Manager for Manager {
         Ok(Kept {
             connection: PgConnection::connect_with(&self.primary.connect_options()).await?,
             generation,
-            in_statement: false,
+            times: Arc::clone(&self.times),
+            in_statement: None,
             in_transaction: false,
             is_broken: false,
         })
@@ -229,11 +249,11 @@ impl managed::Manager for Manager {
         }
         if kept.in_transaction {
             kept.connection.execute("ROLLBACK").await?;
-        } else if kept.in_statement || metrics.last_used() >= TESTED_AFTER_IDLE {
+        } else if kept.in_statement.is_some() || metrics.last_used() >= TESTED_AFTER_IDLE {
             // Its answer comes after everything that is still to be read.
             kept.connection.ping().await?;
         }
-        (kept.in_statement, kept.in_transaction) = (false, false);
+        (kept.in_statement, kept.in_transaction) = (None, false);
         Ok(())
     }
 }
@@ -243,14 +263,16 @@ pub(in crate::store) struct Kept {
     connection: PgConnection,
     /// Which server it goes to, as [`Primary::generation`] has it.
     generation: u64,
-    in_statement: bool,
+    times: Arc<OnceLock<StatementTimes>>,
+    /// When the statement began that it is in the middle of.
+    in_statement: Option<Instant>,
     in_transaction: bool,
     is_broken: bool,
 }
 
 impl Kept {
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.in_statement = true;
+        self.in_statement = Some(Instant::now());
         let done = query(statement).execute(&mut self.connection).await;
         let done = self
             .noted(done)
@@ -259,7 +281,7 @@ impl Kept {
     }
 
     async fn execute_script(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.in_statement = true;
+        self.in_statement = Some(Instant::now());
         let done = self.connection.execute(AssertSqlSafe(sql)).await;
         let done = self
             .noted(done)
@@ -268,7 +290,7 @@ impl Kept {
     }
 
     async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.in_statement = true;
+        self.in_statement = Some(Instant::now());
         let row = query(statement).fetch_optional(&mut self.connection).await;
         let row = self
             .noted(row)
@@ -277,7 +299,7 @@ impl Kept {
     }
 
     async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.in_statement = true;
+        self.in_statement = Some(Instant::now());
         let rows = query(statement).fetch_all(&mut self.connection).await;
         let rows = self
             .noted(rows)
@@ -287,7 +309,9 @@ impl Kept {
 
     /// Notes that a statement has come to its end, and whether the connection has.
     fn noted<T>(&mut self, result: Result<T, SqlxError>) -> Result<T, SqlxError> {
-        self.in_statement = false;
+        if let (Some(began), Some(times)) = (self.in_statement.take(), self.times.get()) {
+            times.took(began.elapsed());
+        }
         let is_whole = matches!(result, Ok(_) | Err(SqlxError::Database(_) | SqlxError::RowNotFound));
         self.is_broken |= !is_whole;
         result

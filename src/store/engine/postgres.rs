@@ -19,11 +19,15 @@ use super::{
 use crate::{
     config::DatabaseOptions,
     domain::id::NodeId,
+    metrics::Metrics,
     store::{StoreError, source::OpenError},
 };
 
 /// How long a heartbeat may take before the server is suspected to be gone: others take a node for dead soon after.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a server that is starting or stopping says (`cannot_connect_now`).
+const STARTING: &str = "57P03";
 
 /// The pools. Clones share them.
 #[derive(Clone)]
@@ -73,6 +77,13 @@ impl Postgres {
         })
     }
 
+    /// Says where the statements of each pool are observed.
+    pub(in crate::store) fn observe(&self, metrics: &Metrics) {
+        for side in Side::ALL {
+            self.side(side).observe(metrics.statement_times(side.name()));
+        }
+    }
+
     /// A connection of sea-orm's own kind, for its migrator.
     pub(in crate::store) async fn for_migrations(&self) -> Result<DatabaseConnection, DbErr> {
         let options = self.primary.connect_options();
@@ -95,7 +106,7 @@ impl Postgres {
 
     /// Closes every connection, after the statements under way.
     pub(in crate::store) async fn close(&self) {
-        for (side, _) in Side::ALL {
+        for side in Side::ALL {
             self.side(side).close().await;
         }
     }
@@ -133,6 +144,23 @@ fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
         DbErr::Conn(RuntimeErr::SqlxError(tls)) if matches!(&**tls, SqlxError::Tls(said) if said.to_string().contains("does not support TLS")) => {
             OpenError::NoTls(primary.name().to_owned())
         }
+        DbErr::Conn(RuntimeErr::SqlxError(refusal)) => {
+            let (said, is_passing) = match &**refusal {
+                SqlxError::Database(said) => (said.message().to_owned(), said.code().as_deref() == Some(STARTING)),
+                SqlxError::Io(cause) => (cause.to_string(), true),
+                other => (other.to_string(), false),
+            };
+            OpenError::Connect {
+                server: primary.name().to_owned(),
+                cause: said,
+                is_passing,
+            }
+        }
+        DbErr::ConnectionAcquire(_) => OpenError::Connect {
+            server: primary.name().to_owned(),
+            cause: "no answer in time".to_owned(),
+            is_passing: true,
+        },
         _ => cause.into(),
     }
 }

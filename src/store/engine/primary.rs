@@ -186,7 +186,7 @@ impl Primary {
             }
             while let Err(cause) = self.search().await {
                 if !self.is_lost.swap(true, Ordering::SeqCst) {
-                    tracing::warn!(%cause, "no PostgreSQL server takes writes; searching");
+                    tracing::warn!(exception.message = %cause, "no PostgreSQL server takes writes; searching");
                 }
                 tokio::time::sleep(SEARCH_PAUSE).await;
             }
@@ -198,10 +198,13 @@ impl Primary {
         let found = self.find().await?;
         let is_another = self.current.swap(found, Ordering::SeqCst) != found;
         if is_another {
-            tracing::warn!(server = self.name(), "another PostgreSQL server is used from now on");
+            tracing::warn!(
+                server.address = self.name(),
+                "another PostgreSQL server is used from now on"
+            );
         }
         if self.is_lost.swap(false, Ordering::SeqCst) {
-            tracing::info!(server = self.name(), "a PostgreSQL server takes writes again");
+            tracing::info!(server.address = self.name(), "a PostgreSQL server takes writes again");
         }
         // Connections that were made while the server was read-only may remember that.
         if self.is_read_only.swap(false, Ordering::SeqCst) || is_another {

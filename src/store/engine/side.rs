@@ -13,10 +13,15 @@ pub(in crate::store) enum Side {
 }
 
 impl Side {
-    /// Every side, with the name of its pool in metrics.
-    pub(in crate::store) const ALL: [(Self, &'static str); 3] = [
-        (Self::Api, "api"),
-        (Self::Delivery, "delivery"),
-        (Self::Heartbeat, "heartbeat"),
-    ];
+    /// Every side.
+    pub(in crate::store) const ALL: [Self; 3] = [Self::Api, Self::Delivery, Self::Heartbeat];
+
+    /// The name of its pool in metrics.
+    pub(in crate::store) const fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Delivery => "delivery",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
 }

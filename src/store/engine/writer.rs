@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{closed::Closed, connection::Connection, sqlite_connection::SqliteConnection, worker::Work};
 use crate::{
     domain::{fairness::Turns, id::OrganizationId},
-    metrics::BatchSizes,
+    metrics::{BatchSizes, StatementTimes},
     store::StoreError,
 };
 
@@ -40,6 +40,8 @@ pub(in crate::store) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output
 
 /// One write, until its caller knows what came of it.
 trait Write: Send {
+    /// When it was handed in.
+    fn arrived_at(&self) -> Instant;
     /// Runs the write in the open transaction. False where it failed, and is to be undone.
     fn run(&mut self, connection: &SqliteConnection) -> bool;
     /// Tells the caller; `lost` says why the transaction was not committed.
@@ -47,6 +49,7 @@ trait Write: Send {
 }
 
 struct Waiting<F, T, E> {
+    arrived_at: Instant,
     work: Option<F>,
     result: Option<Result<T, E>>,
     caller: oneshot::Sender<Result<T, E>>,
@@ -58,6 +61,10 @@ where
     T: Send,
     E: From<StoreError> + Send,
 {
+    fn arrived_at(&self) -> Instant {
+        self.arrived_at
+    }
+
     fn run(&mut self, connection: &SqliteConnection) -> bool {
         let Some(work) = self.work.take() else { return false };
         let result = catch_unwind(AssertUnwindSafe(|| at_once(work, connection)));
@@ -139,10 +146,16 @@ impl Waiters {
     }
 }
 
+/// Where it is observed how many writes share a transaction, how long they waited for it, and how long it took.
+struct Observed {
+    sizes: BatchSizes,
+    times: StatementTimes,
+}
+
 /// The way to the thread that writes. The thread ends with it.
 pub(in crate::store) struct Writer {
     arrivals: mpsc::Sender<Arrival>,
-    sizes: Arc<OnceLock<BatchSizes>>,
+    observed: Arc<OnceLock<Observed>>,
     closed: Closed,
 }
 
@@ -150,16 +163,17 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn spawn(work: Work, connection: SqliteConnection, closed: Closed) -> Result<Self, DbErr> {
         let (handed_in, mut arrivals) = mpsc::channel::<Arrival>(WAITING_MAX);
-        let sizes = Arc::new(OnceLock::<BatchSizes>::new());
-        let observed = Arc::clone(&sizes);
+        let observed = Arc::new(OnceLock::<Observed>::new());
+        let told = Arc::clone(&observed);
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
                 let mut waiters = Waiters::default();
                 while waiters.gather(&mut arrivals) {
                     work.fail_on_purpose();
-                    let ran = run(&connection, waiters.turns.take(BATCH_MAX));
-                    if let Some(sizes) = observed.get() {
+                    let told = told.get();
+                    let ran = run(&connection, waiters.turns.take(BATCH_MAX), told.map(|told| &told.times));
+                    if let Some(Observed { sizes, .. }) = told {
                         sizes.observe(ran);
                     }
                 }
@@ -167,14 +181,14 @@ impl Writer {
         thread.map_err(|cause| DbErr::Conn(RuntimeErr::Internal(format!("no thread for SQLite: {cause}"))))?;
         Ok(Self {
             arrivals: handed_in,
-            sizes,
+            observed,
             closed,
         })
     }
 
-    /// Where the sizes of transactions are observed from now on.
-    pub(in crate::store) fn observe(&self, sizes: BatchSizes) {
-        drop(self.sizes.set(sizes));
+    /// Where transactions are observed from now on: how many writes share one, and how long that takes.
+    pub(in crate::store) fn observe(&self, sizes: BatchSizes, times: StatementTimes) {
+        drop(self.observed.set(Observed { sizes, times }));
     }
 
     /// Takes no more writes, and waits for those that were handed in.
@@ -197,6 +211,7 @@ impl Writer {
         self.closed.refuse().map_err(StoreError::from)?;
         let (caller, answered) = oneshot::channel();
         let write = Waiting {
+            arrived_at: Instant::now(),
             work: Some(work),
             result: None,
             caller,
@@ -214,8 +229,13 @@ fn stopped() -> StoreError {
 }
 
 /// Runs writes in one transaction, for as long as it may take, and tells their callers. Returns how many there were.
-fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write>>) -> usize {
+fn run(
+    connection: &SqliteConnection,
+    writes: impl Iterator<Item = Box<dyn Write>>,
+    times: Option<&StatementTimes>,
+) -> usize {
     let mut ran: Vec<Box<dyn Write>> = Vec::new();
+    let started_at = Instant::now();
     let mut begun = connection.control("BEGIN IMMEDIATE").map_err(StoreError::from);
     let since = Instant::now();
     for mut write in writes {
@@ -238,6 +258,12 @@ fn run(connection: &SqliteConnection, writes: impl Iterator<Item = Box<dyn Write
         StoreError::Refused(cause) => StoreError::Unavailable(cause),
         other => other,
     });
+    if let Some(times) = times {
+        times.took(started_at.elapsed());
+        for write in &ran {
+            times.waited(started_at.saturating_duration_since(write.arrived_at()));
+        }
+    }
     let count = ran.len();
     for write in ran {
         write.answer(lost.as_ref());

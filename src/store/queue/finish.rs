@@ -9,7 +9,8 @@ use std::{collections::HashSet, sync::Arc};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 
 use super::{
-    finish_batch, finish_rows, health,
+    finish_batch, finish_rows,
+    health::{self, Turn},
     lease::{Fence, Finished},
     leases, operational,
 };
@@ -27,13 +28,15 @@ pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreErro
     let write = db.write_for(finished.lease.organization_id, move |tx| {
         Box::pin(async move {
             if finish_rows::record_plain(tx, &finished).await? {
-                return Ok(true);
+                return Ok((true, Vec::new()));
             }
-            let held = record_all(&inner, tx, &[&finished]).await?;
-            Ok::<_, StoreError>(!held.is_empty())
+            let (held, turns) = record_all(&inner, tx, &[&finished]).await?;
+            Ok::<_, StoreError>((!held.is_empty(), turns))
         })
     });
-    write.await
+    let (is_held, turns) = write.await?;
+    health::announce(db, turns);
+    Ok(is_held)
 }
 
 /// Records a batch: the plain ones by one statement, the others in a transaction. Reports those whose lease was lost;
@@ -87,17 +90,22 @@ async fn record_in_transaction(db: &Database, ended: Vec<Finished>) -> Result<()
     let write = db.write(move |tx| {
         Box::pin(async move {
             let ended: Vec<&Finished> = ended.iter().collect();
-            let held = record_all(&inner, tx, &ended).await?;
+            let (held, turns) = record_all(&inner, tx, &ended).await?;
             let all = ended.iter().all(|finished| held.contains(&finished.fence()));
-            if all { Ok(()) } else { Err(NotRecorded::Lost(held)) }
+            if all { Ok(turns) } else { Err(NotRecorded::Lost(held)) }
         })
     });
-    write.await
+    health::announce(db, write.await?);
+    Ok(())
 }
 
 /// Records attempts with all that follows from them if every lease holds, and otherwise nothing. Returns the leases that
-/// hold.
-async fn record_all(db: &Database, tx: &Connection<'_>, ended: &[&Finished]) -> Result<HashSet<Fence>, StoreError> {
+/// hold, and how the health of webhooks turned.
+async fn record_all(
+    db: &Database,
+    tx: &Connection<'_>,
+    ended: &[&Finished],
+) -> Result<(HashSet<Fence>, Vec<Turn>), StoreError> {
     let before = health::lock(tx, ended).await?;
     let (after, news) = health::fold(&before, ended);
     let organizations: HashSet<OrganizationId> = news.iter().map(|(organization, _)| *organization).collect();
@@ -109,7 +117,7 @@ async fn record_all(db: &Database, tx: &Connection<'_>, ended: &[&Finished]) -> 
         .map(|entry| (entry.delivery_id, entry.lease_token))
         .collect();
     if !ended.iter().all(|finished| held.contains(&finished.fence())) {
-        return Ok(held);
+        return Ok((held, Vec::new()));
     }
     // An entry that is owed no more belongs to a delivery that was canceled meanwhile, or had ended before: only a
     // success changes how that stands.
@@ -122,7 +130,8 @@ async fn record_all(db: &Database, tx: &Connection<'_>, ended: &[&Finished]) -> 
         DbBackend::Postgres => finish_batch::record(tx, &ended).await?,
         _ => finish_rows::record_all(tx, &ended).await?,
     }
+    let turns = health::turns(&before, &after, &news);
     health::write(db, tx, &before, after).await?;
     operational::record(db, tx, &subscribers, news).await?;
-    Ok(held)
+    Ok((held, turns))
 }

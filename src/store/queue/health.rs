@@ -10,6 +10,7 @@ use sea_orm::{
 use super::lease::Finished;
 use crate::{
     domain::{
+        delivery::DisabledReason,
         health::{Health, HealthSignal, Notice},
         id::{OrganizationId, WebhookId},
         operational::{OperationalEvent, is_operational},
@@ -102,6 +103,85 @@ pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(O
         }
     }
     (after, news)
+}
+
+/// Something that happened to the health of a webhook and that the operator should read in the log.
+pub(super) struct Turn {
+    organization_id: OrganizationId,
+    webhook_id: WebhookId,
+    kind: TurnKind,
+}
+
+enum TurnKind {
+    BreakerOpened,
+    BreakerClosed,
+    Failing(Timestamp),
+    Disabled(DisabledReason),
+    Recovered,
+}
+
+/// How the health of webhooks turned.
+pub(super) fn turns(before: &Healths, after: &Healths, news: &[(OrganizationId, OperationalEvent)]) -> Vec<Turn> {
+    let breakers = after.iter().filter_map(|(&webhook_id, known)| {
+        let was_open = before.get(&webhook_id)?.health.breaker_open();
+        let kind = match (was_open, known.health.breaker_open()) {
+            (false, true) => TurnKind::BreakerOpened,
+            (true, false) => TurnKind::BreakerClosed,
+            _ => return None,
+        };
+        Some(Turn {
+            organization_id: known.organization_id,
+            webhook_id,
+            kind,
+        })
+    });
+    let told = news.iter().filter_map(|(organization_id, event)| {
+        let (webhook_id, kind) = match event {
+            OperationalEvent::WebhookFailing {
+                webhook_id,
+                failing_since,
+            } => (*webhook_id, TurnKind::Failing(*failing_since)),
+            OperationalEvent::WebhookDisabled { webhook_id, reason, .. } => (*webhook_id, TurnKind::Disabled(*reason)),
+            OperationalEvent::WebhookRecovered { webhook_id } => (*webhook_id, TurnKind::Recovered),
+            OperationalEvent::DeliveryExhausted { .. } => return None,
+        };
+        Some(Turn {
+            organization_id: *organization_id,
+            webhook_id,
+            kind,
+        })
+    });
+    breakers.chain(told).collect()
+}
+
+/// Says in the log how the health of webhooks turned. Once that is committed: what is rolled back has not happened.
+pub(super) fn announce(db: &Database, turns: Vec<Turn>) {
+    for Turn {
+        organization_id,
+        webhook_id,
+        kind,
+    } in turns
+    {
+        // One batch holds attempts of many webhooks, so these lines stand outside of any attempt's span.
+        let span = tracing::error_span!(
+            parent: None, "webhook", kallima.organization.id = %organization_id, kallima.webhook.id = %webhook_id
+        );
+        span.in_scope(|| match kind {
+            TurnKind::BreakerOpened => tracing::info!("breaker opened: only probes go out to this webhook"),
+            TurnKind::BreakerClosed => tracing::info!("breaker closed"),
+            TurnKind::Failing(since) => tracing::info!(kallima.webhook.failing_since = %since, "webhook is failing"),
+            TurnKind::Disabled(reason) => {
+                if let Some(metrics) = db.metrics.get() {
+                    metrics.webhook_disabled(reason);
+                }
+                tracing::info!(
+                    kallima.webhook.disabled_reason = reason.as_str(),
+                    "webhook disabled by the service"
+                );
+            }
+            TurnKind::Recovered => tracing::info!("webhook recovered"),
+        });
+    }
 }
 
 fn event(webhook_id: WebhookId, notice: Notice) -> OperationalEvent {

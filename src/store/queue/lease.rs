@@ -163,9 +163,15 @@ impl Finished {
         self.outcome.error.is_none() && self.status == DeliveryStatus::Delivered
     }
 
-    /// How long it took in milliseconds, as the column keeps it.
+    /// How long it took in milliseconds.
+    #[must_use]
+    pub fn duration_ms(&self) -> u64 {
+        u64::try_from(self.ended_at.since(self.started_at).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The same, as the column keeps it.
     pub(super) fn duration_column(&self) -> i64 {
-        i64::try_from(self.ended_at.since(self.started_at).as_millis()).unwrap_or(i64::MAX)
+        i64::try_from(self.duration_ms()).unwrap_or(i64::MAX)
     }
 }
 

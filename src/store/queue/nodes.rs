@@ -66,7 +66,7 @@ pub(in crate::store) static BEAT: LazyLock<String> = LazyLock::new(|| {
 /// silent for too long is due again; it is false as long as this node cannot know of their silence. The node's clock
 /// follows the database's.
 ///
-/// An embedded database has one process, and nobody to tell.
+/// An embedded database has one process, and nobody to tell: it is only tried whether it takes writes.
 pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
     #[derive(FromQueryResult)]
     struct Row {
@@ -75,6 +75,7 @@ pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
         database_time: Timestamp,
     }
     if !db.has_other_nodes() {
+        db.takes_writes().await?;
         return Ok(Pulse {
             nodes: vec![db.node],
             ..Pulse::default()

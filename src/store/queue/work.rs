@@ -192,7 +192,7 @@ pub async fn judge(
 fn judgement(db: &Database, row: &webhook::Model) -> Judgement {
     let secret = secrets::open_secret(db, row);
     let (Ok(url), Ok(secret)) = (Destination::from_stored(&row.url), secret) else {
-        tracing::error!(webhook = %row.id, "a webhook cannot be read: its URL is not valid, or no master key opens its secret");
+        tracing::error!(kallima.webhook.id = %row.id, "a webhook cannot be read: its URL is not valid, or no master key opens its secret");
         return Judgement::Unreadable;
     };
     Judgement::Known(Arc::new(Target {

@@ -60,7 +60,7 @@ pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
             Ok(()) if !db.has_wrong_keys() => INTERVAL,
             Ok(()) => FAULT_PAUSE,
             Err(error) => {
-                tracing::warn!(%error, "the master keys could not be checked; retrying soon");
+                tracing::warn!(exception.message = %error, "the master keys could not be checked; retrying soon");
                 INTERVAL
             }
         };

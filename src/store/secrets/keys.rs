@@ -242,7 +242,7 @@ impl Keys {
             return None;
         }
         read(path)
-            .inspect_err(|error| tracing::error!(%error, "the master key file has changed, but cannot be read"))
+            .inspect_err(|error| tracing::error!(exception.message = %error, "the master key file has changed, but cannot be read"))
             .ok()
             .map(|ring| (found, ring))
     }
@@ -259,7 +259,7 @@ impl Keys {
         let mut known = self.known();
         if known.refused != refused {
             known.refused = refused;
-            tracing::error!(%fault, "the master key file has changed, but is not taken; the keys from before stay");
+            tracing::error!(exception.message = %fault, "the master key file has changed, but is not taken; the keys from before stay");
         }
     }
 
@@ -280,7 +280,7 @@ impl Known {
         self.proven.remove(&fault.key_id());
         if self.fault != Some(fault) {
             self.fault = Some(fault);
-            tracing::error!(%fault, "this node cannot sign: it claims no deliveries until its master keys are right");
+            tracing::error!(exception.message = %fault, "this node cannot sign: it claims no deliveries until its master keys are right");
         }
     }
 }

@@ -8,8 +8,8 @@ use std::{
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement, prelude::Uuid};
 
 use crate::{
-    domain::timestamp::Timestamp,
-    metrics::{Backlog, PoolUse},
+    domain::{id::DeliveryId, timestamp::Timestamp},
+    metrics::{Backlog, PendingCounts, PoolUse},
     store::{
         Database, StoreError,
         engine::{Engine, side::Side},
@@ -26,13 +26,23 @@ const WEBHOOKS_MAX: i64 = 10_000;
 pub(in crate::store) fn backlog_sql(backend: DbBackend) -> String {
     // Both say that the index is searched for each webhook, where a planner would rather read the whole queue: CROSS JOIN
     // is an order for SQLite, and so is an ordered LIMIT inside for PostgreSQL.
-    let due = if backend == DbBackend::Postgres {
-        "LATERAL (SELECT 1 FROM queue
-                        WHERE owed AND lease_token IS NULL AND webhook_id = ready.webhook_id AND due_at <= $2
-                        ORDER BY due_at LIMIT $3) AS of_one"
-    } else {
-        "queue WHERE owed AND lease_token IS NULL AND queue.webhook_id = ready.webhook_id AND due_at <= $2"
+    let count = |states: &str, due: &str| {
+        let of_one = format!("owed AND lease_token IS NULL AND queue.webhook_id = creditors.webhook_id {due}");
+        let rows = if backend == DbBackend::Postgres {
+            format!(
+                "LATERAL (SELECT 1 FROM queue WHERE {of_one} ORDER BY due_at LIMIT $3) AS of_one WHERE state IN ({states})"
+            )
+        } else {
+            format!("queue WHERE {of_one} AND state IN ({states})")
+        };
+        format!("(SELECT count(*) FROM (SELECT 1 FROM creditors CROSS JOIN {rows} LIMIT $3) AS counted)")
     };
+    let (due, rate) = (
+        count("'ready'", "AND due_at <= $2"),
+        count("'rate'", "AND due_at <= $2"),
+    );
+    let scheduled = count("'ready', 'rate'", "AND due_at > $2");
+    let (breaker, disabled) = (count("'breaker'", ""), count("'disabled'", ""));
     format!(
         "
         WITH RECURSIVE walk(webhook_id) AS (
@@ -43,27 +53,31 @@ pub(in crate::store) fn backlog_sql(backend: DbBackend) -> String {
                     ORDER BY webhook_id LIMIT 1)
             FROM walk WHERE walk.webhook_id IS NOT NULL
         ),
-        owed AS (
-            SELECT walk.webhook_id, resume_at, consecutive_failures
-            FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
-            WHERE webhooks.enabled LIMIT $1
+        creditors AS (
+            SELECT walk.webhook_id,
+                CASE WHEN NOT enabled THEN 'disabled' WHEN consecutive_failures >= $4 THEN 'breaker'
+                    WHEN resume_at > $2 THEN 'rate' ELSE 'ready' END AS state
+            FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id LIMIT $1
         ),
-        ready AS (SELECT webhook_id FROM owed WHERE resume_at <= $2 AND consecutive_failures < $4)
-        SELECT
-            (SELECT count(*) FROM (
-                SELECT 1 FROM ready CROSS JOIN {due} LIMIT $3) AS counted) AS due,
+        held AS (
+            SELECT delivery_id, attempt_count FROM queue
+            WHERE owed AND lease_token IS NOT NULL AND lease_node > $5 ORDER BY lease_node LIMIT $3
+        )
+        SELECT {due} AS due, {rate} AS rate, {scheduled} AS scheduled, {breaker} AS breaker, {disabled} AS disabled,
+            (SELECT count(*) FROM held) AS leased,
             (SELECT min(oldest) FROM (
-                SELECT (SELECT due_at FROM queue WHERE owed AND lease_token IS NULL AND webhook_id = ready.webhook_id
+                SELECT (SELECT due_at FROM queue
+                        WHERE owed AND lease_token IS NULL AND webhook_id = creditors.webhook_id
                         ORDER BY due_at LIMIT 1) AS oldest
-                FROM ready) AS heads) AS oldest,
-            (SELECT count(*) FROM owed WHERE consecutive_failures >= $4) AS breakers_open"
+                FROM creditors WHERE state = 'ready') AS heads) AS oldest,
+            (SELECT delivery_id FROM held WHERE attempt_count <= 1 ORDER BY delivery_id LIMIT 1) AS unattempted,
+            (SELECT count(*) FROM creditors WHERE state = 'breaker') AS breakers_open"
     )
 }
 
-/// The due work of the enabled webhooks of every organization. What a webhook that is switched off holds is not due,
-/// nor what waits behind an open breaker or a rate.
+/// The pending work of every organization, by what it waits for.
 ///
-/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and the
+/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and each
 /// count ends at its limit: the cost is bounded, however long the queue is.
 pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreError> {
     let values = [
@@ -77,13 +91,24 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
     let Some(row) = db.read_long().query_one_raw(statement).await? else {
         return Err(StoreError::Corrupt("a count gave no row".to_owned()));
     };
-    let (due, oldest): (i64, Option<Timestamp>) = (row.try_get("", "due")?, row.try_get("", "oldest")?);
-    let breakers_open: i64 = row.try_get("", "breakers_open")?;
+    let count = |column: &str| row.try_get::<i64>("", column).map(i64::unsigned_abs);
+    let (oldest, unattempted): (Option<Timestamp>, Option<DeliveryId>) =
+        (row.try_get("", "oldest")?, row.try_get("", "unattempted")?);
+    let oldest_due_age = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+    let unattempted_age = unattempted.map_or(Duration::ZERO, |delivery| now.since(delivery.made_at()));
     let (dead_rows, oldest_snapshot_age) = dead_rows(db).await?;
     Ok(Backlog {
-        due: u64::try_from(due).unwrap_or(0),
-        breakers_open: u64::try_from(breakers_open).unwrap_or(0),
-        oldest_age: oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)),
+        pending: PendingCounts {
+            due: count("due")?,
+            scheduled: count("scheduled")?,
+            leased: count("leased")?,
+            breaker: count("breaker")?,
+            rate: count("rate")?,
+            disabled: count("disabled")?,
+        },
+        breakers_open: count("breakers_open")?,
+        oldest_due_age,
+        oldest_owed_age: oldest_due_age.max(unattempted_age),
         dead_rows,
         oldest_snapshot_age,
     })
@@ -124,11 +149,11 @@ pub fn pools(db: &Database) -> Vec<PoolUse> {
             return sqlite.readers.pools().map(of).into();
         }
     };
-    let of = |(side, name): (Side, &'static str)| {
+    let of = |side: Side| {
         let fill = postgres.side(side).fill();
         let count = |connections: usize| u32::try_from(connections).unwrap_or(u32::MAX);
         PoolUse {
-            name,
+            name: side.name(),
             busy: count(fill.open - fill.idle),
             idle: count(fill.idle),
             connections_max: count(fill.max),

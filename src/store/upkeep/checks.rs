@@ -41,6 +41,47 @@ pub async fn server_time(db: &Database) -> Result<Option<Timestamp>, StoreError>
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
 }
 
+/// What `doctor` asks of PostgreSQL's settings.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Its version, such as `15.9`.
+    pub version: String,
+    /// The same as a number, such as 150009.
+    pub version_number: i32,
+    /// Whether it vacuums by itself.
+    pub autovacuum: bool,
+    /// Connections that others than superusers may have.
+    pub connections_max: i64,
+    /// Nodes of the service that are in the database.
+    pub nodes: i64,
+}
+
+pub(in crate::store) const SETTINGS: &str = "
+    SELECT current_setting('server_version') AS version,
+        current_setting('server_version_num')::int AS version_number,
+        current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on' AS autovacuum,
+        (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int)::bigint
+            AS connections_max,
+        (SELECT count(*) FROM nodes) AS nodes";
+
+/// PostgreSQL's settings; none for SQLite. The database must have every migration.
+pub async fn server_settings(db: &Database) -> Result<Option<ServerSettings>, StoreError> {
+    if db.backend() != DbBackend::Postgres {
+        return Ok(None);
+    }
+    let statement = Statement::from_string(db.backend(), SETTINGS);
+    let Some(row) = db.read().query_one_raw(statement).await? else {
+        return Ok(None);
+    };
+    Ok(Some(ServerSettings {
+        version: row.try_get("", "version")?,
+        version_number: row.try_get("", "version_number")?,
+        autovacuum: row.try_get("", "autovacuum")?,
+        connections_max: row.try_get("", "connections_max")?,
+        nodes: row.try_get("", "nodes")?,
+    }))
+}
+
 /// Opens the secrets of the oldest and the newest webhook, and says how many there were to open: none, one or two.
 ///
 /// # Errors

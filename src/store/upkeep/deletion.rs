@@ -48,7 +48,7 @@ pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
             Ok(0) => IDLE_PAUSE,
             Ok(_) => ROUND_PAUSE,
             Err(error) => {
-                tracing::warn!(%error, "deleted webhooks could not be cleared; retrying later");
+                tracing::warn!(exception.message = %error, "deleted webhooks could not be cleared; retrying later");
                 ROUND_PAUSE
             }
         };

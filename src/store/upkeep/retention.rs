@@ -100,7 +100,9 @@ pub async fn run(
                     deliveries,
                     audit_entries,
                 }) => tracing::info!(events, deliveries, audit_entries, "retention pruned"),
-                Err(error) => tracing::warn!(%error, "retention could not prune; it tries again later"),
+                Err(error) => {
+                    tracing::warn!(exception.message = %error, "retention could not prune; it tries again later");
+                }
             }
             tokio::time::sleep(PASS_INTERVAL).await;
         };
@@ -133,10 +135,15 @@ pub async fn pass(
              the time is right, restart with --accept-clock-jump (KALLIMA_ACCEPT_CLOCK_JUMP) once. Deliveries go on"
         );
     }
-    match keep.filter(|_| jump.is_none()) {
-        Some(keep) => prune(db, clock, keep).await,
-        None => Ok(Pruned::default()),
+    if jump.is_some() {
+        return Ok(Pruned::default());
     }
+    let pruned = match keep {
+        Some(keep) => prune(db, clock, keep).await?,
+        None => Pruned::default(),
+    };
+    metrics.retention_succeeded(clock.now().as_millis());
+    Ok(pruned)
 }
 
 /// One pass: prunes all that is older than `keep` when it begins, and so ends however fast others publish.

@@ -1,0 +1,64 @@
+//! What `doctor` looks at on this machine: its limit of open files, and the ports that a server needs.
+
+use std::{io, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use super::report::{Found, Report};
+use crate::{config::MetricsListen, server::descriptors};
+
+/// Open files that a server with its defaults needs to take as many connections as it may.
+const FILES_WANTED: u64 = 5500;
+
+/// How much of an answer is read, in bytes: enough to see whose it is.
+const ANSWER_BYTES_MAX: u64 = 4096;
+
+/// Makes the checks.
+pub(super) async fn check(report: &mut Report, listen: SocketAddr, metrics_listen: MetricsListen) {
+    report.tell("open files", &open_files());
+    report
+        .check("api port", port(listen, "/healthz", "\"status\":\"ok\""))
+        .await;
+    if let MetricsListen::At(address) = metrics_listen {
+        report
+            .check("metrics port", port(address, "/metrics", "process_cpu_seconds"))
+            .await;
+    }
+}
+
+fn open_files() -> Found {
+    let limit = descriptors::raise_limit()?;
+    let said = format!("up to {limit} (a server with its defaults wants {FILES_WANTED})");
+    if limit >= FILES_WANTED {
+        Ok(said)
+    } else {
+        Err(format!("{said}: set LimitNOFILE=65536, or ulimit -n").into())
+    }
+}
+
+/// Whether a port is free, or a server of ours answers there.
+async fn port(address: SocketAddr, path: &str, sign: &str) -> Found {
+    match TcpListener::bind(address).await {
+        Ok(_) => Ok(format!("{address} is free")),
+        Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => {
+            if ask(address, path).await.is_ok_and(|answer| answer.contains(sign)) {
+                Ok(format!("a server answers on {address}"))
+            } else {
+                Err(format!("{address} is taken by something else").into())
+            }
+        }
+        Err(cause) => Err(format!("{address} cannot be had: {cause}").into()),
+    }
+}
+
+async fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}

@@ -1,0 +1,40 @@
+//! One line a minute of what was published and delivered, where not each event and attempt has its own.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::metrics::{Metrics, Totals};
+
+/// How often it is told.
+const INTERVAL: Duration = Duration::from_mins(1);
+
+/// Tells of each minute in which something happened, and of the rest when `stop` says so.
+pub(super) async fn run(metrics: Metrics, mut stop: watch::Receiver<bool>) {
+    let mut told = metrics.totals();
+    loop {
+        let is_over = tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => false,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        let now = metrics.totals();
+        tell(told, now);
+        if is_over {
+            return;
+        }
+        told = now;
+    }
+}
+
+fn tell(before: Totals, now: Totals) {
+    if before == now {
+        return;
+    }
+    tracing::info!(
+        kallima.events.published = now.published - before.published,
+        kallima.attempts.delivered = now.delivered - before.delivered,
+        kallima.attempts.failed = now.failed - before.failed,
+        kallima.deliveries.exhausted = now.exhausted - before.exhausted,
+        "events and attempts since the last summary"
+    );
+}
