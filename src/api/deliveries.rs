@@ -7,13 +7,14 @@ use axum::{
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use validator::Validate;
+use validator::{Validate, ValidationError};
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    extract::{Body, Faults, Path, Query, RequestBody},
+    extract::{Body, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
+    meaning::broken,
     page::{self, Page},
     problem::Problem,
     responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
@@ -32,15 +33,16 @@ use crate::{
 };
 
 /// Body for POST `/v1/webhook_deliveries/{id}/retry`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 pub(super) struct RetryDelivery {}
 
 impl RequestBody for RetryDelivery {
     type Parsed = ();
     const OPTIONAL: bool = true;
 
-    fn parse(self, _: &ApiState, _: &mut Faults) -> Option<()> {
+    fn parse(self, _: &ApiState) -> Option<()> {
         let Self {} = self;
         Some(())
     }
@@ -56,7 +58,7 @@ pub(super) struct ListDeliveriesQuery {
     #[param(inline)]
     status: Option<StatusFilter>,
     #[param(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
-    #[validate(length(max = 64), custom(function = "exact_event_type"))]
+    #[validate(length(max = 64), custom(function = exact_event_type))]
     event_type: Option<String>,
     #[param(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     event_id: Option<EventId>,
@@ -100,14 +102,11 @@ impl ListDeliveriesQuery {
 }
 
 /// Whether a text is written as an event type is: two words of lower-case letters and underscores, a dot between.
-fn exact_event_type(text: &str) -> Result<(), validator::ValidationError> {
+fn exact_event_type(text: &str) -> Result<(), ValidationError> {
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
     match text.split_once('.') {
         Some((group, state)) if is_word(group) && is_word(state) => Ok(()),
-        _ => {
-            Err(validator::ValidationError::new("pattern")
-                .with_message("must be an event type, such as job.failed".into()))
-        }
+        _ => Err(broken("pattern", &"must be an event type, such as job.failed")),
     }
 }
 

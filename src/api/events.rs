@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use utoipa::{IntoParams, ToSchema};
-use validator::Validate;
+use validator::{Validate, ValidationError};
 
 use super::{
     ApiState,
@@ -17,11 +17,11 @@ use super::{
     context::{note_event, note_organization},
     extract::{Body, Faults, Path, Query, RequestBody},
     idempotency::{IdempotencyKeyHeader, Kept},
+    meaning::{broken, known_event_type},
     page::{self, Page},
     problem::Problem,
     responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
     trace::{Trace, TraceparentHeader},
-    webhooks::check_event_type,
 };
 use crate::{
     domain::{
@@ -50,12 +50,17 @@ pub(super) struct EventWithDeliveries {
 }
 
 /// Body for POST /v1/events.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 pub(super) struct PublishEvent {
     // Absent is empty here and refused by the schema, so that the other fields are judged all the same.
     #[serde(default)]
     #[schema(required, min_length = 1, max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
+    #[validate(
+        custom(function = known_event_type, use_context),
+        custom(function = not_reserved)
+    )]
     r#type: String,
     #[serde(default)]
     #[schema(required, value_type = Object)]
@@ -77,27 +82,19 @@ impl RequestBody for PublishEvent {
     const BYTES_MAX: usize = 256 * 1024;
 
     /// The schema of `data` depends on `type`.
-    fn judge(value: &Value, state: &ApiState, faults: &mut Faults) {
+    fn judge_shape(value: &Value, state: &ApiState, faults: &mut Faults) {
         if let (Some(event_type), Some(data)) = (value["type"].as_str(), value.get("data")) {
             state.contract.judge_data(event_type, data, faults);
         }
     }
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<NewEvent> {
+    fn parse(self, _: &ApiState) -> Option<NewEvent> {
         let Self {
             r#type: event_type,
             data,
             id,
             org_id,
         } = self;
-        check_event_type(&event_type, "/type", state, faults);
-        if is_operational(&event_type) {
-            faults.add(
-                "/type",
-                "reserved_event_type",
-                &"is made by the service itself and cannot be published",
-            );
-        }
         Some(NewEvent {
             event_type,
             data: data?,
@@ -105,6 +102,15 @@ impl RequestBody for PublishEvent {
             org_id,
         })
     }
+}
+
+/// Refuses an event type that only the service itself publishes.
+fn not_reserved(event_type: &str) -> Result<(), ValidationError> {
+    if is_operational(event_type) {
+        let detail = "is made by the service itself and cannot be published";
+        return Err(broken("reserved_event_type", &detail));
+    }
+    Ok(())
 }
 
 /// Deliveries that are shown with their event at most: as many as an organization may have webhooks.

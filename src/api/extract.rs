@@ -13,9 +13,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use validator::{Validate, ValidationError};
+use validator::Validate;
 
-use super::{ApiState, idempotency::Submission, json, problem::Problem};
+use super::{
+    ApiState,
+    idempotency::Submission,
+    json,
+    meaning::{self, Meaning},
+    problem::Problem,
+};
 use crate::domain::{
     event_id::EventId,
     id::{DeliveryId, WebhookId},
@@ -91,6 +97,9 @@ impl<T: PathParameter> FromRequestParts<ApiState> for Path<T> {
 }
 
 /// A query. An unknown parameter is refused as a bad one is: a typo must not be ignored in silence.
+///
+/// No schema of a query is compiled: serde judges the types, `validator` all else. Contract tests hold its rules against
+/// openapi.yaml.
 pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Validate + Send> FromRequestParts<ApiState> for Query<T> {
@@ -103,16 +112,8 @@ impl<T: DeserializeOwned + Validate + Send> FromRequestParts<ApiState> for Query
             let (parameter, cause) = (error.path().to_string(), error.into_inner());
             Problem::bad_request(format!("Query parameter {parameter}: {cause}."))
         })?;
-        let errors = query.validate().err();
-        let broken = errors.as_ref().and_then(|errors| {
-            let (parameter, broken) = errors.field_errors().into_iter().next()?;
-            Some((parameter, broken.first()?))
-        });
-        match broken {
-            Some((parameter, error)) => Err(Problem::bad_request(format!(
-                "Query parameter {parameter}: {}.",
-                detail(error)
-            ))),
+        match query.validate().err().as_ref().and_then(meaning::first_broken) {
+            Some((parameter, detail)) => Err(Problem::bad_request(format!("Query parameter {parameter}: {detail}."))),
             None => Ok(Self(query)),
         }
     }
@@ -146,9 +147,10 @@ pub(super) fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) ->
 
 /// A request body as it is written, and what it becomes when it is valid.
 ///
-/// Several judges, and every fault of each is reported: the schema of the type's name in openapi.yaml,
-/// [`judge`](Self::judge), and [`parse`](Self::parse), which knows what words mean. A judge that finds more faults than are listed is the last one.
-pub(super) trait RequestBody: DeserializeOwned + ToSchema + Send {
+/// Two kinds of judge, and every fault of each is reported: of its shape, the schema of the type's name in openapi.yaml
+/// and [`judge_shape`](Self::judge_shape); of its meaning, the type's `validator` rules. A judge that finds more faults
+/// than are listed is the last one.
+pub(super) trait RequestBody: DeserializeOwned + ToSchema + Meaning + Send {
     /// What the handler gets.
     type Parsed: Send;
     /// How large it may be.
@@ -156,11 +158,11 @@ pub(super) trait RequestBody: DeserializeOwned + ToSchema + Send {
     /// Whether no body at all means `{}`.
     const OPTIONAL: bool = false;
 
-    /// Judges what no schema of the body alone can say.
-    fn judge(_value: &Value, _state: &ApiState, _faults: &mut Faults) {}
+    /// Judges shape that depends on what the body says, such as which schema is its payload's.
+    fn judge_shape(_value: &Value, _state: &ApiState, _faults: &mut Faults) {}
 
-    /// Turns the body into domain types. `None`, or anything added to `faults`, refuses it.
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<Self::Parsed>;
+    /// Turns a body without faults into domain types. `None` is a body that a judge should have refused: our fault.
+    fn parse(self, state: &ApiState) -> Option<Self::Parsed>;
 }
 
 /// A valid body, as domain types, and how to do what it asks for once.
@@ -229,7 +231,7 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Pr
         state.contract.judge(&T::name(), &value, &mut faults);
     }
     if !faults.is_full() {
-        T::judge(&value, state, &mut faults);
+        T::judge_shape(&value, state, &mut faults);
     }
     let body: T = if faults.is_empty() {
         serde_json::from_slice(bytes)
@@ -243,10 +245,14 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Pr
         faults.add("", "type", &cause);
         Problem::validation(std::mem::take(&mut faults))
     })?;
-    match body.parse(state, &mut faults) {
-        Some(parsed) if faults.is_empty() => Ok(parsed),
-        _ => Err(Problem::validation(faults)),
+    meaning::judge(&body, state, &mut faults);
+    if !faults.is_empty() {
+        return Err(Problem::validation(faults));
     }
+    body.parse(state).ok_or_else(|| {
+        tracing::error!(body = %T::name(), "no judge refused a body that cannot be parsed");
+        Problem::internal_error()
+    })
 }
 
 /// The fields that nobody has complained of yet: the other judges see them all the same, so that every fault is reported
@@ -262,15 +268,4 @@ fn without_faults(mut value: Value, faults: &Faults) -> Option<Value> {
         .collect();
     value.as_object_mut()?.retain(|name, _| !blamed.contains(name));
     Some(value)
-}
-
-/// What a parameter must be, by the rule that it breaks.
-fn detail(error: &ValidationError) -> String {
-    let parameter = |name: &str| error.params.get(name).map(ToString::to_string);
-    match (parameter("min"), parameter("max")) {
-        (Some(min), Some(max)) => format!("must be from {min} to {max}"),
-        (None, Some(max)) => format!("must be at most {max}"),
-        (Some(min), None) => format!("must be at least {min}"),
-        (None, None) => error.message.as_deref().unwrap_or("is not valid").to_owned(),
-    }
 }

@@ -17,6 +17,7 @@ mod health;
 mod idempotency;
 mod json;
 mod limits;
+mod meaning;
 mod meter;
 mod page;
 mod precondition;

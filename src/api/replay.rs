@@ -8,12 +8,14 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use validator::{Validate, ValidationError};
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksWrite},
-    extract::{Body, Faults, Path, RequestBody},
+    extract::{Body, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
+    meaning::broken_at,
     problem::Problem,
     responses::{WithBody, WithId, WithIdempotencyKey, WithToken},
     webhooks::no_webhook,
@@ -24,8 +26,12 @@ use crate::{
 };
 
 /// Body for POST /v1/webhooks/{id}/replay.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
+#[validate(
+    context = ApiState,
+    schema(function = since_before_until, use_context, skip_on_field_errors = false)
+)]
 pub(super) struct ReplayWebhook {
     // Absent is refused by the schema, so that the other fields are judged all the same.
     #[schema(required, nullable = false, value_type = String, format = DateTime)]
@@ -71,26 +77,33 @@ impl Replaying {
     }
 }
 
+impl ReplayWebhook {
+    /// The end of the span: now, unless the body names another.
+    fn until(&self, state: &ApiState) -> Timestamp {
+        self.until.unwrap_or_else(|| state.clock.now())
+    }
+}
+
+/// Refuses a span that ends before it begins, or is empty.
+fn since_before_until(body: &ReplayWebhook, state: &ApiState) -> Result<(), ValidationError> {
+    let until = body.until(state);
+    if body.since.is_some_and(|since| since >= until) {
+        let detail = format!("must be earlier than {until}, the end of the span");
+        return Err(broken_at("range", &[("/since".to_owned(), detail)]));
+    }
+    Ok(())
+}
+
 impl RequestBody for ReplayWebhook {
     type Parsed = Replaying;
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<Replaying> {
+    fn parse(self, state: &ApiState) -> Option<Replaying> {
+        let until = self.until(state);
         let Self {
-            since,
-            until,
-            status,
-            dry_run,
+            since, status, dry_run, ..
         } = self;
-        let (since, until) = (since?, until.unwrap_or_else(|| state.clock.now()));
-        if since >= until {
-            faults.add(
-                "/since",
-                "range",
-                &format!("must be earlier than {until}, the end of the span"),
-            );
-        }
         Some(Replaying {
-            since,
+            since: since?,
             until,
             status: status.unwrap_or_default(),
             dry_run: dry_run.unwrap_or_default(),

@@ -7,16 +7,18 @@ use axum::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
+use validator::Validate;
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksWrite},
     deliveries,
-    extract::{Body, Faults, Path, RequestBody},
+    extract::{Body, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
+    meaning::known_event_type,
     problem::Problem,
     responses::{WithBody, WithId, WithIdempotencyKey, WithToken},
-    webhooks::{check_event_type, no_webhook},
+    webhooks::no_webhook,
 };
 use crate::{
     domain::{
@@ -35,10 +37,12 @@ use crate::{
 const TEST_EVENT_TYPE: &str = "webhook.test";
 
 /// Body for POST /v1/webhooks/{id}/test.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 pub(super) struct TestWebhook {
     #[schema(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
+    #[validate(custom(function = known_event_type, use_context))]
     event_type: Option<String>,
 }
 
@@ -46,11 +50,9 @@ impl RequestBody for TestWebhook {
     type Parsed = String;
     const OPTIONAL: bool = true;
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<String> {
+    fn parse(self, _: &ApiState) -> Option<String> {
         let Self { event_type } = self;
-        let event_type = event_type.unwrap_or_else(|| TEST_EVENT_TYPE.to_owned());
-        check_event_type(&event_type, "/event_type", state, faults);
-        Some(event_type)
+        Some(event_type.unwrap_or_else(|| TEST_EVENT_TYPE.to_owned()))
     }
 }
 

@@ -13,15 +13,16 @@ use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
-    openapi::{RefOr, Schema},
+    openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, Type, schema::SchemaType},
 };
-use validator::Validate;
+use validator::{Validate, ValidateArgs, ValidationError, ValidationErrors};
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    extract::{Body, Faults, Path, Query, RequestBody, query_boolean, whole_number},
+    extract::{Body, Path, Query, RequestBody, query_boolean, whole_number},
     idempotency::{IdempotencyKeyHeader, Kept},
+    meaning::{broken, broken_at},
     page::{self, Page},
     precondition::{IfMatchHeader, Precondition},
     problem::Problem,
@@ -29,8 +30,8 @@ use super::{
 };
 use crate::{
     domain::{
-        destination::{Destination, DestinationError},
-        event_filter::{EventFilter, FilterEntry, UnknownEventType},
+        destination::{Destination, URL_LENGTH_MAX},
+        event_filter::{EventFilter, FilterEntry},
         id::WebhookId,
         rate::RateLimit,
         secret::Secret,
@@ -51,12 +52,15 @@ pub(super) struct WebhookView {
 }
 
 /// Body for PATCH /v1/webhooks/{id}.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema, Validate)]
 #[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 pub(super) struct UpdateWebhook {
-    #[schema(format = "iri", min_length = 1, max_length = 2048)]
+    #[schema(schema_with = url_schema)]
+    #[validate(custom(function = destination_allowed, use_context))]
     url: Option<String>,
     #[schema(value_type = Option<Vec<FilterText>>, max_items = 50)]
+    #[validate(custom(function = entries_match_something, use_context))]
     events: Option<Vec<String>>,
     enabled: Option<bool>,
     // PostgreSQL cannot keep a NUL in a text.
@@ -67,11 +71,29 @@ pub(super) struct UpdateWebhook {
     rate_limit: Option<u32>,
 }
 
+/// The schema of a URL in a change. `utoipa` attributes take no constant.
+fn url_schema() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .format(Some(SchemaFormat::Custom("iri".to_owned())))
+        .min_length(Some(1))
+        .max_length(Some(URL_LENGTH_MAX))
+        .into()
+}
+
 /// Body for POST /v1/webhooks: read as a change is, of the settings that a webhook has where nothing is said of them.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct CreateWebhook {
     settings: UpdateWebhook,
+}
+
+impl<'a> ValidateArgs<'a> for CreateWebhook {
+    type Args = &'a ApiState;
+
+    fn validate_with_args(&self, state: &'a ApiState) -> Result<(), ValidationErrors> {
+        self.settings.validate_with_args(state)
+    }
 }
 
 /// What the schema of a creation says beyond that of a change; only the document needs it as a type.
@@ -138,8 +160,8 @@ pub(super) struct UpdateWebhookQuery {
 impl RequestBody for CreateWebhook {
     type Parsed = WebhookSettings;
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<WebhookSettings> {
-        let mut changes = self.settings.parse(state, faults)?;
+    fn parse(self, state: &ApiState) -> Option<WebhookSettings> {
+        let mut changes = self.settings.parse(state)?;
         let mut settings = WebhookSettings::new(changes.url.take()?);
         changes.apply_to(&mut settings);
         Some(settings)
@@ -150,10 +172,18 @@ impl RequestBody for UpdateWebhook {
     type Parsed = SettingChanges;
     const OPTIONAL: bool = true;
 
-    fn parse(self, state: &ApiState, faults: &mut Faults) -> Option<SettingChanges> {
+    fn parse(self, state: &ApiState) -> Option<SettingChanges> {
+        let url = match self.url {
+            Some(url) => Some(Destination::parse(&url, &state.destinations).ok()?),
+            None => None,
+        };
+        let events = match self.events {
+            Some(entries) => Some(parse_events(&entries, state)?),
+            None => None,
+        };
         Some(SettingChanges {
-            url: self.url.and_then(|url| parse_url(&url, state, faults)),
-            events: self.events.map(|entries| parse_events(&entries, state, faults)),
+            url,
+            events,
             enabled: self.enabled,
             // Null leaves the description as it is, so that an empty one is how it is cleared.
             description: self.description.map(|text| Some(text).filter(|text| !text.is_empty())),
@@ -163,27 +193,31 @@ impl RequestBody for UpdateWebhook {
     }
 }
 
-/// Refuses an event type that is not in the catalog.
-pub(super) fn check_event_type(event_type: &str, pointer: &str, state: &ApiState, faults: &mut Faults) {
-    if let Err(unknown) = UnknownEventType::check(event_type, state.contract.event_type_names()) {
-        faults.add(pointer, "unknown_event_type", &unknown);
+/// Refuses a URL that the operator's policy does not let deliveries go to.
+fn destination_allowed(url: &str, state: &ApiState) -> Result<(), ValidationError> {
+    match Destination::parse(url, &state.destinations) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(broken(error.code(), &error)),
     }
 }
 
-fn parse_url(text: &str, state: &ApiState, faults: &mut Faults) -> Option<Destination> {
-    let refused = |error: DestinationError| faults.add("/url", error.code(), &error);
-    Destination::parse(text, &state.destinations).map_err(refused).ok()
+/// Refuses the entries of a filter that no event type of the catalog matches.
+fn entries_match_something(entries: &[String], state: &ApiState) -> Result<(), ValidationError> {
+    let unknown = |(index, entry): (usize, &String)| {
+        let unknown = FilterEntry::parse(entry, state.contract.event_type_names()).err()?;
+        Some((format!("/events/{index}"), unknown.to_string()))
+    };
+    let at: Vec<_> = entries.iter().enumerate().filter_map(unknown).collect();
+    if at.is_empty() {
+        Ok(())
+    } else {
+        Err(broken_at("unknown_event_type", &at))
+    }
 }
 
-fn parse_events(entries: &[String], state: &ApiState, faults: &mut Faults) -> EventFilter {
-    let mut parsed = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
-        match FilterEntry::parse(entry, state.contract.event_type_names()) {
-            Ok(entry) => parsed.push(entry),
-            Err(unknown) => faults.add(&format!("/events/{index}"), "unknown_event_type", &unknown),
-        }
-    }
-    EventFilter::of(parsed)
+fn parse_events(entries: &[String], state: &ApiState) -> Option<EventFilter> {
+    let parse = |entry: &String| FilterEntry::parse(entry, state.contract.event_type_names()).ok();
+    entries.iter().map(parse).collect::<Option<_>>().map(EventFilter::of)
 }
 
 #[utoipa::path(

@@ -13,6 +13,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 use url::{Host, SyntaxViolation, Url};
+use utoipa::openapi::{ObjectBuilder, Schema, SchemaFormat, Type};
 
 use crate::domain::address::AddressPolicy;
 
@@ -177,6 +178,15 @@ impl Destination {
         // Both schemes have a known port; 0 would be refused.
         self.url.port_or_known_default().unwrap_or(0)
     }
+}
+
+/// The schema of a destination as it is shown. `utoipa` attributes take no constant.
+pub(super) fn url_schema() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::Custom("uri".to_owned())))
+        .max_length(Some(URL_LENGTH_MAX))
+        .into()
 }
 
 impl Serialize for Destination {

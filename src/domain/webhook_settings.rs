@@ -3,7 +3,12 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{delivery::DisabledReason, destination::Destination, event_filter::EventFilter, rate::RateLimit};
+use crate::domain::{
+    delivery::DisabledReason,
+    destination::{self, Destination},
+    event_filter::EventFilter,
+    rate::RateLimit,
+};
 
 /// Declares a setting by its name, its type, the type as which an audit keeps it, and the value that it has where a
 /// creation does not name it. The first one has to be named.
@@ -87,7 +92,7 @@ macro_rules! settings {
 
 settings! {
     /// Where deliveries go.
-    #[schema(value_type = String, format = "uri", max_length = 2048)]
+    #[schema(schema_with = destination::url_schema)]
     url: Destination as String;
     /// Whether deliveries are attempted.
     enabled: bool as bool = true;

@@ -27,5 +27,6 @@ mod problems;
 mod publish_event;
 mod replay_webhook;
 mod retry_delivery;
+mod rules;
 mod test_webhook;
 mod update_webhook;

@@ -2,12 +2,23 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use kallima_webhooks::contract::{Contract, resolve};
+use kallima_webhooks::{
+    contract::{Contract, resolve},
+    domain::destination::URL_LENGTH_MAX,
+};
 
 /// What a column of an entity says of itself.
 struct Column {
     limit: Option<u64>,
     nullable: bool,
+}
+
+/// A column's bound: a number, or the constant of the domain.
+fn bound(written: &str) -> u64 {
+    if written.starts_with("URL_LENGTH_MAX ") {
+        return URL_LENGTH_MAX.try_into().unwrap();
+    }
+    written.parse().unwrap()
 }
 
 /// Reads the columns out of the source of their entity: the entities are private to the store, and stay so.
@@ -18,7 +29,7 @@ fn columns(entity: &str) -> BTreeMap<String, Column> {
     let (mut columns, mut limit) = (BTreeMap::new(), None);
     for line in model.split("\n}").next().unwrap().lines().map(str::trim) {
         if let Some(rest) = line.split("StringLen::N(").nth(1) {
-            limit = Some(rest.split(')').next().unwrap().parse().unwrap());
+            limit = Some(bound(rest.split(')').next().unwrap()));
         } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|field| field.split_once(": ")) {
             let column = Column {
                 limit: limit.take(),

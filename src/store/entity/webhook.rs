@@ -7,7 +7,7 @@ use sea_orm::{Set, entity::prelude::*};
 use crate::{
     domain::{
         delivery::DisabledReason,
-        destination::Destination,
+        destination::{Destination, URL_LENGTH_MAX},
         event_filter::EventFilter,
         id::{OrganizationId, WebhookId},
         rate::RateLimit,
@@ -25,7 +25,7 @@ pub struct Model {
     pub organization_id: OrganizationId,
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: WebhookId,
-    #[sea_orm(column_type = "String(StringLen::N(2048))")]
+    #[sea_orm(column_type = "String(StringLen::N(URL_LENGTH_MAX as u32))")]
     pub url: String,
     pub enabled: bool,
     /// Filter entries as a JSON array; NULL means all events.

@@ -1,0 +1,243 @@
+//! The rules of `validator`: for each a request that it alone refuses, so that none can be deleted, or never fire.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::support::App;
+
+/// Nobody's webhook or delivery: what is asked of it is judged first.
+const NOBODY: &str = "0190a000-0000-7000-8000-000000000000";
+
+/// A rule: its type, its field if it has one, its name or its function's.
+type Rule = (&'static str, &'static str, &'static str);
+
+/// A rule of a query, what breaks it, and what the problem says.
+const QUERIES: [(Rule, &str, &str); 13] = [
+    (
+        ("ListWebhooksQuery", "limit", "range"),
+        "webhooks?limit=0",
+        "limit: must be from 1 to 100",
+    ),
+    (
+        ("ListWebhooksQuery", "limit", "range"),
+        "webhooks?limit=101",
+        "limit: must be from 1 to 100",
+    ),
+    (
+        ("ListAuditEntriesQuery", "limit", "range"),
+        "webhooks/{id}/audit?limit=0",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListAuditEntriesQuery", "limit", "range"),
+        "webhooks/{id}/audit?limit=201",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListEventsQuery", "limit", "range"),
+        "events?limit=0",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListEventsQuery", "limit", "range"),
+        "events?limit=201",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListDeliveriesQuery", "limit", "range"),
+        "webhook_deliveries?limit=0",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListDeliveriesQuery", "limit", "range"),
+        "webhook_deliveries?limit=201",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListDeliveriesQuery", "event_type", "length"),
+        "webhook_deliveries?event_type=job.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "event_type: must be at most 64",
+    ),
+    (
+        ("ListDeliveriesQuery", "event_type", "exact_event_type"),
+        "webhook_deliveries?event_type=job.*",
+        "event_type: must be an event type, such as job.failed",
+    ),
+    (
+        ("ListAttemptsQuery", "limit", "range"),
+        "webhook_deliveries/{id}/attempts?limit=0",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListAttemptsQuery", "limit", "range"),
+        "webhook_deliveries/{id}/attempts?limit=201",
+        "limit: must be from 1 to 200",
+    ),
+    (
+        ("ListAttemptsQuery", "after", "range"),
+        "webhook_deliveries/{id}/attempts?after=0",
+        "after: must be at least 1",
+    ),
+];
+
+/// A rule of a body, the operation, a body that breaks it and no other, and the faults: pointer, code, detail.
+fn bodies() -> Vec<(Rule, &'static str, Value, Vec<[&'static str; 3]>)> {
+    let unknown = "matches no event type of the catalog (GET /v1/event_types); did you mean job.failed?";
+    let type_unknown = |pointer| vec![[pointer, "unknown_event_type", unknown]];
+    let job = json!({ "job_id": NOBODY });
+    let url = vec![["/url", "fragment", "must not have a fragment"]];
+    let entries = json!(["job.*", "job.fail", "job.completed", "job.faile"]);
+    let in_entries = [type_unknown("/events/1"), type_unknown("/events/3")].concat();
+    vec![
+        (
+            ("UpdateWebhook", "url", "destination_allowed"),
+            "POST webhooks",
+            json!({ "url": "https://example.com/#a" }),
+            url.clone(),
+        ),
+        (
+            ("UpdateWebhook", "url", "destination_allowed"),
+            "PATCH webhooks/{id}",
+            json!({ "url": "https://example.com/#a" }),
+            url.clone(),
+        ),
+        (
+            ("UpdateWebhook", "events", "entries_match_something"),
+            "PATCH webhooks/{id}",
+            json!({ "events": entries }),
+            in_entries.clone(),
+        ),
+        // Both at once, whichever comes first in the body.
+        (
+            ("UpdateWebhook", "events", "entries_match_something"),
+            "POST webhooks",
+            json!({ "events": entries, "url": "https://example.com/#a" }),
+            [url, in_entries].concat(),
+        ),
+        (
+            ("PublishEvent", "r#type", "known_event_type"),
+            "POST events",
+            json!({ "type": "job.fail", "data": job }),
+            type_unknown("/type"),
+        ),
+        (
+            ("PublishEvent", "r#type", "not_reserved"),
+            "POST events",
+            json!({ "type": "webhook.recovered", "data": { "webhook_id": NOBODY } }),
+            vec![[
+                "/type",
+                "reserved_event_type",
+                "is made by the service itself and cannot be published",
+            ]],
+        ),
+        (
+            ("TestWebhook", "event_type", "known_event_type"),
+            "POST webhooks/{id}/test",
+            json!({ "event_type": "job.fail" }),
+            type_unknown("/event_type"),
+        ),
+        (
+            ("ReplayWebhook", "", "since_before_until"),
+            "POST webhooks/{id}/replay",
+            json!({ "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T01:00:00+01:00" }),
+            vec![[
+                "/since",
+                "range",
+                "must be earlier than 2026-01-01T00:00:00+00:00, the end of the span",
+            ]],
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_rule_of_a_query_refuses_what_no_other_does() {
+    let app = App::dev().await;
+    for (_, query, said) in QUERIES {
+        let path = format!("/v1/{}", query.replace("{id}", NOBODY));
+        let problem = app.get(&path).await.expect_problem(400, "bad_request");
+        assert_eq!(problem["detail"], format!("Query parameter {said}."), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn each_rule_of_a_body_refuses_what_no_other_does() {
+    let app = App::dev().await;
+    for (_, operation, body, faults) in bodies() {
+        let (method, path) = operation.split_once(' ').unwrap();
+        let path = format!("/v1/{}", path.replace("{id}", NOBODY));
+        let answer = app.ask(method, &path).json(&body).send().await;
+        let problem = answer.expect_problem(422, "validation_error");
+        let expected: Vec<Value> = faults
+            .iter()
+            .map(|[pointer, code, detail]| json!({ "pointer": pointer, "code": code, "detail": detail }))
+            .collect();
+        assert_eq!(problem["errors"], json!(expected), "{operation} {body}");
+    }
+}
+
+#[test]
+fn every_rule_is_tried() {
+    let mut written = BTreeSet::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api")).unwrap() {
+        written.extend(rules(&fs::read_to_string(entry.unwrap().path()).unwrap()));
+    }
+    let queries = QUERIES.iter().map(|(rule, ..)| *rule);
+    let tried: BTreeSet<_> = queries
+        .chain(bodies().into_iter().map(|(rule, ..)| rule))
+        .map(|(owner, field, name)| (owner.to_owned(), field.to_owned(), name.to_owned()))
+        .collect();
+    assert_eq!(tried, written, "the rules that are tried, and those of src/api");
+}
+
+/// The rules in the `#[validate(…)]` attributes of a source.
+fn rules(source: &str) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for (at, attribute) in source.match_indices("#[validate(") {
+        let (inside, after) = closed(&source[at + attribute.len()..]);
+        let item = after
+            .lines()
+            .map(str::trim)
+            .skip(1)
+            .find(|line| !line.starts_with("#[") && !line.starts_with("//"))
+            .unwrap();
+        let name_of = |line: &str| {
+            let name = line.split("struct ").nth(1).unwrap();
+            name.split(|letter: char| !letter.is_alphanumeric())
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        let (owner, field) = if item.contains("struct ") {
+            (name_of(item), String::new())
+        } else {
+            let before = source[..at]
+                .lines()
+                .rev()
+                .find(|line| line.contains("struct "))
+                .unwrap();
+            (name_of(before), item.split(':').next().unwrap().to_owned())
+        };
+        let functions = inside.split("function = ").skip(1);
+        let functions = functions.map(|rest| rest.split([',', ')']).next().unwrap());
+        let built_in = ["range", "length"]
+            .into_iter()
+            .filter(|name| inside.contains(&format!("{name}(")));
+        found.extend(
+            functions
+                .chain(built_in)
+                .map(|name| (owner.clone(), field.clone(), name.to_owned())),
+        );
+    }
+    found
+}
+
+/// What is before the parenthesis that closes, and what is behind it.
+fn closed(text: &str) -> (&str, &str) {
+    let mut open = 1;
+    let end = text.find(|letter| {
+        open += i32::from(letter == '(') - i32::from(letter == ')');
+        open == 0
+    });
+    text.split_at(end.unwrap())
+}
