@@ -13,12 +13,10 @@
 
 mod api;
 mod campaign;
-mod circles;
 mod contract;
 mod delivery;
 mod disk;
 mod docs;
-mod floors;
 mod fuzz;
 mod hostile;
 mod observe;
@@ -28,3 +26,4 @@ mod recipes;
 mod retention;
 mod simulation;
 mod support;
+mod tidy;

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Body for POST `/v1/webhook_deliveries/{id}/retry`.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryDelivery {}
 

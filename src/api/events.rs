@@ -50,13 +50,12 @@ pub(super) struct EventWithDeliveries {
 }
 
 /// Body for POST /v1/events.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PublishEvent {
     // Absent is empty here and refused by the schema, so that the other fields are judged all the same.
     #[serde(default)]
     #[schema(required, min_length = 1, max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
-    #[validate(length(max = 64))]
     r#type: String,
     #[serde(default)]
     #[schema(required, value_type = Object)]

@@ -1,7 +1,7 @@
 //! Validated extractors: a path parameter, a query, a body. What they hand over is valid; what is not they refuse with
 //! a problem that names the field.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Bytes,
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use validator::{Validate, ValidationError, ValidationErrors, ValidationErrorsKind};
+use validator::{Validate, ValidationError};
 
 use super::{ApiState, idempotency::Submission, json, problem::Problem};
 use crate::domain::{
@@ -103,15 +103,15 @@ impl<T: DeserializeOwned + Validate + Send> FromRequestParts<ApiState> for Query
             let (parameter, cause) = (error.path().to_string(), error.into_inner());
             Problem::bad_request(format!("Query parameter {parameter}: {cause}."))
         })?;
-        let mut faults = Faults::default();
-        query
-            .validate()
-            .unwrap_or_else(|errors| collect(&errors, "", &mut faults));
-        match faults.listed().first() {
-            Some(fault) => Err(Problem::bad_request(format!(
-                "Query parameter {}: {}.",
-                fault.pointer.trim_start_matches('/'),
-                fault.detail
+        let errors = query.validate().err();
+        let broken = errors.as_ref().and_then(|errors| {
+            let (parameter, broken) = errors.field_errors().into_iter().next()?;
+            Some((parameter, broken.first()?))
+        });
+        match broken {
+            Some((parameter, error)) => Err(Problem::bad_request(format!(
+                "Query parameter {parameter}: {}.",
+                detail(error)
             ))),
             None => Ok(Self(query)),
         }
@@ -147,9 +147,8 @@ pub(super) fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) ->
 /// A request body as it is written, and what it becomes when it is valid.
 ///
 /// Several judges, and every fault of each is reported: the schema of the type's name in openapi.yaml,
-/// [`judge`](Self::judge), the type's own `validator` rules, and [`parse`](Self::parse), which knows what words mean. A
-/// judge that finds more faults than are listed is the last one.
-pub(super) trait RequestBody: DeserializeOwned + Validate + ToSchema + Send {
+/// [`judge`](Self::judge), and [`parse`](Self::parse), which knows what words mean. A judge that finds more faults than are listed is the last one.
+pub(super) trait RequestBody: DeserializeOwned + ToSchema + Send {
     /// What the handler gets.
     type Parsed: Send;
     /// How large it may be.
@@ -244,8 +243,6 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Pr
         faults.add("", "type", &cause);
         Problem::validation(std::mem::take(&mut faults))
     })?;
-    body.validate()
-        .unwrap_or_else(|errors| collect(&errors, "", &mut faults));
     match body.parse(state, &mut faults) {
         Some(parsed) if faults.is_empty() => Ok(parsed),
         _ => Err(Problem::validation(faults)),
@@ -267,34 +264,13 @@ fn without_faults(mut value: Value, faults: &Faults) -> Option<Value> {
     Some(value)
 }
 
-/// The complaints of `validator`, each with its place.
-fn collect(errors: &ValidationErrors, base: &str, faults: &mut Faults) {
-    for (field, kind) in errors.errors() {
-        let pointer = format!("{base}/{field}");
-        match kind {
-            ValidationErrorsKind::Field(errors) => {
-                for error in errors {
-                    faults.add_with(pointer.clone(), || rule(error));
-                }
-            }
-            ValidationErrorsKind::Struct(errors) => collect(errors, &pointer, faults),
-            ValidationErrorsKind::List(items) => {
-                for (index, errors) in items {
-                    collect(errors, &format!("{pointer}/{index}"), faults);
-                }
-            }
-        }
-    }
-}
-
-/// The code and the detail of a broken rule.
-fn rule(error: &ValidationError) -> (Cow<'static, str>, String) {
+/// What a parameter must be, by the rule that it breaks.
+fn detail(error: &ValidationError) -> String {
     let parameter = |name: &str| error.params.get(name).map(ToString::to_string);
-    let detail = match (parameter("min"), parameter("max")) {
+    match (parameter("min"), parameter("max")) {
         (Some(min), Some(max)) => format!("must be from {min} to {max}"),
         (None, Some(max)) => format!("must be at most {max}"),
         (Some(min), None) => format!("must be at least {min}"),
         (None, None) => error.message.as_deref().unwrap_or("is not valid").to_owned(),
-    };
-    (error.code.clone(), detail)
+    }
 }

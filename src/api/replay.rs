@@ -8,7 +8,6 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use validator::Validate;
 
 use super::{
     ApiState,
@@ -25,7 +24,7 @@ use crate::{
 };
 
 /// Body for POST /v1/webhooks/{id}/replay.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayWebhook {
     // Absent is refused by the schema, so that the other fields are judged all the same.

@@ -7,7 +7,6 @@ use axum::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use validator::Validate;
 
 use super::{
     ApiState,
@@ -36,11 +35,10 @@ use crate::{
 const TEST_EVENT_TYPE: &str = "webhook.test";
 
 /// Body for POST /v1/webhooks/{id}/test.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TestWebhook {
     #[schema(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
-    #[validate(length(max = 64))]
     event_type: Option<String>,
 }
 

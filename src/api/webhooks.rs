@@ -51,31 +51,26 @@ pub(super) struct WebhookView {
 }
 
 /// Body for PATCH /v1/webhooks/{id}.
-#[derive(Debug, Deserialize, ToSchema, Validate)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpdateWebhook {
     #[schema(format = "iri", min_length = 1, max_length = 2048)]
-    #[validate(length(max = 2048))]
     url: Option<String>,
     #[schema(value_type = Option<Vec<FilterText>>, max_items = 50)]
-    #[validate(length(max = 50))]
     events: Option<Vec<String>>,
     enabled: Option<bool>,
     // PostgreSQL cannot keep a NUL in a text.
     #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
-    #[validate(length(max = 256))]
     description: Option<String>,
     #[schema(minimum = 0, maximum = 1000)]
-    #[validate(range(max = 1000))]
     #[serde(default, deserialize_with = "whole_number")]
     rate_limit: Option<u32>,
 }
 
 /// Body for POST /v1/webhooks: read as a change is, of the settings that a webhook has where nothing is said of them.
-#[derive(Debug, Deserialize, Validate)]
+#[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct CreateWebhook {
-    #[validate(nested)]
     settings: UpdateWebhook,
 }
 

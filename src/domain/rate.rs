@@ -1,17 +1,10 @@
 //! How many deliveries a webhook's rate lets start now.
 //!
-//! The algorithm is the generic cell rate algorithm of the `governor` crate. Its state is one number, which the store
-//! keeps with the webhook: so the rate holds over all nodes, and over a restart.
+//! The algorithm is the generic cell rate algorithm. Its state is one number, which the store keeps with the webhook: so the
+//! rate holds over all nodes, and over a restart.
 
-use std::{cell::Cell, num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
-use governor::{
-    Quota, RateLimiter,
-    clock::FakeRelativeClock,
-    middleware::NoOpMiddleware,
-    nanos::Nanos,
-    state::{NotKeyed, StateStore},
-};
 use serde::Serialize;
 
 use crate::domain::timestamp::Timestamp;
@@ -42,6 +35,9 @@ impl RateLimit {
 /// How far ahead of the present a limiter's state can be: a second's worth may start at once, and is used up then.
 pub const AHEAD_MAX: Duration = Duration::from_secs(1);
 
+const NANOS_PER_MILLI: i64 = 1_000_000;
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
 /// What a rate lets start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
@@ -57,50 +53,26 @@ pub struct Admission {
 /// state is `state`. One that is further ahead than it can be is of a clock that was wrong, and counts as used up now.
 #[must_use]
 pub fn admit(rate: RateLimit, state: Option<i64>, now: Timestamp, wanted: u64) -> Admission {
-    let clock = FakeRelativeClock::default();
-    let since_epoch = now.since(Timestamp::from_millis(0));
-    let most = Nanos::from(since_epoch + AHEAD_MAX);
-    let kept =
-        Kept(Cell::new(state.map(|nanos| {
-            Nanos::from(u64::try_from(nanos).unwrap_or_default()).min(most)
-        })));
-    // Made at the clock's zero, so that the state counts from the epoch.
-    let limiter = RateLimiter::<_, _, _, NoOpMiddleware<Nanos>>::new(Quota::per_second(rate.0), kept, clock.clone());
-    clock.advance(since_epoch);
-    let mut count = 0;
-    let mut resume_at = None;
-    while count < wanted {
-        match limiter.check() {
-            Ok(()) => count += 1,
-            Err(refused) => {
-                let wait = refused.wait_time_from(Nanos::from(since_epoch));
-                // Rounded up: a millisecond early would be refused again.
-                resume_at = Some(now.plus(wait + Duration::from_millis(1)));
-                break;
-            }
-        }
-    }
-    let state = limiter.into_state_store().0.get();
+    let step = NANOS_PER_SECOND / i64::from(rate.per_second());
+    let nanos = now.as_millis().saturating_mul(NANOS_PER_MILLI);
+    let used_up = nanos.saturating_add(NANOS_PER_SECOND);
+    // The theoretical arrival time: when all that was used is there again.
+    let arrival = state.map_or(nanos, |state| state.clamp(nanos, used_up));
+    let free = (used_up - arrival) / step;
+    let count = i64::try_from(wanted).unwrap_or(i64::MAX).min(free);
+    let after = arrival + count * step;
+    let next_at = after + step - NANOS_PER_SECOND;
+    // Rounded up: a millisecond early would be refused again.
+    let next_at = Timestamp::from_millis(next_at / NANOS_PER_MILLI + i64::from(next_at % NANOS_PER_MILLI > 0));
+    let count = count.unsigned_abs();
     Admission {
         count,
-        state: state.map(|nanos| i64::try_from(nanos.as_u64()).unwrap_or(i64::MAX)),
-        resume_at,
-    }
-}
-
-/// The state of one limiter, lent to `governor` for one question.
-struct Kept(Cell<Option<Nanos>>);
-
-impl StateStore for Kept {
-    type Key = NotKeyed;
-
-    fn measure_and_replace<T, F, E>(&self, _: &Self::Key, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let (decision, state) = decide(self.0.get())?;
-        self.0.set(Some(state));
-        Ok(decision)
+        state: if count == 0 {
+            state.map(|state| state.min(used_up))
+        } else {
+            Some(after)
+        },
+        resume_at: (count < wanted).then_some(next_at),
     }
 }
 

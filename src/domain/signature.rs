@@ -4,8 +4,6 @@
 //! They differ in the key (the secret's characters as they are, or base64-decoded), in the message and
 //! in how the result is written.
 
-use std::fmt::Write as _;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::zeroize::Zeroizing;
@@ -99,10 +97,8 @@ fn split_header(header: &str) -> Option<(&str, &str)> {
 
 /// The key is the secret without its prefix, as it stands: not base64-decoded.
 fn kallima_digest(secret: &Secret, time: &str, body: &[u8]) -> String {
-    hex(&hmac_sha256(
-        secret.expose_key().as_bytes(),
-        &[time.as_bytes(), b".", body],
-    ))
+    let digest = hmac_sha256(secret.expose_key().as_bytes(), &[time.as_bytes(), b".", body]);
+    hex::encode(digest)
 }
 
 /// Standard Webhooks takes what follows the prefix as base64 (RFC 4648) of the key.
@@ -125,16 +121,6 @@ fn hmac_sha256(key: &[u8], message: &[&[u8]]) -> [u8; 32] {
         mac.update(part);
     }
     mac.finalize().into_bytes().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]
@@ -191,7 +177,7 @@ mod tests {
                 "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
             ),
         ] {
-            assert_eq!(hex(&hmac_sha256(key, &[message.as_bytes()])), expected);
+            assert_eq!(hex::encode(hmac_sha256(key, &[message.as_bytes()])), expected);
         }
     }
 

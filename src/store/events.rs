@@ -63,13 +63,14 @@ pub async fn position(db: &Database, org: OrganizationId, id: EventId) -> Result
     Ok(EventPosition { created_at, id })
 }
 
+// Compared as one, time and id are the end of a range of the index.
+pub(in crate::store) const NEWEST: &str = "
+    SELECT id, created_at, CAST(length(payload) AS BIGINT) AS bytes FROM events
+    WHERE organization_id = $1 AND (created_at, id) < ($2, $3)
+    ORDER BY created_at DESC, id DESC LIMIT $4";
+
 /// Which events come next, and how large their payloads are.
 pub(super) fn newest(db: &Database, org: OrganizationId, after: Option<EventPosition>, limit: PageLimit) -> Statement {
-    // Compared as one, time and id are the end of a range of the index.
-    const NEWEST: &str = "
-        SELECT id, created_at, CAST(length(payload) AS BIGINT) AS bytes FROM events
-        WHERE organization_id = $1 AND (created_at, id) < ($2, $3)
-        ORDER BY created_at DESC, id DESC LIMIT $4";
     let (created_at, id) = match after {
         Some(EventPosition { created_at, id }) => (created_at, id.as_str().to_owned()),
         None => (Timestamp::from_millis(i64::MAX), String::new()),

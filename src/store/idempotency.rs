@@ -48,6 +48,16 @@ pub(super) enum Entered<T> {
     Taken(Once<T>),
 }
 
+// Until the response is kept the row says that the request runs; nobody else ever sees that.
+pub(in crate::store) const ENTER: &str = "
+    INSERT INTO idempotency_keys (organization_id, key, fingerprint, lease_token, leased_until, expires_at)
+    VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (organization_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, seed = NULL,
+        lease_token = excluded.lease_token, leased_until = excluded.leased_until, response = NULL,
+        expires_at = excluded.expires_at
+    WHERE idempotency_keys.expires_at <= $5
+        OR idempotency_keys.leased_until <= $5 AND idempotency_keys.fingerprint = excluded.fingerprint";
+
 /// Enters a key in the transaction of its write. Who uses the same key at once waits here until this transaction ends.
 pub(super) async fn enter<T>(
     db: &Database,
@@ -55,15 +65,6 @@ pub(super) async fn enter<T>(
     request: &Request,
     now: Timestamp,
 ) -> Result<Entered<T>, StoreError> {
-    // Until the response is kept the row says that the request runs; nobody else ever sees that.
-    const ENTER: &str = "
-        INSERT INTO idempotency_keys (organization_id, key, fingerprint, lease_token, leased_until, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6)
-        ON CONFLICT (organization_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, seed = NULL,
-            lease_token = excluded.lease_token, leased_until = excluded.leased_until, response = NULL,
-            expires_at = excluded.expires_at
-        WHERE idempotency_keys.expires_at <= $5
-            OR idempotency_keys.leased_until <= $5 AND idempotency_keys.fingerprint = excluded.fingerprint";
     let values: [Value; 6] = [
         request.organization_id.into(),
         request.key.as_str().into(),

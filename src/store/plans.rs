@@ -1,6 +1,8 @@
 //! How the lists are planned by the engines: by the index that they are meant for, and by nothing that grows with the
 //! history, be the organization known to the planner or not.
 
+mod statements;
+
 use sea_orm::{ConnectionTrait as _, DbBackend, QuerySelect as _, QueryTrait as _, Statement};
 use uuid::Uuid;
 
@@ -25,6 +27,43 @@ use crate::{
 
 /// Deliveries of each organization: enough that to read all of them is no plan.
 const DELIVERIES: u32 = 20_000;
+
+/// How an engine writes what rows are made of.
+struct Forms {
+    /// An item of FROM: the numbers `i` from 1 to [`DELIVERIES`].
+    numbers: String,
+    /// A UUID from the number in place of `{}`.
+    uuid: &'static str,
+    /// 24 digits from `i`.
+    hex: &'static str,
+    blob: &'static str,
+    /// 32 bytes.
+    digest: &'static str,
+}
+
+impl Forms {
+    fn of(backend: DbBackend) -> Self {
+        if backend == DbBackend::Postgres {
+            return Self {
+                numbers: format!("generate_series(1, {DELIVERIES}) AS n(i)"),
+                uuid: "lpad(to_hex({}), 32, '0')::uuid",
+                hex: "lpad(upper(to_hex(i)), 24, '0')",
+                blob: "'\\x00'",
+                digest: "decode(repeat('00', 32), 'hex')",
+            };
+        }
+        Self {
+            numbers: format!(
+                "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {DELIVERIES})
+                  SELECT i FROM n)"
+            ),
+            uuid: "unhex(printf('%032x', {}))",
+            hex: "printf('%024X', i)",
+            blob: "x'00'",
+            digest: "zeroblob(32)",
+        }
+    }
+}
 
 /// A database that is dropped at the end of the test, if it passes.
 struct Scratch {
@@ -72,27 +111,15 @@ impl Scratch {
         write.await.unwrap();
     }
 
-    /// An organization with a history, an eighth of which waits, and another eighth of which has failed.
+    /// An organization with a history, an eighth of which waits, half of that leased, and another eighth of which has failed.
     async fn fill(&self, organization: u8) {
-        let is_postgres = self.db.backend() == DbBackend::Postgres;
-        let (numbers, uuid, hex, blob) = if is_postgres {
-            (
-                format!("generate_series(1, {DELIVERIES}) AS n(i)"),
-                "lpad(to_hex({}), 32, '0')::uuid",
-                "lpad(upper(to_hex(i)), 24, '0')",
-                "'\\x00'",
-            )
-        } else {
-            (
-                format!(
-                    "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {DELIVERIES})
-                      SELECT i FROM n)"
-                ),
-                "unhex(printf('%032x', {}))",
-                "printf('%024X', i)",
-                "x'00'",
-            )
-        };
+        let Forms {
+            numbers,
+            uuid,
+            hex,
+            blob,
+            ..
+        } = Forms::of(self.db.backend());
         let uuid = |number: &str| uuid.replace("{}", number);
         let (org, id, webhook) = (uuid(&organization.to_string()), uuid("i"), uuid("i % 100"));
         let event = format!("'evt_01' || {hex}");
@@ -110,13 +137,53 @@ impl Scratch {
                         CASE WHEN i % 8 > 1 THEN i END, CASE WHEN i % 8 = 1 THEN i END FROM {numbers}"
             ),
             format!(
-                "INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count)
-                 SELECT {org}, {id}, {webhook}, TRUE, i, 1 FROM {numbers} WHERE i % 8 = 0"
+                "INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count, lease_token,
+                                    lease_node)
+                 SELECT {org}, {id}, {webhook}, TRUE, i, 1, CASE WHEN i % 16 = 0 THEN {id} END,
+                        CASE WHEN i % 16 = 0 THEN {webhook} END FROM {numbers} WHERE i % 8 = 0"
             ),
             format!(
                 "INSERT INTO audit_entries (organization_id, id, webhook_id, action, actor, secret_rotated, changes,
                                             created_at)
                  SELECT {org}, {id}, {webhook}, 'disabled', 'service', FALSE, '{{}}', i FROM {numbers}"
+            ),
+        ])
+        .await;
+    }
+
+    /// What else the history of the first organization has, and what others have, so that every table is large.
+    async fn fill_rest(&self) {
+        let Forms {
+            numbers,
+            uuid,
+            hex,
+            blob,
+            digest,
+        } = Forms::of(self.db.backend());
+        let uuid = |number: &str| uuid.replace("{}", number);
+        let (org, id) = (uuid("1"), uuid("i"));
+        let owner = uuid("1000 + (i + 99) / 100");
+        self.run(vec![
+            // A hundred webhooks each, as many as an organization may have.
+            format!(
+                "INSERT INTO organizations (id, name, created_at)
+                 SELECT {owner}, 'plans', 0 FROM {numbers} WHERE i % 100 = 0"
+            ),
+            format!(
+                "INSERT INTO webhooks (organization_id, id, url, enabled, secret, created_at, updated_at)
+                 SELECT {owner}, {id}, 'https://example.com/', TRUE, {blob}, 0, 0 FROM {numbers}"
+            ),
+            format!(
+                "INSERT INTO attempts (organization_id, delivery_id, number, \"trigger\", started_at, duration_ms)
+                 SELECT {org}, {id}, 1, 'automatic', i, 1 FROM {numbers} WHERE i % 8 > 0"
+            ),
+            format!(
+                "INSERT INTO idempotency_keys (organization_id, key, fingerprint, seed, response, expires_at)
+                 SELECT {org}, {hex}, {digest}, {id}, {blob}, i FROM {numbers}"
+            ),
+            format!(
+                "INSERT INTO quota_usage (organization_id, month_started_at, writes)
+                 SELECT {org}, i, 1 FROM {numbers}"
             ),
         ])
         .await;
@@ -247,6 +314,9 @@ async fn every_list_is_a_walk_over_the_index_it_is_meant_for() {
     }
     scratch.run(vec!["ANALYZE".to_owned()]).await;
     judge_all(&scratch, 1).await;
+    scratch.fill_rest().await;
+    scratch.run(vec!["ANALYZE".to_owned()]).await;
+    statements::judge(&scratch).await;
     // Nobody has told the planner of this one.
     scratch.fill(2).await;
     judge_all(&scratch, 2).await;

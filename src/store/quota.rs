@@ -12,6 +12,12 @@ pub async fn used(db: &Database, org: OrganizationId, month_start: Timestamp) ->
     Ok(count(&db.read(), USED, values).await?.unwrap_or(0))
 }
 
+pub(in crate::store) const RESERVE: &str = "
+    INSERT INTO quota_usage (organization_id, month_started_at, writes) VALUES ($1, $2, 1)
+    ON CONFLICT (organization_id, month_started_at)
+    DO UPDATE SET writes = quota_usage.writes + 1 WHERE quota_usage.writes < $3
+    RETURNING writes";
+
 /// Counts one more write, where there are fewer than `writes_max`. Answers with their new number, or with none where the
 /// quota is used up: the one statement counts and judges, so that writes at once never overshoot.
 pub async fn reserve(
@@ -20,22 +26,18 @@ pub async fn reserve(
     month_start: Timestamp,
     writes_max: u32,
 ) -> Result<Option<u32>, StoreError> {
-    const RESERVE: &str = "
-        INSERT INTO quota_usage (organization_id, month_started_at, writes) VALUES ($1, $2, 1)
-        ON CONFLICT (organization_id, month_started_at)
-        DO UPDATE SET writes = quota_usage.writes + 1 WHERE quota_usage.writes < $3
-        RETURNING writes";
     let values = [org.into(), month_start.into(), i64::from(writes_max).into()];
     db.write_for(org, move |tx| Box::pin(async move { count(tx, RESERVE, values).await }))
         .await
 }
 
+pub(in crate::store) const GIVE_BACK: &str = "
+    UPDATE quota_usage SET writes = writes - 1
+    WHERE organization_id = $1 AND month_started_at = $2 AND writes > 0
+    RETURNING writes";
+
 /// Takes back the count of a write that was refused. Answers with what is left of them.
 pub async fn give_back(db: &Database, org: OrganizationId, month_start: Timestamp) -> Result<u32, StoreError> {
-    const GIVE_BACK: &str = "
-        UPDATE quota_usage SET writes = writes - 1
-        WHERE organization_id = $1 AND month_started_at = $2 AND writes > 0
-        RETURNING writes";
     let values = [org.into(), month_start.into()];
     let left = db.write_for(org, move |tx| {
         Box::pin(async move { count(tx, GIVE_BACK, values).await })

@@ -125,7 +125,7 @@ async fn try_all(
 
 /// Health starts from nothing when a customer switches a webhook on; otherwise it is the engine's own. The settings of a
 /// webhook come as one JSON object, of which PostgreSQL makes the columns that they are.
-static WRITE: LazyLock<String> = LazyLock::new(|| {
+pub(in crate::store) static WRITE: LazyLock<String> = LazyLock::new(|| {
     let set: Vec<String> = webhook::SETTINGS
         .iter()
         .map(|column| format!("{0} = (changed.settings).{0}", column.as_str()))

@@ -10,7 +10,9 @@ async fn a_delivery_is_shown_with_its_payload_and_the_last_answer() {
     let receiver = Receiver::start([Reply::status(503).body(&"x".repeat(5000))]).await;
     let webhook = app.webhook(&receiver.url).await;
     let event = app.publish().await;
-    let listed = app.after_attempt(&event, 1).await;
+    // A list that is read while an attempt is recorded may show half of it.
+    app.after_attempt(&event, 1).await;
+    let listed = app.delivery_of(&event).await;
     let path = format!("/v1/webhook_deliveries/{}", listed["id"].as_str().unwrap());
     let shown = app.get(&path).await.expect(200);
     assert_eq!(shown, listed, "as the list shows it");

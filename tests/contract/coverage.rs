@@ -30,8 +30,8 @@ pub(super) struct Trial {
 /// An id of each kind that a path can name.
 pub(super) struct Ids {
     pub(super) webhook: String,
-    delivery: String,
-    event: String,
+    pub(super) delivery: String,
+    pub(super) event: String,
 }
 
 impl Ids {
@@ -53,7 +53,7 @@ impl Ids {
 }
 
 impl Trial {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let mut app = Self::app().await;
         // Limits that nobody reaches, so that every response tells of them.
         let limits = Limits {

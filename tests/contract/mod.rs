@@ -10,3 +10,4 @@ mod normalize;
 mod obligations;
 mod problems;
 mod prose;
+mod walks;

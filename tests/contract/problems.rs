@@ -128,7 +128,8 @@ async fn contradicted(seen: &mut Seen) {
         keyed(&json!({ "url": receiver.url, "enabled": false })).await,
     );
     let beside = app.database.connect().await;
-    let running = "UPDATE idempotency_keys SET response = NULL, lease_token = seed, leased_until = expires_at";
+    let running =
+        "UPDATE idempotency_keys SET response = NULL, lease_token = organization_id, leased_until = expires_at";
     beside.execute_unprepared(running).await.unwrap();
     saw("Conflict/still_running", keyed(&body).await);
 

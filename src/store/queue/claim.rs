@@ -58,34 +58,36 @@ pub struct Walk {
     pub next_at: Option<Timestamp>,
 }
 
+/// `$1` is the cursor, `$2` the most steps, `$3` now, `$4` the failures that open a breaker.
+pub(in crate::store) const WALK: &str = "
+    WITH RECURSIVE walk(webhook_id, step) AS (
+        SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > $1
+                ORDER BY webhook_id LIMIT 1), 1
+        UNION ALL
+        SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > walk.webhook_id
+                ORDER BY webhook_id LIMIT 1), step + 1
+        FROM walk WHERE walk.webhook_id IS NOT NULL AND step < $2
+    ), judged(organization_id, webhook_id, step, is_open, is_rated, is_ready, next_at) AS (
+        SELECT organization_id, webhook_id, step, is_open, is_rated,
+            CASE WHEN due_at <= $3 AND resume_at <= $3 THEN 1 ELSE 0 END,
+            CASE WHEN due_at < resume_at THEN resume_at ELSE due_at END
+        FROM (
+            SELECT webhooks.organization_id, walk.webhook_id, step, webhooks.resume_at,
+                CASE WHEN consecutive_failures >= $4 THEN 1 ELSE 0 END AS is_open,
+                CASE WHEN rate_limit IS NULL THEN 0 ELSE 1 END AS is_rated,
+                (SELECT due_at FROM queue WHERE owed AND lease_token IS NULL
+                    AND queue.webhook_id = walk.webhook_id AND webhooks.enabled ORDER BY due_at LIMIT 1) AS due_at
+            FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
+        ) AS first
+    )
+    SELECT organization_id, webhook_id, step AS number, is_open, is_rated, is_ready, next_at FROM judged
+    WHERE is_ready = 1 OR step = $2 OR next_at = (SELECT min(next_at) FROM judged WHERE is_ready = 0)
+    ORDER BY webhook_id";
+
 /// Walks over the webhooks with due deliveries, behind `cursor`.
 ///
 /// A loose index scan: each step jumps to the next webhook, however long the queue of one of them is.
 pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> Result<Walk, StoreError> {
-    const WALK: &str = "
-        WITH RECURSIVE walk(webhook_id, step) AS (
-            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > $1
-                    ORDER BY webhook_id LIMIT 1), 1
-            UNION ALL
-            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > walk.webhook_id
-                    ORDER BY webhook_id LIMIT 1), step + 1
-            FROM walk WHERE walk.webhook_id IS NOT NULL AND step < $2
-        ), judged(organization_id, webhook_id, step, is_open, is_rated, is_ready, next_at) AS (
-            SELECT organization_id, webhook_id, step, is_open, is_rated,
-                CASE WHEN due_at <= $3 AND resume_at <= $3 THEN 1 ELSE 0 END,
-                CASE WHEN due_at < resume_at THEN resume_at ELSE due_at END
-            FROM (
-                SELECT webhooks.organization_id, walk.webhook_id, step, webhooks.resume_at,
-                    CASE WHEN consecutive_failures >= $4 THEN 1 ELSE 0 END AS is_open,
-                    CASE WHEN rate_limit IS NULL THEN 0 ELSE 1 END AS is_rated,
-                    (SELECT due_at FROM queue WHERE owed AND lease_token IS NULL
-                        AND queue.webhook_id = walk.webhook_id AND webhooks.enabled ORDER BY due_at LIMIT 1) AS due_at
-                FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
-            ) AS first
-        )
-        SELECT organization_id, webhook_id, step AS number, is_open, is_rated, is_ready, next_at FROM judged
-        WHERE is_ready = 1 OR step = $2 OR next_at = (SELECT min(next_at) FROM judged WHERE is_ready = 0)
-        ORDER BY webhook_id";
     #[derive(FromQueryResult)]
     struct Step {
         organization_id: OrganizationId,
@@ -235,27 +237,28 @@ fn room_column(room: usize) -> i64 {
     i64::try_from(room).unwrap_or(i64::MAX)
 }
 
+pub(in crate::store) const TAKE_AT_ONCE: &str = "
+    WITH wanted AS (
+        SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::int[]) AS w(webhook_id, room, grant_kind)
+    ), due AS (
+        SELECT next.organization_id, next.delivery_id
+        FROM wanted JOIN webhooks ON webhooks.id = wanted.webhook_id AND enabled AND resume_at <= $4
+            AND (grant_kind = 1 OR consecutive_failures < $5 AND (grant_kind = 2 OR rate_limit IS NULL))
+        CROSS JOIN LATERAL (
+            SELECT organization_id, delivery_id FROM queue
+            WHERE owed AND lease_token IS NULL AND queue.webhook_id = wanted.webhook_id AND due_at <= $4
+            ORDER BY due_at LIMIT wanted.room FOR UPDATE SKIP LOCKED) AS next
+    )
+    UPDATE queue SET lease_token = $6, lease_node = $7, due_at = $8, attempt_count = attempt_count + 1
+    FROM due WHERE queue.organization_id = due.organization_id AND queue.delivery_id = due.delivery_id
+    RETURNING queue.organization_id, queue.delivery_id, webhook_id, attempt_count";
+
 async fn take_at_once(
     db: &Database,
     tx: &Connection<'_>,
     wanted: &[Wanted],
     term: Term,
 ) -> Result<Vec<Taken>, StoreError> {
-    const TAKE: &str = "
-        WITH wanted AS (
-            SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::int[]) AS w(webhook_id, room, grant_kind)
-        ), due AS (
-            SELECT next.organization_id, next.delivery_id
-            FROM wanted JOIN webhooks ON webhooks.id = wanted.webhook_id AND enabled AND resume_at <= $4
-                AND (grant_kind = 1 OR consecutive_failures < $5 AND (grant_kind = 2 OR rate_limit IS NULL))
-            CROSS JOIN LATERAL (
-                SELECT organization_id, delivery_id FROM queue
-                WHERE owed AND lease_token IS NULL AND queue.webhook_id = wanted.webhook_id AND due_at <= $4
-                ORDER BY due_at LIMIT wanted.room FOR UPDATE SKIP LOCKED) AS next
-        )
-        UPDATE queue SET lease_token = $6, lease_node = $7, due_at = $8, attempt_count = attempt_count + 1
-        FROM due WHERE queue.organization_id = due.organization_id AND queue.delivery_id = due.delivery_id
-        RETURNING queue.organization_id, queue.delivery_id, webhook_id, attempt_count";
     let values: [Value; 8] = [
         array(wanted, |wanted| Uuid::from(wanted.ready.webhook_id)),
         array(wanted, |wanted| room_column(wanted.room)),
@@ -266,9 +269,19 @@ async fn take_at_once(
         db.node.into(),
         term.until.as_millis().into(),
     ];
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, TAKE, values);
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, TAKE_AT_ONCE, values);
     Ok(Taken::find_by_statement(statement).all(tx).await?)
 }
+
+pub(in crate::store) const TAKE_OF_ONE: &str = "
+    UPDATE queue SET lease_token = $1, lease_node = $2, due_at = $3, attempt_count = attempt_count + 1
+    WHERE (organization_id, delivery_id) IN (
+        SELECT organization_id, delivery_id FROM queue
+        WHERE owed AND lease_token IS NULL AND webhook_id = $4 AND due_at <= $5 ORDER BY due_at LIMIT $6
+    ) AND EXISTS (
+        SELECT 1 FROM webhooks WHERE id = $4 AND enabled AND resume_at <= $5
+            AND ($7 = 1 OR consecutive_failures < $8 AND ($7 = 2 OR rate_limit IS NULL)))
+    RETURNING organization_id, delivery_id, webhook_id, attempt_count";
 
 /// Takes what is due webhook by webhook: SQLite has no LATERAL, and needs no round trip for a statement.
 async fn take_one_by_one(
@@ -277,15 +290,6 @@ async fn take_one_by_one(
     wanted: &[Wanted],
     term: Term,
 ) -> Result<Vec<Taken>, StoreError> {
-    const TAKE: &str = "
-        UPDATE queue SET lease_token = $1, lease_node = $2, due_at = $3, attempt_count = attempt_count + 1
-        WHERE (organization_id, delivery_id) IN (
-            SELECT organization_id, delivery_id FROM queue
-            WHERE owed AND lease_token IS NULL AND webhook_id = $4 AND due_at <= $5 ORDER BY due_at LIMIT $6
-        ) AND EXISTS (
-            SELECT 1 FROM webhooks WHERE id = $4 AND enabled AND resume_at <= $5
-                AND ($7 = 1 OR consecutive_failures < $8 AND ($7 = 2 OR rate_limit IS NULL)))
-        RETURNING organization_id, delivery_id, webhook_id, attempt_count";
     let mut all = Vec::new();
     for Wanted { ready, room } in wanted {
         let values: [Value; 8] = [
@@ -298,7 +302,7 @@ async fn take_one_by_one(
             grant_column(ready.grant).into(),
             health::breaker_failures_column().into(),
         ];
-        let statement = Statement::from_sql_and_values(DbBackend::Sqlite, TAKE, values);
+        let statement = Statement::from_sql_and_values(DbBackend::Sqlite, TAKE_OF_ONE, values);
         all.extend(Taken::find_by_statement(statement).all(tx).await?);
     }
     Ok(all)

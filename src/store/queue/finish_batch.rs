@@ -1,6 +1,6 @@
 //! The records of many attempts on PostgreSQL, where a statement costs a round trip: one for all of them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value, prelude::Uuid};
 
@@ -53,10 +53,8 @@ struct Recorded {
     token: LeaseToken,
 }
 
-/// Records successes of webhooks that are well by one statement. Those it leaves out have lost their lease, or something
-/// to clear in the health of their webhook.
-pub(super) async fn record_plain(db: &Database, ended: &[&Finished]) -> Result<HashSet<Fence>, StoreError> {
-    let record = format!(
+pub(in crate::store) static RECORD_PLAIN: LazyLock<String> = LazyLock::new(|| {
+    format!(
         "WITH {ATTEMPTS}, gone AS (
             DELETE FROM queue USING ended
             WHERE queue.organization_id = ended.organization_id AND queue.delivery_id = ended.delivery_id
@@ -82,9 +80,15 @@ pub(super) async fn record_plain(db: &Database, ended: &[&Finished]) -> Result<H
                 response_body FROM recorded
         )
         SELECT delivery_id, token FROM recorded"
-    );
+    )
+});
+
+/// Records successes of webhooks that are well by one statement. Those it leaves out have lost their lease, or something
+/// to clear in the health of their webhook.
+pub(super) async fn record_plain(db: &Database, ended: &[&Finished]) -> Result<HashSet<Fence>, StoreError> {
     let connection = db.read();
-    let statement = Statement::from_sql_and_values(connection.get_database_backend(), record, arrays(ended));
+    let statement =
+        Statement::from_sql_and_values(connection.get_database_backend(), RECORD_PLAIN.as_str(), arrays(ended));
     let rows = Recorded::find_by_statement(statement)
         .all(&connection)
         .await
@@ -92,9 +96,8 @@ pub(super) async fn record_plain(db: &Database, ended: &[&Finished]) -> Result<H
     Ok(rows.into_iter().map(|row| (row.delivery_id, row.token)).collect())
 }
 
-/// Records attempts whose leases hold and are locked. What is owed no more keeps its status, unless it was delivered now.
-pub(super) async fn record(tx: &Connection<'_>, ended: &[(&Finished, bool)]) -> Result<(), StoreError> {
-    let record = format!(
+pub(in crate::store) static RECORD: LazyLock<String> = LazyLock::new(|| {
+    format!(
         "WITH {ATTEMPTS}, decided AS MATERIALIZED (
             SELECT ended.*, NULLIF(new_status, '') AS new_status, NULLIF(error, '') AS error,
                 NULLIF(planned_at, 0) AS planned_at, started_at + duration_ms AS ended_at
@@ -124,7 +127,11 @@ pub(super) async fn record(tx: &Connection<'_>, ended: &[(&Finished, bool)]) -> 
             response_status, response_body, error)
         SELECT organization_id, delivery_id, number, attempt_trigger, started_at, duration_ms, response_status,
             response_body, error FROM decided"
-    );
+    )
+});
+
+/// Records attempts whose leases hold and are locked. What is owed no more keeps its status, unless it was delivered now.
+pub(super) async fn record(tx: &Connection<'_>, ended: &[(&Finished, bool)]) -> Result<(), StoreError> {
     let attempts: Vec<&Finished> = ended.iter().map(|(finished, _)| *finished).collect();
     let status = |(finished, is_owed): &(&Finished, bool)| {
         let is_new = *is_owed || finished.status == DeliveryStatus::Delivered;
@@ -146,7 +153,11 @@ pub(super) async fn record(tx: &Connection<'_>, ended: &[(&Finished, bool)]) -> 
     };
     let decided: [Value; 3] = [array(ended, status), array(&attempts, error), array(ended, planned)];
     let values = arrays(&attempts).into_iter().chain(decided);
-    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, record, values))
-        .await?;
+    tx.execute_raw(Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        RECORD.as_str(),
+        values,
+    ))
+    .await?;
     Ok(())
 }

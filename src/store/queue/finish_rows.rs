@@ -8,7 +8,7 @@ use crate::{
     store::{StoreError, engine::Connection},
 };
 
-const LEAVE_IF_WELL: &str = "
+pub(in crate::store) const LEAVE_IF_WELL: &str = "
     DELETE FROM queue WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT EXISTS (
         SELECT 1 FROM webhooks WHERE organization_id = $1 AND id = $4 AND (failing_since IS NOT NULL OR recovery_owed))";
 const LEAVE: &str = "DELETE FROM queue WHERE organization_id = $1 AND delivery_id = $2";
@@ -16,14 +16,14 @@ const PLAN: &str = "
     UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $3 WHERE organization_id = $1 AND delivery_id = $2";
 // The first success is the one that counts, and so is the first end without one; a later retry moves neither. What was
 // canceled stays so, whatever comes of an attempt that was under way.
-const UPDATE_DELIVERY: &str = "
+pub(in crate::store) const UPDATE_DELIVERY: &str = "
     UPDATE deliveries SET attempt_count = $4, response_status = $5, response_body = $6, error = $7,
         status = CASE WHEN status = 'canceled' THEN status ELSE COALESCE($3, status) END,
         delivered_at = CASE WHEN status = 'canceled' THEN delivered_at ELSE COALESCE(delivered_at, $8) END,
         undelivered_at = CASE WHEN status = 'canceled' OR $3 IS NULL THEN undelivered_at WHEN $9 IS NULL THEN NULL
             ELSE COALESCE(undelivered_at, $9) END
     WHERE organization_id = $1 AND id = $2";
-const INSERT_ATTEMPT: &str = "
+pub(in crate::store) const INSERT_ATTEMPT: &str = "
     INSERT INTO attempts (organization_id, delivery_id, number, \"trigger\", started_at, duration_ms, response_status,
         response_body, error)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";

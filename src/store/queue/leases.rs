@@ -6,7 +6,7 @@
 //! Lock order: webhooks, queue entries, deliveries. Replay and retention lock deliveries that have no queue entry, and so
 //! nobody who could wait for them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, QueryResult, Statement, Value, prelude::Uuid};
 
@@ -75,19 +75,13 @@ pub(super) async fn lock_held<'a>(
     Ok(held)
 }
 
-/// Gives back the leases of attempts that were not made: they do not count, and the deliveries are due at `due_at`. What
-/// is owed no more leaves the queue; there the number stands in the delivery.
-pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
-    const UNCOUNT_ONE: &str = "UPDATE deliveries SET attempt_count = attempt_count - 1
-        WHERE organization_id = $1 AND id = $2 AND EXISTS (
-            SELECT 1 FROM queue
-            WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed)";
-    const DROP_ONE: &str = "DELETE FROM queue
-        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
-    const FREE_ONE: &str = "UPDATE queue
-        SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
-        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
-    let all = format!(
+pub(in crate::store) const UNCOUNT_ONE: &str = "UPDATE deliveries SET attempt_count = attempt_count - 1
+    WHERE organization_id = $1 AND id = $2 AND EXISTS (
+        SELECT 1 FROM queue
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed)";
+
+pub(in crate::store) static GIVE_BACK: LazyLock<String> = LazyLock::new(|| {
+    format!(
         "WITH lost AS (
             DELETE FROM queue USING {LEASES}
             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
@@ -101,14 +95,28 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
          FROM {LEASES}
          WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
              AND lease_token = token AND owed"
-    );
+    )
+});
+
+/// Gives back the leases of attempts that were not made: they do not count, and the deliveries are due at `due_at`. What
+/// is owed no more leaves the queue; there the number stands in the delivery.
+pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
+    const DROP_ONE: &str = "DELETE FROM queue
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
+    const FREE_ONE: &str = "UPDATE queue
+        SET lease_token = NULL, lease_node = NULL, due_at = $4, attempt_count = attempt_count - 1
+        WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
     if leases.is_empty() {
         return Ok(());
     }
     if db.backend() == DbBackend::Postgres {
         let values = arrays(leases.iter()).into_iter().chain([due_at.into()]);
-        db.write_one(Statement::from_sql_and_values(DbBackend::Postgres, all, values))
-            .await?;
+        db.write_one(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            GIVE_BACK.as_str(),
+            values,
+        ))
+        .await?;
         return Ok(());
     }
     let write = db.write(move |tx| {
@@ -142,19 +150,26 @@ pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Resul
     write.await
 }
 
+pub(in crate::store) static RENEW: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "UPDATE queue SET due_at = $4 FROM {LEASES}
+             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
+                 AND lease_token = token
+             RETURNING queue.delivery_id, queue.lease_token"
+    )
+});
+
 async fn renew_held(tx: &Connection<'_>, leases: &[Lease], until: Timestamp) -> Result<Vec<Fence>, StoreError> {
     const ONE: &str = "UPDATE queue SET due_at = $4
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3";
     if tx.get_database_backend() == DbBackend::Postgres {
-        let all = format!(
-            "UPDATE queue SET due_at = $4 FROM {LEASES}
-             WHERE queue.organization_id = l.organization_id AND queue.delivery_id = l.delivery_id
-                 AND lease_token = token
-             RETURNING queue.delivery_id, queue.lease_token"
-        );
         let values = arrays(leases.iter()).into_iter().chain([until.into()]);
         let renewed = tx
-            .query_all_raw(Statement::from_sql_and_values(DbBackend::Postgres, all, values))
+            .query_all_raw(Statement::from_sql_and_values(
+                DbBackend::Postgres,
+                RENEW.as_str(),
+                values,
+            ))
             .await?;
         let fence = |row: &QueryResult| Ok((row.try_get("", "delivery_id")?, row.try_get("", "lease_token")?));
         return renewed.iter().map(fence).collect();

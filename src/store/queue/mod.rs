@@ -17,8 +17,8 @@
 
 pub mod claim;
 pub mod finish;
-mod finish_batch;
-mod finish_rows;
+pub(super) mod finish_batch;
+pub(super) mod finish_rows;
 mod health;
 pub mod lease;
 pub mod leases;

@@ -3,7 +3,7 @@
 //! A node that was silent for [`SILENCE_MAX`] is taken for dead, and what it held is due again at once: long before
 //! its leases end by themselves. All by the database's time, so that the nodes' clocks need not agree.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult, Statement, Value};
 
@@ -33,28 +33,10 @@ pub struct Pulse {
     pub clock_moved_ms: i64,
 }
 
-/// Says that this node is alive and reads who else is, in one round trip. With `may_judge`, what nodes held that were
-/// silent for too long is due again; it is false as long as this node cannot know of their silence. The node's clock
-/// follows the database's.
-///
-/// An embedded database has one process, and nobody to tell: it is only tried whether it takes writes.
-pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
-    #[derive(FromQueryResult)]
-    struct Row {
-        id: NodeId,
-        released: i64,
-        database_time: Timestamp,
-    }
-    if !db.has_other_nodes() {
-        db.takes_writes().await?;
-        return Ok(Pulse {
-            nodes: vec![db.node],
-            ..Pulse::default()
-        });
-    }
-    // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock. What is skipped stays
-    // with a node that is gone, until its leases end or the next node dies; so the dead node's row goes last, by itself.
-    let beat = format!(
+// Skips locked rows: these are not taken in the global lock order, so waiting could deadlock. What is skipped stays
+// with a node that is gone, until its leases end or the next node dies; so the dead node's row goes last, by itself.
+pub(in crate::store) static BEAT: LazyLock<String> = LazyLock::new(|| {
+    format!(
         "WITH moment AS MATERIALIZED (
             SELECT {NOW} AS time
          ), beat AS (
@@ -77,7 +59,28 @@ pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
          SELECT id, (SELECT count(*) FROM held) AS released, (SELECT time FROM moment) AS database_time FROM nodes
          WHERE id = $1 OR seen_at >= {NOW} - $3
          UNION SELECT $1, (SELECT count(*) FROM held), (SELECT time FROM moment) ORDER BY id"
-    );
+    )
+});
+
+/// Says that this node is alive and reads who else is, in one round trip. With `may_judge`, what nodes held that were
+/// silent for too long is due again; it is false as long as this node cannot know of their silence. The node's clock
+/// follows the database's.
+///
+/// An embedded database has one process, and nobody to tell: it is only tried whether it takes writes.
+pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
+    #[derive(FromQueryResult)]
+    struct Row {
+        id: NodeId,
+        released: i64,
+        database_time: Timestamp,
+    }
+    if !db.has_other_nodes() {
+        db.takes_writes().await?;
+        return Ok(Pulse {
+            nodes: vec![db.node],
+            ..Pulse::default()
+        });
+    }
     let asked = db.clock.now();
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     // A clock that a test moves has nothing to do with the server's.
@@ -93,7 +96,7 @@ pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
         asked.into(),
         moved_max.into(),
     ];
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, beat, values);
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, BEAT.as_str(), values);
     let rows = Row::find_by_statement(statement).all(&db.read()).await?;
     let answered = db.clock.now();
     let follow = |row: &Row| db.clock.follow(asked, row.database_time, answered);

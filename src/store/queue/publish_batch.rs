@@ -30,7 +30,7 @@ use crate::{
 /// The keys come first: whoever uses the same key at once waits here, and then finds the response. An event whose key is
 /// taken is not recorded; nor is one whose id is taken. The ids of deliveries are `UUIDv7`s: the publisher makes the
 /// part that orders them, the server the random rest.
-const PUBLISH: &str = "
+pub(in crate::store) const PUBLISH: &str = "
     WITH published AS MATERIALIZED (
         SELECT * FROM UNNEST($1::int[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::text[],
                              $8::text[], $9::text[], $10::bytea[], $11::bytea[])
@@ -71,7 +71,8 @@ const PUBLISH: &str = "
     ), entries_made AS (
         INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count, lease_token, lease_node)
         SELECT organization_id, delivery_id, webhook_id, TRUE, CASE WHEN is_leased THEN $18 ELSE created_at END,
-            is_leased::int, CASE WHEN is_leased THEN $19 END, CASE WHEN is_leased THEN $20 END FROM owed
+            is_leased::int, CASE WHEN is_leased THEN $19::uuid END,
+            CASE WHEN is_leased THEN $20::uuid END FROM owed
     )
     SELECT entered.position, recorded.id IS NOT NULL AS is_new, delivery_id, webhook_id, owed.organization_id, url,
         secret, events, consecutive_failures, rate_limit, is_leased

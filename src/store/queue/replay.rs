@@ -126,20 +126,13 @@ fn meant(org: OrganizationId, span: &Span) -> Condition {
         .add(made_between(Some(span.since), Some(span.until)))
 }
 
-/// Puts those back that nobody is retrying; returns how many. All of them have ended, and are locked.
-async fn put_back(
-    tx: &Connection<'_>,
-    org: OrganizationId,
-    ids: Vec<DeliveryId>,
-    now: Timestamp,
-) -> Result<u64, StoreError> {
-    let backend = tx.get_database_backend();
+pub(in crate::store) fn put_back_sql(backend: DbBackend) -> String {
     let among = match backend {
         DbBackend::Postgres => "= ANY($3)",
         _ => "IN (SELECT unhex(value) FROM json_each($3))",
     };
     // A lease that has ended without a record is one whose node died in a retry; its queue entry is taken.
-    let put_back = format!(
+    format!(
         "INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count)
          SELECT organization_id, id, webhook_id, TRUE, $2, attempt_count FROM deliveries
          WHERE organization_id = $1 AND id {among} AND NOT EXISTS (
@@ -148,10 +141,20 @@ async fn put_back(
          ON CONFLICT (organization_id, delivery_id) DO UPDATE
              SET owed = TRUE, due_at = excluded.due_at, lease_token = NULL, lease_node = NULL
          RETURNING delivery_id"
-    );
+    )
+}
+
+/// Puts those back that nobody is retrying; returns how many. All of them have ended, and are locked.
+async fn put_back(
+    tx: &Connection<'_>,
+    org: OrganizationId,
+    ids: Vec<DeliveryId>,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let backend = tx.get_database_backend();
     let values: [Value; 3] = [org.into(), now.into(), ids_value(backend, ids)];
     let rows = tx
-        .query_all_raw(Statement::from_sql_and_values(backend, put_back, values))
+        .query_all_raw(Statement::from_sql_and_values(backend, put_back_sql(backend), values))
         .await?;
     let ids: Vec<DeliveryId> = rows
         .iter()

@@ -106,14 +106,15 @@ async fn messages(db: &Database, granted: &[Granted], until: Timestamp) -> Resul
     Ok(leased.collect())
 }
 
+pub(in crate::store) const DELIVERIES: &str = "
+    SELECT id, event_id, status, schedule_start FROM deliveries
+    JOIN UNNEST($1::uuid[], $2::uuid[]) AS k(key_organization, key_id)
+        ON organization_id = key_organization AND id = key_id";
+
 async fn deliveries(
     db: &Database,
     keys: impl Iterator<Item = (OrganizationId, DeliveryId)> + Clone,
 ) -> Result<HashMap<DeliveryId, DeliveryRow>, StoreError> {
-    const ALL: &str = "
-        SELECT id, event_id, status, schedule_start FROM deliveries
-        JOIN UNNEST($1::uuid[], $2::uuid[]) AS k(key_organization, key_id)
-            ON organization_id = key_organization AND id = key_id";
     const ONE: &str = "
         SELECT id, event_id, status, schedule_start FROM deliveries WHERE organization_id = $1 AND id = $2";
     let connection = db.read();
@@ -122,7 +123,8 @@ async fn deliveries(
         let (organizations, ids): (Vec<Uuid>, Vec<Uuid>) = keys
             .map(|(organization, id)| (Uuid::from(organization), Uuid::from(id)))
             .unzip();
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, ALL, [organizations.into(), ids.into()]);
+        let statement =
+            Statement::from_sql_and_values(DbBackend::Postgres, DELIVERIES, [organizations.into(), ids.into()]);
         rows = DeliveryRow::find_by_statement(statement).all(&connection).await?;
     } else {
         for (organization, id) in keys {
@@ -136,11 +138,12 @@ async fn deliveries(
 /// Events by their keys, as messages.
 type Messages = HashMap<(OrganizationId, EventId), Arc<Message>>;
 
+pub(in crate::store) const EVENTS: &str = "
+    SELECT organization_id, id, event_type, payload, traceparent FROM events
+    JOIN UNNEST($1::uuid[], $2::text[]) AS k(key_organization, key_id)
+        ON organization_id = key_organization AND id = key_id";
+
 async fn events_of(db: &Database, mut keys: Vec<(OrganizationId, EventId)>) -> Result<Messages, StoreError> {
-    const ALL: &str = "
-        SELECT organization_id, id, event_type, payload, traceparent FROM events
-        JOIN UNNEST($1::uuid[], $2::text[]) AS k(key_organization, key_id)
-            ON organization_id = key_organization AND id = key_id";
     const ONE: &str = "
         SELECT organization_id, id, event_type, payload, traceparent FROM events
         WHERE organization_id = $1 AND id = $2";
@@ -154,7 +157,7 @@ async fn events_of(db: &Database, mut keys: Vec<(OrganizationId, EventId)>) -> R
             .map(|(organization, id)| (Uuid::from(organization), id.as_str().to_owned()))
             .unzip();
         let statement =
-            Statement::from_sql_and_values(DbBackend::Postgres, ALL, [Value::from(organizations), ids.into()]);
+            Statement::from_sql_and_values(DbBackend::Postgres, EVENTS, [Value::from(organizations), ids.into()]);
         rows = EventRow::find_by_statement(statement).all(&connection).await?;
     } else {
         for (organization, id) in keys {

@@ -88,14 +88,13 @@ pub struct KeyUse {
     pub missing: Vec<Sealed>,
 }
 
-/// What each master key seals. A response that has expired is as good as gone.
-pub async fn key_use(db: &Database, now: Timestamp) -> Result<KeyUse, StoreError> {
+pub(in crate::store) fn key_use_sql(backend: DbBackend) -> String {
     // The second byte of what is sealed is the id of its key.
-    let key_of = |column: &str| match db.backend() {
+    let key_of = |column: &str| match backend {
         DbBackend::Postgres => format!("get_byte({column}, 1)::bigint"),
         _ => format!("hex(substr({column}, 2, 1))"),
     };
-    let sql = format!(
+    format!(
         "SELECT {} AS key_id, count(*) AS secrets, CAST(0 AS bigint) AS responses,
              CAST(NULL AS bigint) AS responses_until FROM webhooks GROUP BY key_id
          UNION ALL
@@ -103,9 +102,13 @@ pub async fn key_use(db: &Database, now: Timestamp) -> Result<KeyUse, StoreError
          WHERE response IS NOT NULL AND expires_at > $1 GROUP BY key_id",
         key_of("secret"),
         key_of("response")
-    );
+    )
+}
+
+/// What each master key seals. A response that has expired is as good as gone.
+pub async fn key_use(db: &Database, now: Timestamp) -> Result<KeyUse, StoreError> {
     let mut sealed: BTreeMap<u8, Sealed> = BTreeMap::new();
-    let statement = Statement::from_sql_and_values(db.backend(), sql, [now.into()]);
+    let statement = Statement::from_sql_and_values(db.backend(), key_use_sql(db.backend()), [now.into()]);
     for row in db.read_long().query_all_raw(statement).await? {
         let key_id = if db.backend() == DbBackend::Postgres {
             u8::try_from(row.try_get::<i64>("", "key_id")?).ok()

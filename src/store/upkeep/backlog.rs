@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement, prelude::Uuid};
 
 use crate::{
     domain::{id::DeliveryId, timestamp::Timestamp},
@@ -23,12 +23,28 @@ const COUNTED_MAX: i64 = 100_000;
 /// Webhooks that are looked at, at most.
 const WEBHOOKS_MAX: i64 = 10_000;
 
-/// The pending work of every organization, by what it waits for.
-///
-/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and each
-/// count ends at its limit: the cost is bounded, however long the queue is.
-pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreError> {
-    const BACKLOG: &str = "
+/// The count of those that wait behind a webhook of that state, and answer to a condition on their time.
+fn counted(backend: DbBackend, state: &str, due: &str) -> String {
+    // Both say that the index is searched for each webhook, where a planner would rather read the whole queue: CROSS JOIN
+    // is an order for SQLite, and so is an ordered LIMIT inside for PostgreSQL.
+    let waiting = if backend == DbBackend::Postgres {
+        format!(
+            "LATERAL (SELECT 1 FROM queue
+                    WHERE owed AND lease_token IS NULL AND webhook_id = creditors.webhook_id {due}
+                    ORDER BY due_at LIMIT $3) AS of_one WHERE {state}"
+        )
+    } else {
+        format!(
+            "queue WHERE owed AND lease_token IS NULL AND queue.webhook_id = creditors.webhook_id {due} AND {state}"
+        )
+    };
+    format!("(SELECT count(*) FROM (SELECT 1 FROM creditors CROSS JOIN {waiting} LIMIT $3) AS counted)")
+}
+
+pub(in crate::store) fn backlog_sql(backend: DbBackend) -> String {
+    let of = |state: &str, due: &str| counted(backend, state, due);
+    format!(
+        "
         WITH RECURSIVE walk(webhook_id) AS (
             SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL ORDER BY webhook_id LIMIT 1)
             UNION ALL
@@ -41,20 +57,8 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
                 CASE WHEN NOT enabled THEN 'disabled' WHEN consecutive_failures >= $4 THEN 'breaker'
                     WHEN resume_at > $2 THEN 'rate' ELSE 'ready' END AS state
             FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id LIMIT $1
-        ),
-        waiting AS (
-            SELECT state, due_at FROM creditors JOIN queue ON queue.webhook_id = creditors.webhook_id
-            WHERE owed AND lease_token IS NULL
         )
-        SELECT
-            (SELECT count(*) FROM (SELECT 1 FROM waiting
-                WHERE state = 'ready' AND due_at <= $2 LIMIT $3) AS counted) AS due,
-            (SELECT count(*) FROM (SELECT 1 FROM waiting
-                WHERE state = 'rate' AND due_at <= $2 LIMIT $3) AS counted) AS rate,
-            (SELECT count(*) FROM (SELECT 1 FROM waiting
-                WHERE state IN ('ready', 'rate') AND due_at > $2 LIMIT $3) AS counted) AS scheduled,
-            (SELECT count(*) FROM (SELECT 1 FROM waiting WHERE state = 'breaker' LIMIT $3) AS counted) AS breaker,
-            (SELECT count(*) FROM (SELECT 1 FROM waiting WHERE state = 'disabled' LIMIT $3) AS counted) AS disabled,
+        SELECT {due} AS due, {rate} AS rate, {scheduled} AS scheduled, {breaker} AS breaker, {disabled} AS disabled,
             (SELECT count(*) FROM (SELECT 1 FROM queue WHERE owed AND lease_token IS NOT NULL LIMIT $3) AS counted)
                 AS leased,
             (SELECT min(oldest) FROM (
@@ -64,14 +68,28 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
                 FROM creditors WHERE state = 'ready') AS heads) AS oldest,
             (SELECT delivery_id FROM queue WHERE owed AND lease_token IS NOT NULL AND attempt_count <= 1
                 ORDER BY delivery_id LIMIT 1) AS unattempted,
-            (SELECT count(*) FROM creditors WHERE state = 'breaker') AS breakers_open";
+            (SELECT count(*) FROM creditors WHERE state = 'breaker') AS breakers_open",
+        due = of("state = 'ready'", "AND due_at <= $2"),
+        rate = of("state = 'rate'", "AND due_at <= $2"),
+        scheduled = of("state IN ('ready', 'rate')", "AND due_at > $2"),
+        breaker = of("state = 'breaker'", ""),
+        disabled = of("state = 'disabled'", ""),
+    )
+}
+
+/// The pending work of every organization, by what it waits for.
+///
+/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and each
+/// count ends at its limit: the cost is bounded, however long the queue is.
+pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreError> {
     let values = [
         WEBHOOKS_MAX.into(),
         now.into(),
         COUNTED_MAX.into(),
         health::breaker_failures_column().into(),
+        Uuid::nil().into(),
     ];
-    let statement = Statement::from_sql_and_values(db.backend(), BACKLOG, values);
+    let statement = Statement::from_sql_and_values(db.backend(), backlog_sql(db.backend()), values);
     let Some(row) = db.read_long().query_one_raw(statement).await? else {
         return Err(StoreError::Corrupt("a count gave no row".to_owned()));
     };
@@ -98,17 +116,18 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
     })
 }
 
+pub(in crate::store) const DEAD_ROWS: &str = "
+    SELECT COALESCE((SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'queue'::regclass), 0) AS dead,
+        COALESCE((SELECT max(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)) FROM pg_stat_activity
+            WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), 0)::float8 AS oldest_s";
+
 /// The dead rows of the queue, and for how long the oldest snapshot has been held, which keeps them from being vacuumed:
 /// by a dump, a transaction that was forgotten, a replica's feedback. SQLite has no such rows.
 async fn dead_rows(db: &Database) -> Result<(u64, Duration), StoreError> {
-    const DEAD: &str = "
-        SELECT COALESCE((SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'queue'::regclass), 0) AS dead,
-            COALESCE((SELECT max(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)) FROM pg_stat_activity
-                WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), 0)::float8 AS oldest_s";
     if db.backend() != DbBackend::Postgres {
         return Ok((0, Duration::ZERO));
     }
-    let statement = Statement::from_string(DbBackend::Postgres, DEAD);
+    let statement = Statement::from_string(DbBackend::Postgres, DEAD_ROWS);
     let Some(row) = db.read().query_one_raw(statement).await? else {
         return Err(StoreError::Corrupt("a count gave no row".to_owned()));
     };

@@ -28,12 +28,7 @@ pub const RATE_PAUSE_MAX: Duration = Duration::from_millis(1001);
 /// Brings back what lies too far ahead of `now`. Returns how many rows did.
 pub async fn clamp(db: &Database, bounds: TimeBounds, now: Timestamp) -> Result<u64, StoreError> {
     let now = now.plus(TOLERANCE);
-    // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock.
-    let skip = if db.backend() == DbBackend::Postgres {
-        "FOR UPDATE SKIP LOCKED"
-    } else {
-        ""
-    };
+    let skip = skip(db.backend());
     let entries = |whose: &str| {
         format!(
             "UPDATE queue SET due_at = $1 WHERE (organization_id, delivery_id) IN (
@@ -47,8 +42,8 @@ pub async fn clamp(db: &Database, bounds: TimeBounds, now: Timestamp) -> Result<
     ] {
         clamped += repeat(db, &entries(whose), now.plus(ahead)).await?;
     }
-    clamped += clamp_webhooks(db, now, skip).await?;
-    clamped += clamp_keys(db, now, skip).await?;
+    clamped += clamp_webhooks(db, now).await?;
+    clamped += clamp_keys(db, now).await?;
     if clamped > 0 {
         tracing::warn!(
             rows = clamped,
@@ -71,10 +66,18 @@ async fn repeat(db: &Database, sql: &str, limit: Timestamp) -> Result<u64, Store
     }
 }
 
-/// The breaker's next probe, the pause of a rate, the beginning of a run of failures. A rate's state is clamped whenever
-/// it is used ([`crate::domain::rate::admit`]).
-async fn clamp_webhooks(db: &Database, now: Timestamp, skip: &str) -> Result<u64, StoreError> {
-    let clamp = format!(
+/// Skips locked rows: these are not taken in the global lock order, so waiting could deadlock.
+fn skip(backend: DbBackend) -> &'static str {
+    if backend == DbBackend::Postgres {
+        "FOR UPDATE SKIP LOCKED"
+    } else {
+        ""
+    }
+}
+
+pub(in crate::store) fn clamp_webhooks_sql(backend: DbBackend) -> String {
+    let skip = skip(backend);
+    format!(
         "UPDATE webhooks
          SET resume_at = CASE WHEN consecutive_failures >= $4 THEN CASE WHEN resume_at > $2 THEN $2 ELSE resume_at END
                  WHEN resume_at > $3 THEN $3 ELSE resume_at END,
@@ -82,26 +85,35 @@ async fn clamp_webhooks(db: &Database, now: Timestamp, skip: &str) -> Result<u64
          WHERE (organization_id, id) IN (
              SELECT organization_id, id FROM webhooks
              WHERE resume_at > $2 OR consecutive_failures < $4 AND resume_at > $3 OR failing_since > $1 {skip})"
-    );
+    )
+}
+
+/// The breaker's next probe, the pause of a rate, the beginning of a run of failures. A rate's state is clamped whenever
+/// it is used ([`crate::domain::rate::admit`]).
+async fn clamp_webhooks(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     let values: [Value; 4] = [
         now.into(),
         now.plus(PROBE_PAUSE_MAX).into(),
         now.plus(RATE_PAUSE_MAX).into(),
         health::breaker_failures_column().into(),
     ];
-    let statement = Statement::from_sql_and_values(db.backend(), clamp, values);
+    let statement = Statement::from_sql_and_values(db.backend(), clamp_webhooks_sql(db.backend()), values);
     Ok(db.write_one(statement).await?.rows_affected())
 }
 
-async fn clamp_keys(db: &Database, now: Timestamp, skip: &str) -> Result<u64, StoreError> {
-    let clamp = format!(
+pub(in crate::store) fn clamp_keys_sql(backend: DbBackend) -> String {
+    let skip = skip(backend);
+    format!(
         "UPDATE idempotency_keys
          SET expires_at = CASE WHEN expires_at > $1 THEN $1 ELSE expires_at END,
              leased_until = CASE WHEN leased_until > $2 THEN $2 ELSE leased_until END
          WHERE (organization_id, key) IN (
              SELECT organization_id, key FROM idempotency_keys WHERE expires_at > $1 OR leased_until > $2 {skip})"
-    );
+    )
+}
+
+async fn clamp_keys(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     let values: [Value; 2] = [now.plus(idempotency::REMEMBERED).into(), now.plus(KEY_LEASE_MAX).into()];
-    let statement = Statement::from_sql_and_values(db.backend(), clamp, values);
+    let statement = Statement::from_sql_and_values(db.backend(), clamp_keys_sql(db.backend()), values);
     Ok(db.write_one(statement).await?.rows_affected())
 }

@@ -9,7 +9,7 @@
 //! A publication that has seen the webhook before it was marked still holds its row until it commits; removing the row
 //! waits for it, looks at the queue again behind it, and so leaves no delivery that nobody would cancel.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, DbBackend, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
@@ -79,33 +79,28 @@ pub async fn round(db: &Database) -> Result<u64, StoreError> {
     Ok(left)
 }
 
-/// Cancels a batch of what a deleted webhook is owed; returns how many deliveries that were.
-///
-/// An attempt that is under way may still end: its queue entry stays, as one that is owed no more, and its record is kept.
-pub(in crate::store) async fn cancel_batch(
-    db: &Database,
-    org: OrganizationId,
-    webhook: WebhookId,
-    now: Timestamp,
-) -> Result<u64, StoreError> {
-    const CANCEL: &str = "
-        UPDATE deliveries SET status = 'canceled', undelivered_at = $3, attempt_count = queue.attempt_count
-        FROM queue
-        WHERE queue.organization_id = $1 AND queue.delivery_id = $2
-            AND deliveries.organization_id = $1 AND deliveries.id = $2";
-    const REMOVE: &str = "DELETE FROM queue WHERE organization_id = $1 AND delivery_id = $2 AND lease_token IS NULL";
-    const OWE_NO_MORE: &str = "UPDATE queue SET owed = FALSE WHERE organization_id = $1 AND delivery_id = $2";
+pub(in crate::store) const CANCEL_ONE: &str = "
+    UPDATE deliveries SET status = 'canceled', undelivered_at = $3, attempt_count = queue.attempt_count
+    FROM queue
+    WHERE queue.organization_id = $1 AND queue.delivery_id = $2
+        AND deliveries.organization_id = $1 AND deliveries.id = $2";
+
+fn chosen_sql(backend: DbBackend) -> String {
     // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock.
-    let skip = if db.backend() == DbBackend::Postgres {
+    let skip = if backend == DbBackend::Postgres {
         "FOR UPDATE SKIP LOCKED"
     } else {
         ""
     };
-    let chosen = format!(
+    format!(
         "SELECT delivery_id FROM queue WHERE organization_id = $1 AND webhook_id = $2 AND owed
          ORDER BY due_at LIMIT {BATCH_MAX} {skip}"
-    );
-    let at_once = format!(
+    )
+}
+
+pub(in crate::store) static CANCEL_BATCH: LazyLock<String> = LazyLock::new(|| {
+    let chosen = chosen_sql(DbBackend::Postgres);
+    format!(
         "WITH chosen AS ({chosen}), canceled AS (
             UPDATE deliveries SET status = 'canceled', undelivered_at = $3, attempt_count = queue.attempt_count
             FROM chosen JOIN queue ON queue.organization_id = $1 AND queue.delivery_id = chosen.delivery_id
@@ -118,7 +113,20 @@ pub(in crate::store) async fn cancel_batch(
             WHERE queue.organization_id = $1 AND queue.delivery_id = chosen.delivery_id AND lease_token IS NOT NULL
          )
          SELECT delivery_id FROM chosen"
-    );
+    )
+});
+
+/// Cancels a batch of what a deleted webhook is owed; returns how many deliveries that were.
+///
+/// An attempt that is under way may still end: its queue entry stays, as one that is owed no more, and its record is kept.
+pub(in crate::store) async fn cancel_batch(
+    db: &Database,
+    org: OrganizationId,
+    webhook: WebhookId,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    const REMOVE: &str = "DELETE FROM queue WHERE organization_id = $1 AND delivery_id = $2 AND lease_token IS NULL";
+    const OWE_NO_MORE: &str = "UPDATE queue SET owed = FALSE WHERE organization_id = $1 AND delivery_id = $2";
     let write = db.write_for(org, move |tx| {
         Box::pin(async move {
             let backend = tx.get_database_backend();
@@ -126,18 +134,18 @@ pub(in crate::store) async fn cancel_batch(
             if backend == DbBackend::Postgres {
                 let values = key.into_iter().chain([now.into()]);
                 let rows = tx
-                    .query_all_raw(Statement::from_sql_and_values(backend, at_once, values))
+                    .query_all_raw(Statement::from_sql_and_values(backend, CANCEL_BATCH.as_str(), values))
                     .await?;
                 return Ok(rows.len() as u64);
             }
             let rows = tx
-                .query_all_raw(Statement::from_sql_and_values(backend, chosen, key))
+                .query_all_raw(Statement::from_sql_and_values(backend, chosen_sql(backend), key))
                 .await?;
             for row in &rows {
                 let delivery: crate::domain::id::DeliveryId = row.try_get("", "delivery_id")?;
                 let key: [Value; 2] = [org.into(), delivery.into()];
                 let cancel = key.clone().into_iter().chain([now.into()]);
-                tx.execute_raw(Statement::from_sql_and_values(backend, CANCEL, cancel))
+                tx.execute_raw(Statement::from_sql_and_values(backend, CANCEL_ONE, cancel))
                     .await?;
                 tx.execute_raw(Statement::from_sql_and_values(backend, REMOVE, key.clone()))
                     .await?;
