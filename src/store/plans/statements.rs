@@ -29,7 +29,11 @@ const LARGE: [&str; 8] = [
 ];
 
 /// Statements that read a table, or all that an organization has in it, and why they may.
-const WHOLE: [(&str, &str); 4] = [
+const WHOLE: [(&str, &str); 5] = [
+    (
+        "backlog_sql",
+        "the index of what is leased, which is as much as the nodes hold in memory",
+    ),
     (
         "CANCEL_BATCH",
         "in the background, after a deletion: no index has the entries of a webhook, leased ones included",

@@ -46,7 +46,8 @@ pub(in crate::store) fn backlog_sql(backend: DbBackend) -> String {
     format!(
         "
         WITH RECURSIVE walk(webhook_id) AS (
-            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL ORDER BY webhook_id LIMIT 1)
+            SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > $5
+                    ORDER BY webhook_id LIMIT 1)
             UNION ALL
             SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > walk.webhook_id
                     ORDER BY webhook_id LIMIT 1)
