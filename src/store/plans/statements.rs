@@ -12,7 +12,7 @@ use crate::store::{
     Database, StoreError, events, idempotency,
     queue::{claim, finish_batch, finish_rows, leases, nodes, publish_batch, replay, work},
     quota, secrets,
-    upkeep::{backlog, clamp, deletion},
+    upkeep::{backlog, checks, clamp, deletion},
     webhook_batch,
 };
 
@@ -75,6 +75,7 @@ fn statements(backend: DbBackend) -> BTreeMap<&'static str, String> {
             ("work::DELIVERIES", work::DELIVERIES.to_owned()),
             ("work::EVENTS", work::EVENTS.to_owned()),
             ("backlog::DEAD_ROWS", backlog::DEAD_ROWS.to_owned()),
+            ("checks::SERVER_SETTINGS", checks::SERVER_SETTINGS.to_owned()),
             ("deletion::CANCEL_BATCH", deletion::CANCEL_BATCH.clone()),
             ("webhook_batch::WRITE", webhook_batch::WRITE.clone()),
         ]

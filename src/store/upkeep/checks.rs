@@ -56,19 +56,20 @@ pub struct ServerSettings {
     pub nodes: i64,
 }
 
+pub(in crate::store) const SERVER_SETTINGS: &str = "
+    SELECT current_setting('server_version') AS version,
+        current_setting('server_version_num')::int AS version_number,
+        current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on' AS autovacuum,
+        (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int)::bigint
+            AS connections_max,
+        (SELECT count(*) FROM nodes) AS nodes";
+
 /// PostgreSQL's settings; none for SQLite. The database must have every migration.
 pub async fn server_settings(db: &Database) -> Result<Option<ServerSettings>, StoreError> {
-    const SETTINGS: &str = "
-        SELECT current_setting('server_version') AS version,
-            current_setting('server_version_num')::int AS version_number,
-            current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on' AS autovacuum,
-            (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int)::bigint
-                AS connections_max,
-            (SELECT count(*) FROM nodes) AS nodes";
     if db.backend() != DbBackend::Postgres {
         return Ok(None);
     }
-    let statement = Statement::from_string(db.backend(), SETTINGS);
+    let statement = Statement::from_string(db.backend(), SERVER_SETTINGS);
     let Some(row) = db.read().query_one_raw(statement).await? else {
         return Ok(None);
     };
