@@ -27,7 +27,7 @@ const EVENTS_A_ROUND: i64 = 400;
 const ARGUMENTS: [&str; 4] = ["--attempt-timeout-ms", "5000", "--attempts-per-webhook-max", "32"];
 
 /// What a node may warn of while other nodes die and its database goes away.
-const TROUBLE: [&str; 12] = [
+const TROUBLE: [&str; 14] = [
     "error communicating with database",
     "a node has died",
     "the node could not say that it is alive",
@@ -40,6 +40,10 @@ const TROUBLE: [&str; 12] = [
     "retrying later",
     "another PostgreSQL server is used from now on",
     "no PostgreSQL server takes writes",
+    // A commit that the database's end leaves in doubt: of a claim or a publication, whose leases then end by themselves,
+    // or of a record, which is written again and finds its lease gone.
+    "leases ended without a record",
+    "the lease was lost",
 ];
 
 async fn start(url: &str) -> Process {
