@@ -2,6 +2,7 @@
 //! on how busy the machine is. And what a node does that has nothing to do.
 
 use std::{
+    slice::from_ref,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -202,7 +203,7 @@ async fn costs(stage: &mut Stage<'_>, server: &Server, meter: &Meter) {
     let count = 4_000;
     let before = meter.read(server).await;
     let round = stage.receiver.expect(count, 1);
-    let load = publications(server, &tenant, round.first);
+    let load = publications(server, from_ref(&tenant), round.first);
     let work = keep_busy(&load, 32, Until::Count(count)).await;
     round.elapsed_since(work.started).await;
     add(stage, server, meter, "event, 32 at a time", before, count).await;
@@ -214,14 +215,14 @@ async fn warm_up(stage: &Stage<'_>, server: &Server, tenant: &Tenant) {
     keep_busy(&reads(server.address, tenant), 32, until).await;
     keep_busy(&changes(server, tenant, true), 32, until).await;
     let round = stage.receiver.expect(1_000, 1);
-    let work = keep_busy(&publications(server, tenant, round.first), 32, until).await;
+    let work = keep_busy(&publications(server, from_ref(tenant), round.first), 32, until).await;
     round.elapsed_since(work.started).await;
     tokio::time::sleep(SETTLE).await;
 }
 
 async fn paced(stage: &Stage<'_>, server: &Server, tenant: &Tenant, rate: u32, count: u64) {
     let round = stage.receiver.expect(count, 1);
-    let pool = Arc::new(Pool::open(publications(server, tenant, round.first)).await);
+    let pool = Arc::new(Pool::open(publications(server, from_ref(tenant), round.first)).await);
     let start = std::time::Instant::now();
     pace(rate, count, |number| {
         let pool = Arc::clone(&pool);

@@ -103,9 +103,9 @@ pub(crate) fn payload(number: u64) -> String {
     )
 }
 
-/// Publications by this tenant, of events from this number on.
-pub(crate) fn publications(server: &Server, tenant: &Tenant, first: u64) -> Load {
-    let headers = tenant.headers();
+/// Publications by these tenants in turn, of events from this number on.
+pub(crate) fn publications(server: &Server, tenants: &[Tenant], first: u64) -> Load {
+    let headers: Vec<String> = tenants.iter().map(Tenant::headers).collect();
     Load {
         address: server.address,
         status: 202,
@@ -115,7 +115,8 @@ pub(crate) fn publications(server: &Server, tenant: &Tenant, first: u64) -> Load
                 "{{\"type\":\"{EVENT_TYPE}\",\"data\":{before}{:012x}{after}}}",
                 first + number
             );
-            http::write(to, "POST", "/v1/events", &headers, &body);
+            let headers = &headers[usize::try_from(number).unwrap() % headers.len()];
+            http::write(to, "POST", "/v1/events", headers, &body);
         }),
     }
 }

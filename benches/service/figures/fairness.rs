@@ -4,15 +4,12 @@
 //! against the same beside two loops that do nothing but that: a wait for a core is the machine's to give, not the
 //! service's. What the loops cost is a figure of its own.
 
-use std::{sync::Arc, time::Duration};
-
+use super::latency;
 use crate::{
     database::Database,
-    driver::{Load, Pool, pace},
     flood::{Flood, Flooding},
-    http,
     server::{Server, Tenant},
-    stage::{EVENT_TYPE, Stage, data_around_number},
+    stage::Stage,
     table::{Limit, Unit, quantile},
 };
 
@@ -22,9 +19,6 @@ const WEBHOOKS: usize = 7;
 
 /// Events of all of them together, per second.
 const RATE: u32 = 40;
-
-/// How long a run takes at least: a percentile needs enough deliveries.
-const RUN_MIN: Duration = Duration::from_secs(4);
 
 fn name(flood: Flood) -> &'static str {
     match flood {
@@ -95,34 +89,8 @@ async fn flows(stage: &Stage<'_>, server: &Server, tenants: &[Tenant], figure: &
     samples
 }
 
-/// Publishes for all of them in turn: the 99th percentile of their latencies in milliseconds.
+/// The 99th percentile of their latencies in milliseconds.
 async fn flow(stage: &Stage<'_>, server: &Server, tenants: &[Tenant]) -> f64 {
-    let events = u64::from(RATE) * stage.run().max(RUN_MIN).as_secs();
-    let round = stage.receiver.expect(events, WEBHOOKS);
-    let headers: Vec<String> = tenants.iter().map(Tenant::headers).collect();
-    let first = round.first;
-    let load = Load {
-        address: server.address,
-        status: 202,
-        write: Arc::new(move |number, to| {
-            let (before, after) = data_around_number();
-            let body = format!(
-                "{{\"type\":\"{EVENT_TYPE}\",\"data\":{before}{:012x}{after}}}",
-                first + number
-            );
-            let headers = &headers[usize::try_from(number).unwrap() % headers.len()];
-            http::write(to, "POST", "/v1/events", headers, &body);
-        }),
-    };
-    let pool = Arc::new(Pool::open(load).await);
-    pace(RATE, events, |number| {
-        let (pool, round) = (Arc::clone(&pool), Arc::clone(&round));
-        async move {
-            round.sending(number);
-            pool.send(number).await;
-        }
-    })
-    .await;
-    round.completed(Duration::from_secs(15)).await;
-    quantile(&round.latencies_ms(), 99)
+    let latencies = latency::flow(stage, server, tenants, RATE, latency::events(stage, RATE)).await;
+    quantile(&latencies, 99)
 }

@@ -1,6 +1,6 @@
 //! Events from their publication to their receivers, as many as the service can bear.
 
-use std::time::Duration;
+use std::{slice::from_ref, time::Duration};
 
 use super::requests::CONNECTIONS;
 use crate::{
@@ -82,7 +82,7 @@ pub(super) async fn publish(
     events: u64,
 ) -> f64 {
     let round = stage.receiver.expect(events, tenant.webhooks.len());
-    let load = publications(server, tenant, round.first);
+    let load = publications(server, from_ref(tenant), round.first);
     let work = keep_busy(&load, connections, Until::Count(events)).await;
     let elapsed = round.elapsed_since(work.started).await;
     (events * tenant.webhooks.len() as u64) as f64 / elapsed.as_secs_f64()

@@ -1,6 +1,6 @@
 //! How long an event takes to its receiver where few are published.
 
-use std::{sync::Arc, time::Duration};
+use std::{slice::from_ref, sync::Arc, time::Duration};
 
 use crate::{
     driver::{Pool, pace},
@@ -54,12 +54,12 @@ pub(super) async fn measure(stage: &mut Stage<'_>, server: &Server) {
 async fn latency(stage: &mut Stage<'_>, server: &Server, rate: u32, names: [&str; 3], goals: [&str; 2]) {
     let tenant = stage.tenant(server, 1).await;
     // The first events of a quiet service open its connections.
-    flow(stage, server, &tenant, rate, u64::from(rate)).await;
+    flow(stage, server, from_ref(&tenant), rate, u64::from(rate)).await;
     let (mut samples, mut limits) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
     for run in stage.runs() {
         let events = events(stage, rate);
         let before = process::cpu(server.pid);
-        let found = flow(stage, server, &tenant, rate, events).await;
+        let found = flow(stage, server, from_ref(&tenant), rate, events).await;
         let cpu = process::cpu(server.pid).saturating_sub(before);
         let before = process::own_cpu();
         let bare = floor(stage, rate, events).await;
@@ -82,14 +82,14 @@ async fn latency(stage: &mut Stage<'_>, server: &Server, rate: u32, names: [&str
 }
 
 /// Enough events for a percentile, whatever the length of other runs.
-fn events(stage: &Stage<'_>, rate: u32) -> u64 {
+pub(super) fn events(stage: &Stage<'_>, rate: u32) -> u64 {
     u64::from(rate) * stage.run().max(Duration::from_secs(4)).as_secs()
 }
 
-/// Publishes at this rate; the latencies in milliseconds, sorted.
-pub(super) async fn flow(stage: &Stage<'_>, server: &Server, tenant: &Tenant, rate: u32, events: u64) -> Vec<f64> {
-    let round = stage.receiver.expect(events, 1);
-    let pool = Arc::new(Pool::open(publications(server, tenant, round.first)).await);
+/// Publishes at this rate for tenants in turn, who have as many webhooks each; the latencies in milliseconds, sorted.
+pub(super) async fn flow(stage: &Stage<'_>, server: &Server, tenants: &[Tenant], rate: u32, events: u64) -> Vec<f64> {
+    let round = stage.receiver.expect(events, tenants[0].webhooks.len());
+    let pool = Arc::new(Pool::open(publications(server, tenants, round.first)).await);
     pace(rate, events, |number| {
         let (pool, round) = (Arc::clone(&pool), Arc::clone(&round));
         async move {

@@ -1,5 +1,7 @@
 //! A snapshot that somebody else holds on PostgreSQL: versions that are dead stay where the queue is searched.
 
+use std::slice::from_ref;
+
 use sea_orm::sqlx::{self, Connection as _};
 
 use super::latency;
@@ -24,10 +26,10 @@ pub(super) async fn measure(stage: &mut Stage<'_>) {
     let server = stage.start().await;
     let tenant = stage.tenant(&server, 1).await;
     let events = u64::from(RATE) * stage.run().as_secs().max(4);
-    latency::flow(stage, &server, &tenant, RATE, u64::from(RATE)).await;
+    latency::flow(stage, &server, from_ref(&tenant), RATE, u64::from(RATE)).await;
     let mut samples = [const { Vec::new() }; 2];
     for run in stage.runs() {
-        let latencies = latency::flow(stage, &server, &tenant, RATE, events).await;
+        let latencies = latency::flow(stage, &server, from_ref(&tenant), RATE, events).await;
         samples[0].push(quantile(&latencies, 50));
         stage.progress(
             "p50 at 150 events/s, undisturbed",
@@ -45,7 +47,7 @@ pub(super) async fn measure(stage: &mut Stage<'_>) {
     let numbers = stage.receiver.numbers(DEAD);
     seed::dead_versions(&stage.database, tenant.organization, tenant.webhooks[0], numbers).await;
     for run in stage.runs() {
-        let latencies = latency::flow(stage, &server, &tenant, RATE, events).await;
+        let latencies = latency::flow(stage, &server, from_ref(&tenant), RATE, events).await;
         samples[1].push(quantile(&latencies, 50));
         stage.progress(NAME, run, &Unit::Milliseconds.text(samples[1][run - 1]));
     }
