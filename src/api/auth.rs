@@ -93,10 +93,12 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
         if let Some(place) = &place {
             place.belong_to(&state.requests, organization_id)?;
         }
-        state.entry.wait(organization_id).await;
         let meter = Meter::of(&parts.extensions);
         let admitted = match organization_id {
-            Some(org) => meter.admit(state, org).await,
+            Some(org) => {
+                state.entry.wait(org).await;
+                meter.admit(state, org).await
+            }
             None => Ok(true),
         };
         if !scopes.contains(S::SCOPE) {
@@ -140,6 +142,7 @@ impl<S> Holder<S> {
         if let Some(place) = &self.place {
             place.belong_to(&state.requests, Some(org))?;
         }
+        state.entry.wait(org).await;
         self.meter.admit(state, org).await
     }
 }

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::limits::Party;
-use crate::domain::fairness::Turns;
+use crate::domain::{fairness::Turns, id::OrganizationId};
 
 /// How many requests begin in one round.
 const ROUND_MAX: usize = 8;
@@ -25,12 +24,12 @@ struct State {
     begun: usize,
     /// Whether somebody counts the rounds. Where nothing has begun since the last one, nobody does.
     is_counted: bool,
-    waiting: Turns<Party, oneshot::Sender<()>>,
+    waiting: Turns<OrganizationId, oneshot::Sender<()>>,
 }
 
 impl Entry {
-    /// Waits until a request of this party may begin: not at all, unless more come than a round takes.
-    pub(super) async fn wait(&self, party: Party) {
+    /// Waits until a request of this organization may begin: not at all, unless more come than a round takes.
+    pub(super) async fn wait(&self, organization: OrganizationId) {
         let turn = {
             let mut state = self.lock();
             if !state.is_counted {
@@ -42,7 +41,7 @@ impl Entry {
                 return;
             }
             let (begin, turn) = oneshot::channel();
-            state.waiting.push(party, begin);
+            state.waiting.push(organization, begin);
             turn
         };
         // It cannot be dropped unheard while the door is there.
@@ -86,34 +85,33 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::id::OrganizationId;
 
     #[tokio::test]
     async fn a_request_of_another_organization_is_in_the_next_round_however_many_wait() {
-        let [busy, other] = [1, 2].map(|number| Some(OrganizationId::new(Uuid::from_u128(number))));
+        let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
         let (entry, begun) = (Entry::default(), Arc::new(Mutex::new(Vec::new())));
         let mut requests = JoinSet::new();
-        for party in std::iter::repeat_n(busy, 600).chain([other]) {
+        for organization in std::iter::repeat_n(busy, 600).chain([other]) {
             let (entry, begun) = (entry.clone(), Arc::clone(&begun));
             requests.spawn(async move {
-                entry.wait(party).await;
-                begun.lock().unwrap().push(party);
+                entry.wait(organization).await;
+                begun.lock().unwrap().push(organization);
             });
         }
         requests.join_all().await;
         let begun = begun.lock().unwrap();
         assert_eq!(begun.len(), 601);
-        let position = begun.iter().position(|party| *party == other).unwrap();
+        let position = begun.iter().position(|organization| *organization == other).unwrap();
         assert!((ROUND_MAX..2 * ROUND_MAX).contains(&position), "{position}");
     }
 
     #[tokio::test]
     async fn whoever_goes_away_takes_nobodys_turn_and_rest_returns() {
-        let entry = Entry::default();
+        let (entry, organization) = (Entry::default(), OrganizationId::new(Uuid::from_u128(1)));
         let mut requests = JoinSet::new();
         for _ in 0..100 {
             let entry = entry.clone();
-            requests.spawn(async move { entry.wait(None).await });
+            requests.spawn(async move { entry.wait(organization).await });
         }
         while entry.lock().waiting.is_empty() {
             tokio::task::yield_now().await;
@@ -123,7 +121,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(entry.lock().waiting.is_empty());
-        entry.wait(None).await;
+        entry.wait(organization).await;
         assert!(entry.lock().is_counted);
     }
 }

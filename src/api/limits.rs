@@ -36,7 +36,7 @@ const FILLED: Duration = Duration::from_mins(1);
 const SWEEP_MIN: usize = 1024;
 
 /// Who has a permit: an organization, or platform tokens as long as they speak for none.
-pub(super) type Party = Option<OrganizationId>;
+type Party = Option<OrganizationId>;
 
 /// Permits that organizations share.
 #[derive(Debug)]
