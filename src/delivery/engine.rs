@@ -1,7 +1,6 @@
 //! The engine: what everything on this floor works with, and the pump that turns what waits in the lanes into attempts.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -254,7 +253,7 @@ impl Engine {
 }
 
 impl HandOver for Engine {
-    fn room(&self, organizations: &HashSet<OrganizationId>) -> Option<Room> {
+    fn room(&self, organizations: &[OrganizationId]) -> Option<Room> {
         if self.is_stopping() || !self.may_work() {
             return None;
         }

@@ -235,7 +235,7 @@ impl Lanes {
 
     /// What has no room now of these organizations and their webhooks; `None` if nothing at all is to be leased.
     #[must_use]
-    pub fn full(&self, organizations: &HashSet<OrganizationId>) -> Option<Full> {
+    pub fn full(&self, organizations: &[OrganizationId]) -> Option<Full> {
         // With more nodes than permits some have none, and only a claim knows which.
         let divides = (1..=self.limits.per_webhook_max).contains(&self.seat.nodes);
         let is_full = |organization: &&OrganizationId| self.is_full_for(**organization);

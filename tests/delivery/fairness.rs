@@ -113,7 +113,7 @@ fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
     let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
     let webhook = |number| WebhookId::new(Uuid::from_u128(number));
     let both = HashSet::from([busy, other]);
-    let full = |lanes: &Lanes| lanes.full(&both).unwrap().organizations;
+    let full = |lanes: &Lanes| lanes.full(&[busy, other]).unwrap().organizations;
     // So many deliveries fill what may wait, and so do so many bytes.
     for (webhooks, each, payload_bytes) in [(100, 82, 2), (257, 1, 256 * 1024)] {
         let mut lanes = Lanes::new(LaneLimits {

@@ -132,7 +132,7 @@ impl World {
                 organizations: HashSet::from([self.org]),
                 ..Full::default()
             }),
-            _ => self.nodes[node].lanes.full(&HashSet::from([self.org])),
+            _ => self.nodes[node].lanes.full(&[self.org]),
         };
         self.tell(&format!("node {node} has no room for {full:?}"));
         *self.collector.full.lock().unwrap() = full;

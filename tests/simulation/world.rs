@@ -1,7 +1,7 @@
 //! The engine's side of the simulation, and the comparison of what is with what must be.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     fmt::Write as _,
     sync::{Arc, Mutex},
     time::Duration,
@@ -77,7 +77,7 @@ pub(super) struct Collector {
 }
 
 impl HandOver for Collector {
-    fn room(&self, _: &HashSet<OrganizationId>) -> Option<Room> {
+    fn room(&self, _: &[OrganizationId]) -> Option<Room> {
         let full = self.full.lock().unwrap().clone()?;
         Some(Room {
             full,

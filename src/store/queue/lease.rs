@@ -205,7 +205,7 @@ pub struct Room {
 /// by `server`.
 pub trait HandOver: Send + Sync + fmt::Debug {
     /// What may be leased now for these organizations; `None` if this node takes nothing at all.
-    fn room(&self, organizations: &HashSet<OrganizationId>) -> Option<Room>;
+    fn room(&self, organizations: &[OrganizationId]) -> Option<Room>;
 
     /// Takes deliveries whose leases are durable, with their webhooks as they stood at `judged_at` or later (of
     /// [`Clock::monotonic`](crate::clock::Clock::monotonic)).

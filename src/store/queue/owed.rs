@@ -1,6 +1,6 @@
 //! What a publication owes, to which webhooks, and what of it this node leases at once.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
@@ -31,7 +31,7 @@ pub(super) struct LeaseAtOnce {
 impl LeaseAtOnce {
     /// Of the publications of these organizations; `None` if this node leases nothing: no server runs here, or it is not
     /// to work.
-    pub(super) fn of(db: &Database, organizations: &HashSet<OrganizationId>) -> Option<Self> {
+    pub(super) fn of(db: &Database, organizations: &[OrganizationId]) -> Option<Self> {
         let judged_at = db.clock.monotonic();
         let room = db.hand_over.get()?.room(organizations)?;
         Some(Self {

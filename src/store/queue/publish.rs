@@ -3,7 +3,7 @@
 //! In the plain case the queue entry is leased to this node at once, and the delivery goes straight to the lanes when
 //! the transaction has committed: nobody has to claim it. A node that dies then leaves a leased entry like any other.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use sea_orm::EntityTrait as _;
 use serde::Deserialize;
@@ -45,7 +45,7 @@ pub async fn record(
 }
 
 async fn record_and_hand_over(db: Database, publish: Publish) -> Result<Once<Recorded>, StoreError> {
-    let lease = LeaseAtOnce::of(&db, &HashSet::from([publish.publication.organization_id]));
+    let lease = LeaseAtOnce::of(&db, &[publish.publication.organization_id]);
     let inner = db.clone();
     let write = db.write_for(publish.publication.organization_id, move |tx| {
         Box::pin(async move {

@@ -2,7 +2,7 @@
 //! idempotency keys, deliveries and queue entries.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -124,10 +124,11 @@ pub(in crate::store) async fn record_batch(
     db: Database,
     batch: Arc<[Publish]>,
 ) -> Result<Vec<Once<Recorded>>, StoreError> {
-    let organizations: HashSet<_> = batch
+    let organizations: BTreeSet<_> = batch
         .iter()
         .map(|publish| publish.publication.organization_id)
         .collect();
+    let organizations: Vec<OrganizationId> = organizations.into_iter().collect();
     let lease = LeaseAtOnce::of(&db, &organizations);
     // Of several with one key or one id only the first takes part; the others then find what it has left.
     let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
@@ -138,7 +139,7 @@ pub(in crate::store) async fn record_batch(
         is_first && ids.insert((organization, publish.publication.event_id.as_str().to_owned()))
     };
     let parts: Vec<bool> = batch.iter().map(takes_part).collect();
-    let mut fates = run(&db, &batch, &parts, lease.as_ref()).await?;
+    let mut fates = run(&db, &batch, &parts, &organizations, lease.as_ref()).await?;
     let mut handed = Handed::default();
     for (position, publish) in batch.iter().enumerate() {
         if let Some(fate) = fates.get_mut(&position).filter(|fate| fate.is_new) {
@@ -190,6 +191,7 @@ async fn run(
     db: &Database,
     batch: &[Publish],
     parts: &[bool],
+    organizations: &[OrganizationId],
     lease: Option<&LeaseAtOnce>,
 ) -> Result<BTreeMap<usize, Fate>, StoreError> {
     let taking_part = || {
@@ -205,7 +207,6 @@ async fn run(
     let responses = keys()
         .map(|key| response_to_new(db, key))
         .collect::<Result<Vec<Vec<u8>>, _>>()?;
-    let organizations: HashSet<OrganizationId> = events().map(|event| event.organization_id).collect();
     let now = db.clock.now();
     let full = lease.map(|lease| &lease.full);
     let values: [Value; 21] = [
@@ -226,7 +227,7 @@ async fn run(
         responses.into(),
         now.plus(idempotency::REMEMBERED).as_millis().into(),
         now.as_millis().into(),
-        uuids(&organizations),
+        uuids(organizations),
         lease.is_some().into(),
         health::breaker_failures_column().into(),
         uuids(full.iter().flat_map(|full| &full.webhooks)),
