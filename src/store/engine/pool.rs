@@ -2,7 +2,7 @@
 //!
 //! sqlx's own pool pings each connection when it is given back, in a task of its own: a second round trip per
 //! statement. This one tests a connection only if it was idle for a while, or was given back in the middle of
-//! something.
+//! a statement. One that was given back in the middle of a transaction is closed at once: its locks end with it.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -135,7 +135,7 @@ impl Pool {
         self.watch(async { self.get().await?.query_all(statement).await }).await
     }
 
-    /// Begins a transaction. Dropped without a commit, it is rolled back before its connection is used again.
+    /// Begins a transaction. Dropped without an end, it closes its connection.
     pub(super) async fn begin(&self) -> Result<Transaction, DbErr> {
         let begun = async {
             let mut connection = self.get().await?;
@@ -147,6 +147,7 @@ impl Pool {
         Ok(Transaction {
             generation: connection.generation,
             connection: Mutex::new(connection),
+            _closes: CloseAbandoned(self.connections.clone()),
             primary: Arc::clone(&self.primary),
         })
     }
@@ -177,8 +178,20 @@ impl Pool {
 /// A transaction on one connection, which may be abandoned meanwhile.
 pub(in crate::store) struct Transaction {
     connection: Mutex<Object<Manager>>,
+    /// Declared behind the connection, and so dropped when that was given back.
+    _closes: CloseAbandoned,
     primary: Arc<Primary>,
     generation: u64,
+}
+
+/// Closes the pool's connections that were given back in the middle of a transaction. Whether such a transaction still
+/// is one is unknown, since its COMMIT may have been sent.
+struct CloseAbandoned(managed::Pool<Manager>);
+
+impl Drop for CloseAbandoned {
+    fn drop(&mut self) {
+        self.0.retain(|kept, _| !kept.in_transaction);
+    }
 }
 
 impl Transaction {
@@ -244,16 +257,15 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, kept: &mut Kept, metrics: &Metrics) -> RecycleResult<SqlxError> {
-        if kept.is_broken || kept.generation != self.primary.generation() || metrics.age() > AGE_MAX {
+        let is_unusable = kept.is_broken || kept.in_transaction;
+        if is_unusable || kept.generation != self.primary.generation() || metrics.age() > AGE_MAX {
             return Err(RecycleError::message("it is not used again"));
         }
-        if kept.in_transaction {
-            kept.connection.execute("ROLLBACK").await?;
-        } else if kept.in_statement.is_some() || metrics.last_used() >= TESTED_AFTER_IDLE {
+        if kept.in_statement.is_some() || metrics.last_used() >= TESTED_AFTER_IDLE {
             // Its answer comes after everything that is still to be read.
             kept.connection.ping().await?;
         }
-        (kept.in_statement, kept.in_transaction) = (None, false);
+        kept.in_statement = None;
         Ok(())
     }
 }
@@ -322,4 +334,43 @@ impl Kept {
 fn query<'a>(statement: Statement) -> Query<'a, Postgres, SqlxValues> {
     let values = statement.values.unwrap_or(Values(Vec::new()));
     sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::DbBackend;
+
+    use super::*;
+    use crate::{config::DatabaseOptions, domain::id::NodeId, store::engine::hosts::hosts};
+
+    const LOCK: &str = "SELECT pg_advisory_xact_lock(7165109)";
+
+    /// Only where a PostgreSQL server is given.
+    #[tokio::test]
+    async fn an_abandoned_transaction_ends_with_its_connection_and_frees_its_locks() {
+        let Ok(server) = std::env::var("TEST_DATABASE_URL") else {
+            return;
+        };
+        let hosts = hosts(&DatabaseOptions::of(&server), NodeId::NIL).unwrap();
+        let primary = Arc::new(Primary::new(hosts));
+        let [pool, other] = [(); 2].map(|()| Pool::new(&primary, 1, None).unwrap());
+        let abandoned = pool.begin().await.unwrap();
+        abandoned.execute_script(LOCK).await.unwrap();
+        assert_eq!(pool.fill().open, 1);
+        drop(abandoned);
+        assert_eq!(
+            pool.fill().open,
+            0,
+            "it would keep its locks until somebody needs the connection"
+        );
+        // This pool has no connection to spare: another one asks for the lock.
+        let locked = other.execute_script(LOCK);
+        tokio::time::timeout(ACQUIRE_TIMEOUT, locked).await.unwrap().unwrap();
+
+        let committed = pool.begin().await.unwrap();
+        committed.commit().await.unwrap();
+        let one = Statement::from_string(DbBackend::Postgres, "SELECT 1");
+        pool.query_one(one).await.unwrap().unwrap();
+        assert_eq!(pool.fill().open, 1, "a connection whose transaction has ended stays");
+    }
 }
