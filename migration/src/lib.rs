@@ -21,9 +21,9 @@ impl MigratorTrait for Migrator {
         vec![Box::new(m20261123_000001_schema::Migration)]
     }
 
-    /// The migrations that the database has, as far as this version knows them.
+    /// The migrations that the database has, of those that this version knows.
     ///
-    /// Those of a newer version are left out: during a rolling upgrade an older node works beside newer ones, on a
+    /// Those of a newer version are ignored: during a rolling upgrade an older node works beside newer ones, on a
     /// schema that has more than it needs.
     async fn get_migration_models<C: ConnectionTrait>(db: &C) -> Result<Vec<seaql_migrations::Model>, DbErr> {
         Self::install(db).await?;
@@ -32,7 +32,7 @@ impl MigratorTrait for Migrator {
 }
 
 impl Migrator {
-    /// How many migrations of this version the database lacks. It only reads.
+    /// Returns how many migrations of this version the database lacks. Read-only.
     pub async fn missing<C: ConnectionTrait>(db: &C) -> Result<usize, DbErr> {
         let backend = db.get_database_backend();
         let table = match backend {
@@ -69,9 +69,9 @@ struct Dialect {
 }
 
 impl Dialect {
-    /// STRICT makes SQLite refuse a value of another type, as PostgreSQL does. The fill factor leaves
-    /// room in each page: an update stays in its page and, where it changes no indexed column, touches no index (HOT).
-    /// A webhook's updates are such, and those of a delivery that succeeds.
+    /// STRICT makes SQLite refuse a value of another type, as PostgreSQL does. The fill factor leaves room in each
+    /// page: an update stays in its page and, if it changes no indexed column, touches no index (HOT). That holds for
+    /// every update of a webhook, and for those of a delivery that succeeds.
     fn of(backend: DbBackend) -> Self {
         match backend {
             DbBackend::Postgres => Self {
@@ -93,7 +93,7 @@ impl Dialect {
         }
     }
 
-    /// Runs each statement of `script` (they end with a semicolon), with the engine's words filled in.
+    /// Runs each statement of `script` (each ends with a semicolon), with the engine's words filled in.
     async fn run(manager: &SchemaManager<'_>, script: &str) -> Result<(), DbErr> {
         let connection = manager.get_connection();
         let dialect = Self::of(manager.get_database_backend());

@@ -55,9 +55,10 @@ CREATE TABLE tokens (
 ) {table_end};
 ";
 
-// `resume_at` is the time before which no automatic attempt starts: zero, or the next probe of a breaker that is open,
-// or the next place that the rate has. `rate_state` is the state of the rate limiter (GCRA's theoretical arrival time,
-// in nanoseconds since the Unix epoch). `deleted_at` is set by a deletion: the row goes when nothing is in the queue for it.
+// `resume_at` is the time before which no automatic attempt starts: zero, the next probe of an open breaker, or when
+// the rate limit allows the next attempt. `rate_state` is the state of the rate limiter (GCRA's theoretical arrival
+// time, in nanoseconds since the Unix epoch). `deleted_at` marks a deleted webhook; the row is removed once the queue
+// has nothing for it.
 const WEBHOOKS: &str = "
 CREATE TABLE webhooks (
     organization_id {uuid} NOT NULL REFERENCES organizations (id),
@@ -87,18 +88,18 @@ CREATE TABLE webhooks (
 CREATE INDEX webhooks_deleted ON webhooks (deleted_at) WHERE deleted_at IS NOT NULL;
 ";
 
-// `deliveries` is history: a row is inserted with its event and updated when an attempt of it has ended, in no indexed
-// column as long as attempts succeed. What is still to do has a row in `queue` besides, which goes when it is done; so
-// the table that is claimed from is as small as what is due, however long the history.
+// `deliveries` is history: a row is inserted with its event and updated when an attempt ends, in no indexed column as
+// long as attempts succeed. Unfinished work also has a row in `queue`, which is deleted when it is done; so the table
+// that is claimed from is as small as what is due, however long the history.
 //
-// A delivery keeps no foreign key to its webhook: its history outlives the webhook. `schedule_start` is how many
-// attempts had been made when its present schedule began: zero, or more after a replay. `undelivered_at` is when it
-// ended without success: the few that did are found by indexes of their own.
+// A delivery has no foreign key to its webhook: its history outlives the webhook. `schedule_start` is how many attempts
+// had been made when its current schedule began: zero, or more after a replay. `undelivered_at` is when it ended
+// without success: those few are found by indexes of their own.
 //
-// `queue.due_at` is when a node may take the delivery: the time of the next attempt or, while an attempt is under way
-// (`lease_token` is set), the end of the lease. Most entries are leased when they are published and gone soon after: they
-// are in no index that a claim walks, so that not even a snapshot that somebody holds puts their remains in its way. `owed`
-// is false where somebody retries a delivery that has ended: then the row is the lease alone.
+// `queue.due_at` is when a node may take the delivery: the time of the next attempt or, while an attempt is in progress
+// (`lease_token` is set), the end of the lease. Most entries are leased when they are published and gone soon after:
+// they are in no index that a claim walks, so their dead rows never slow a claim, even while somebody holds an old
+// snapshot. `owed` is false for a manual retry of a delivery that has ended: then the row is only the lease.
 const DELIVERIES: &str = "
 CREATE TABLE events (
     organization_id {uuid} NOT NULL REFERENCES organizations (id),
@@ -169,8 +170,8 @@ CREATE TABLE attempts (
 ) {table_end};
 ";
 
-// `nodes.seen_at` is the database's time, so that the nodes' clocks need not agree. `last_run` has one row at most: when a
-// server last ran, so that the next one knows of a clock that has jumped.
+// `nodes.seen_at` is the database's time, so that the nodes' clocks need not agree. `last_run` has at most one row:
+// when a server last ran, so that the next one notices that the clock has jumped.
 const OPERATION: &str = "
 CREATE TABLE nodes (
     id {uuid} PRIMARY KEY,
@@ -216,14 +217,14 @@ CREATE INDEX audit_entries_of_webhook ON audit_entries (organization_id, webhook
 CREATE INDEX audit_entries_by_age ON audit_entries (created_at);
 ";
 
-// By default PostgreSQL vacuums a table when a fifth of it is dead. A queue is nothing but dead rows soon, and each claim
-// walks its indices past them: a fixed number of dead rows keeps that walk short, and without the cost delay a vacuum is
-// over before the next one is due. Of ten million deliveries a fifth is two million; a fixed number there, too.
-// The planner must learn of a new organization before its share of the table is large: until then it takes each of its
-// rows for the only one.
+// By default PostgreSQL vacuums a table when a fifth of it is dead. A queue is soon nothing but dead rows, and every
+// claim walks its indexes past them: a fixed number of dead rows keeps that walk short, and without the cost delay a
+// vacuum ends before the next one is due. A fifth of ten million deliveries is two million, so that table gets a fixed
+// number, too. The planner must learn of a new organization before its share of the table is large: until then it
+// assumes that the organization has a single row.
 //
-// Events and attempts are inserted and later deleted, never updated: the number of inserts makes their vacuum run often
-// enough to keep the visibility map, and the deletions of retention do the rest.
+// Events and attempts are inserted and later deleted, never updated: the insert threshold makes vacuum run often enough
+// to keep the visibility map, and retention's deletions trigger the rest.
 const VACUUM: &str = "
 ALTER TABLE queue SET (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,

@@ -11,6 +11,7 @@ mod floors;
 mod lengths;
 mod sql;
 mod unused;
+mod words;
 
 /// Folders that are made, not written: what a build, a tool or an editor leaves.
 const GENERATED: [&str; 4] = ["target", "node_modules", "__pycache__", "corpus"];

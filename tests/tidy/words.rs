@@ -1,0 +1,142 @@
+//! One meaning per word: words that the source no longer uses, in comments, strings and names, each with what to write.
+
+use super::{root, sources};
+
+/// The folders that are clean. Add yours when it is.
+const FOLDERS: [&str; 1] = ["migration"];
+
+/// A word or phrase that is retired.
+struct Retired {
+    text: &'static str,
+    instead: &'static str,
+    /// Phrases around it that are fine.
+    except: &'static [&'static str],
+}
+
+const fn retired(text: &'static str, instead: &'static str, except: &'static [&'static str]) -> Retired {
+    Retired { text, instead, except }
+}
+
+const RETIRED: [Retired; 12] = [
+    retired(
+        "place",
+        "queue entry, permit, pointer, parent span, token, AAD, position: what it is",
+        &[
+            "in place",
+            "in place of",
+            "take place",
+            "takes place",
+            "took place",
+            "decimal place",
+        ],
+    ),
+    retired("places", "the plural of what it is", &["decimal places"]),
+    retired("told", "reported, passed, notified", &[]),
+    retired("anew", "again", &[]),
+    retired(
+        "ring",
+        "deadlock; keyring",
+        &[
+            "crypto ring",
+            "rustls ring",
+            "ring default",
+            "ring digest",
+            "use ring",
+            "ring crate",
+        ],
+    ),
+    retired("for ever", "forever", &[]),
+    retired("just now", "now", &[]),
+    retired("in a moment", "soon", &[]),
+    retired("came about", "could be established", &[]),
+    retired("of late", "recently", &[]),
+    retired("time and again", "repeatedly", &[]),
+    retired("door", "what it is, such as a listener or a method", &[]),
+];
+
+/// A word of a source: in lower case, with its line. Names are taken apart, so that `freePlace`, `FREE_PLACE` and
+/// `free_place` are two words each; whatever separates words does not count, so that a phrase may cross lines.
+#[derive(Debug, PartialEq, Eq)]
+struct Word {
+    text: String,
+    line: usize,
+}
+
+fn words(source: &str) -> Vec<Word> {
+    let mut found = Vec::new();
+    for (line, text) in source.lines().enumerate() {
+        let (mut word, mut after_lower) = (String::new(), false);
+        for letter in text.chars().chain([' ']) {
+            let begins_another = !letter.is_alphabetic() || (letter.is_uppercase() && after_lower);
+            if begins_another && !word.is_empty() {
+                let text = std::mem::take(&mut word);
+                found.push(Word { text, line: line + 1 });
+            }
+            if letter.is_alphabetic() {
+                word.extend(letter.to_lowercase());
+            }
+            after_lower = letter.is_lowercase();
+        }
+    }
+    found
+}
+
+/// Whether a phrase that contains the word at `at` stands there.
+fn is_excepted(words: &[Word], at: usize, retired: &Retired) -> bool {
+    retired.except.iter().any(|phrase| {
+        let phrase: Vec<&str> = phrase.split(' ').collect();
+        let offsets = phrase.iter().enumerate().filter(|(_, word)| **word == retired.text);
+        offsets.map(|(offset, _)| offset).any(|offset| {
+            let start = at.checked_sub(offset);
+            start.is_some_and(|start| begins_with(&words[start..], &phrase))
+        })
+    })
+}
+
+fn begins_with(words: &[Word], phrase: &[&str]) -> bool {
+    words.len() >= phrase.len() && words.iter().zip(phrase).all(|(word, text)| word.text == *text)
+}
+
+/// The lines of a source that use a retired word, with what to write instead.
+fn uses(source: &str) -> Vec<(usize, &'static Retired)> {
+    let words = words(source);
+    let mut found = Vec::new();
+    for at in 0..words.len() {
+        for retired in &RETIRED {
+            let phrase: Vec<&str> = retired.text.split(' ').collect();
+            if begins_with(&words[at..], &phrase) && !is_excepted(&words, at, retired) {
+                found.push((words[at].line, retired));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_source_uses_a_retired_word() {
+    let mut report = String::new();
+    for folder in FOLDERS {
+        let sources = sources(folder);
+        assert!(!sources.is_empty(), "{folder} has no sources");
+        for (file, source) in sources {
+            let file = file.strip_prefix(root()).unwrap();
+            for (line, Retired { text, instead, .. }) in uses(&source) {
+                report += &format!("{}:{line}: {text:?}: write {instead}\n", file.display());
+            }
+        }
+    }
+    assert!(report.is_empty(), "retired words:\n{report}");
+}
+
+#[test]
+fn a_retired_word_is_found_in_names_and_across_lines() {
+    let lines = |source: &str| uses(source).iter().map(|(line, _)| *line).collect::<Vec<_>>();
+    assert_eq!(
+        lines("let freePlace = 1;\nlet free_place = PLACE;\nplaceholder(replace)"),
+        [1, 2, 2]
+    );
+    assert_eq!(lines("/// It waits for\n/// ever.\n"), [1]);
+    assert_eq!(lines("struct Place;\nfn told() {}\n// anew"), [1, 2, 3]);
+    assert!(lines("sorted in place; rustls::crypto::ring; the keyring").is_empty());
+    assert!(lines("in\n// place").is_empty());
+}
