@@ -142,7 +142,7 @@ pub fn event_filter(input: &[u8]) {
     match FilterEntry::parse(entry, catalog()) {
         Ok(parsed) => {
             assert!(catalog().any(matches), "{entry:?} would be silent for ever");
-            let filter = EventFilter::of(vec![parsed.clone()]);
+            let filter = EventFilter::from_entries(vec![parsed.clone()]);
             for event_type in catalog() {
                 assert_eq!(
                     parsed.matches(event_type),

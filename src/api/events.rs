@@ -185,7 +185,7 @@ pub(super) async fn publish_event(
 fn accepted(id: &EventId, payload: &Bytes, recorded: &Recorded) -> Result<Kept, Problem> {
     let payload = match recorded {
         Recorded::New => payload,
-        Recorded::Before(event) => &event.payload,
+        Recorded::Existing(event) => &event.payload,
         Recorded::Conflict => return Err(Problem::conflict("Another event was published under this id.")),
     };
     Kept::written(StatusCode::ACCEPTED, &[(LOCATION, format!("/v1/events/{id}"))], payload)

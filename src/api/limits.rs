@@ -80,7 +80,7 @@ pub(super) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.permits.lock().give_back(self.party);
+        self.permits.lock().release(self.party);
     }
 }
 

@@ -217,7 +217,11 @@ fn entries_match_something(entries: &[String], state: &ApiState) -> Result<(), V
 
 fn parse_events(entries: &[String], state: &ApiState) -> Option<EventFilter> {
     let parse = |entry: &String| FilterEntry::parse(entry, state.contract.event_type_names()).ok();
-    entries.iter().map(parse).collect::<Option<_>>().map(EventFilter::of)
+    entries
+        .iter()
+        .map(parse)
+        .collect::<Option<_>>()
+        .map(EventFilter::from_entries)
 }
 
 #[utoipa::path(

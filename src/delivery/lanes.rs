@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     domain::{
-        fairness::Division,
+        fairness::PermitUse,
         id::{OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
@@ -336,7 +336,7 @@ impl Lanes {
         let own = self.tenants.get(&organization).filter(has_waiting);
         let holders = self.tenants.values().filter(has_waiting).count() + usize::from(own.is_none());
         let (held, held_bytes) = own.map_or((0, 0), |tenant| (tenant.waiting, tenant.waiting_bytes));
-        let of = |max, taken| Division { max, taken, holders };
+        let of = |max, taken| PermitUse { max, taken, holders };
         !of(WAITING_MAX, self.waiting).allows(held) || !of(WAITING_BYTES_MAX, self.waiting_bytes).allows(held_bytes)
     }
 
@@ -392,7 +392,7 @@ impl Lanes {
             .values()
             .filter(|tenant| tenant.running > 0 || tenant.in_ring);
         let is_crowded = self.running >= self.limits.attempts_max;
-        let permits = Division {
+        let permits = PermitUse {
             max: self.limits.attempts_max,
             taken: self.running,
             // Counted only where it matters.

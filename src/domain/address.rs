@@ -1,15 +1,15 @@
 //! Which addresses deliveries may go to.
 //!
-//! A customer's URL is hostile until shown otherwise (server-side request forgery), so only globally
-//! routable unicast addresses are allowed; the rest takes an operator who allows the network by name.
-//! The tables follow the IANA special-purpose registries (RFC 6890 and its updates), and are at times
-//! stricter: what an ordinary receiver never lives on is refused even where it is reachable.
+//! A customer's URL is hostile until shown otherwise (server-side request forgery), so only globally routable unicast
+//! addresses are allowed; anything else needs an operator who allows its network explicitly. The tables follow the IANA
+//! special-purpose registries (RFC 6890 and its updates) and are sometimes stricter: ranges where no ordinary receiver
+//! lives are refused even if they are reachable.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The operator's word on which addresses deliveries may go to, beyond the public ones.
+/// The operator's policy on which addresses deliveries may go to, beyond the public ones.
 ///
 /// The default allows public addresses and nothing else.
 #[derive(Clone, Debug, Default)]
@@ -21,10 +21,11 @@ pub struct AddressPolicy {
 }
 
 impl AddressPolicy {
-    /// A policy that allows `allowed_networks` besides the public addresses, and refuses
-    /// `own_addresses` (those of this node) unless one of these networks contains them.
+    /// A policy that allows public addresses and `allowed_networks`, and refuses `own_addresses` (this node's) unless
+    /// an allowed network contains them.
     ///
-    /// IPv4-mapped IPv6 (RFC 4291, section 2.5.5.2) is taken as the IPv4 inside, in networks and addresses alike.
+    /// IPv4-mapped IPv6 (RFC 4291, section 2.5.5.2) is treated as the IPv4 address inside, in networks and addresses
+    /// alike.
     #[must_use]
     pub fn new(allowed_networks: Vec<IpNet>, own_addresses: Vec<IpAddr>) -> Self {
         Self {
@@ -37,7 +38,7 @@ impl AddressPolicy {
         }
     }
 
-    /// The same policy, but `denied_networks` are refused although they are public, or part of an allowed network.
+    /// The same policy, but refusing `denied_networks` even where they are public or part of an allowed network.
     #[must_use]
     pub fn denying(self, denied_networks: Vec<IpNet>) -> Self {
         Self {
@@ -46,7 +47,7 @@ impl AddressPolicy {
         }
     }
 
-    /// The same policy, but addresses that `is_own` recognizes as this node's are refused, too, unless an allowed network
+    /// The same policy, but also refusing addresses that `is_own` recognizes as this node's, unless an allowed network
     /// contains them. It is a function because a machine's addresses change while it runs.
     #[must_use]
     pub fn refusing_own(self, is_own: fn(IpAddr) -> bool) -> Self {
@@ -58,10 +59,10 @@ impl AddressPolicy {
 
     /// Whether a delivery may go to `address`.
     ///
-    /// A denied network refuses what it contains, and an operator's network allows what it contains. The exception is an
-    /// address that carries an IPv4 address to a translator (NAT64's well-known prefix, 6to4): there the IPv4 inside has
-    /// to be allowed as well, since allowing the way there says nothing about what lies behind it
-    /// (RFC 6052, section 3.1, forbids non-global IPv4 in the well-known prefix anyway).
+    /// A denied network refuses what it contains, and an allowed network allows what it contains. The exception is an
+    /// address that carries an IPv4 address to a translator (NAT64's well-known prefix, 6to4): there the IPv4 address
+    /// inside must be allowed as well, since allowing the route to the translator says nothing about what lies behind
+    /// it (RFC 6052, section 3.1, forbids non-global IPv4 in the well-known prefix anyway).
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -78,8 +79,7 @@ impl AddressPolicy {
     }
 }
 
-/// IPv4 that is refused: the IANA IPv4 Special-Purpose Address Registry, multicast, and one address
-/// of a cloud provider.
+/// Refused IPv4 ranges: the IANA IPv4 Special-Purpose Address Registry, multicast, and one address of a cloud provider.
 const IPV4_REFUSED: [Ipv4Net; 19] = [
     ipv4(0, 0, 0, 0, 8),        // "this network" (RFC 791, section 3.2)
     ipv4(10, 0, 0, 0, 8),       // private use (RFC 1918)
@@ -102,12 +102,12 @@ const IPV4_REFUSED: [Ipv4Net; 19] = [
     ipv4(240, 0, 0, 0, 4),      // reserved (RFC 1112, section 4) and the limited broadcast (RFC 919)
 ];
 
-/// The only IPv6 that IANA hands out as global unicast (RFC 4291, section 2.4, and IANA's IPv6 address
-/// space registry). Everything outside is refused without a list that could be incomplete: loopback,
-/// IPv4-compatible, NAT64, discard-only, segment routing, unique local, link-local, site-local, multicast.
+/// The only IPv6 range that IANA hands out as global unicast (RFC 4291, section 2.4, and IANA's IPv6 address space
+/// registry). Everything outside it is refused without a list that could be incomplete: loopback, IPv4-compatible,
+/// NAT64, discard-only, segment routing, unique local, link-local, site-local, multicast.
 const IPV6_GLOBAL_UNICAST: Ipv6Net = ipv6([0x2000, 0], 3);
 
-/// Parts of the global unicast space that are refused: the IANA IPv6 Special-Purpose Address Registry.
+/// Refused parts of the global unicast range: the IANA IPv6 Special-Purpose Address Registry.
 const IPV6_REFUSED: [Ipv6Net; 4] = [
     ipv6([0x2001, 0], 23),     // IETF protocol assignments (RFC 2928), Teredo (RFC 4380) among them
     ipv6([0x2001, 0xdb8], 32), // documentation (RFC 3849)
@@ -115,7 +115,7 @@ const IPV6_REFUSED: [Ipv6Net; 4] = [
     ipv6([0x3fff, 0], 20), // documentation (RFC 9637)
 ];
 
-/// 6to4 (RFC 3056): the IPv4 address of a relay stands behind the first 16 bits.
+/// 6to4 (RFC 3056): a relay's IPv4 address follows the first 16 bits.
 const IPV6_6TO4: Ipv6Net = ipv6([0x2002, 0], 16);
 
 /// NAT64's well-known prefix (RFC 6052, section 2.1): the IPv4 address is the last 32 bits.
@@ -130,10 +130,10 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that a translator on the way would send to, where `address` carries one.
+/// The IPv4 address that a translator on the route would send to, if `address` carries one.
 ///
-/// NAT64's local-use prefix (`64:ff9b:1::/48`, RFC 8215) isn't here: where the IPv4 address stands in it
-/// is the operator's own arrangement.
+/// NAT64's local-use prefix (`64:ff9b:1::/48`, RFC 8215) isn't here: where it holds the IPv4 address is up to the
+/// operator.
 fn translated_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let octets = address.octets();
@@ -145,7 +145,7 @@ fn translated_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
         .then(|| Ipv4Addr::new(octets[2], octets[3], octets[4], octets[5]))
 }
 
-/// A network of IPv4-mapped addresses becomes the IPv4 network, since addresses are compared in that form.
+/// Turns a network of IPv4-mapped addresses into the IPv4 network, since addresses are compared in that form.
 fn canonical_network(network: IpNet) -> IpNet {
     const MAPPED_PREFIX_BITS: u8 = 96;
     let IpNet::V6(mapped) = network else { return network };
@@ -179,11 +179,11 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_judged(policy: &AddressPolicy, text: &str, allowed: bool) {
+    fn assert_allows(policy: &AddressPolicy, text: &str, allowed: bool) {
         assert_eq!(policy.allows(address(text)), allowed, "{text}");
     }
 
-    /// A refused range: the public address before it, its first, its last, the public address after it.
+    /// For each refused range: the public address before it, its first, its last, the public address after it.
     const IPV4_EDGES: [(&str, &str, &str, &str); 17] = [
         ("", "0.0.0.0", "0.255.255.255", "1.0.0.0"),
         ("9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0"),
@@ -209,12 +209,12 @@ mod tests {
         let policy = AddressPolicy::default();
         for (before, first, last, after) in IPV4_EDGES {
             for refused in [first, last] {
-                assert_judged(&policy, refused, false);
-                assert_judged(&policy, &format!("::ffff:{refused}"), false);
+                assert_allows(&policy, refused, false);
+                assert_allows(&policy, &format!("::ffff:{refused}"), false);
             }
             for allowed in [before, after].into_iter().filter(|text| !text.is_empty()) {
-                assert_judged(&policy, allowed, true);
-                assert_judged(&policy, &format!("::ffff:{allowed}"), true);
+                assert_allows(&policy, allowed, true);
+                assert_allows(&policy, &format!("::ffff:{allowed}"), true);
             }
         }
     }
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn ipv4_multicast_and_everything_above_is_refused() {
         let policy = AddressPolicy::default();
-        assert_judged(&policy, "223.255.255.255", true);
+        assert_allows(&policy, "223.255.255.255", true);
         for refused in [
             "224.0.0.0",
             "239.255.255.255",
@@ -230,7 +230,7 @@ mod tests {
             "255.255.255.254",
             "255.255.255.255",
         ] {
-            assert_judged(&policy, refused, false);
+            assert_allows(&policy, refused, false);
         }
     }
 
@@ -244,10 +244,10 @@ mod tests {
             ("2001:ffff", "2002:0", "2002:ffff", "2003:0"),
             ("3ffe:ffff", "3fff:0", "3fff:fff", "3fff:1000"),
         ] {
-            assert_judged(&policy, &format!("{before}:{LOW}"), true);
-            assert_judged(&policy, &format!("{first}::"), false);
-            assert_judged(&policy, &format!("{last}:{LOW}"), false);
-            assert_judged(&policy, &format!("{after}::"), true);
+            assert_allows(&policy, &format!("{before}:{LOW}"), true);
+            assert_allows(&policy, &format!("{first}::"), false);
+            assert_allows(&policy, &format!("{last}:{LOW}"), false);
+            assert_allows(&policy, &format!("{after}::"), true);
         }
         for (text, allowed) in [
             ("1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", false),
@@ -257,7 +257,7 @@ mod tests {
             ("3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", true),
             ("4000::", false),
         ] {
-            assert_judged(&policy, text, allowed);
+            assert_allows(&policy, text, allowed);
         }
     }
 
@@ -280,8 +280,8 @@ mod tests {
             ("fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
             ("ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
         ] {
-            assert_judged(&policy, first, false);
-            assert_judged(&policy, last, false);
+            assert_allows(&policy, first, false);
+            assert_allows(&policy, last, false);
         }
     }
 
@@ -294,7 +294,7 @@ mod tests {
             "2001:0:7f00:1::",
             "2001:0:4136:e378:8000:63bf:3fff:fdd2",
         ] {
-            assert_judged(&policy, refused, false);
+            assert_allows(&policy, refused, false);
         }
     }
 
@@ -315,17 +315,17 @@ mod tests {
             ("127.0.0.1", false),
             ("8.8.8.8", true),
         ] {
-            assert_judged(&policy, text, allowed);
+            assert_allows(&policy, text, allowed);
         }
     }
 
     #[test]
     fn a_network_written_as_ipv4_mapped_is_the_ipv4_network() {
         let policy = networks(&["::ffff:10.0.0.0/104"]);
-        assert_judged(&policy, "10.255.255.255", true);
-        assert_judged(&policy, "::ffff:10.0.0.1", true);
-        assert_judged(&policy, "11.0.0.0", true);
-        assert_judged(&policy, "127.0.0.1", false);
+        assert_allows(&policy, "10.255.255.255", true);
+        assert_allows(&policy, "::ffff:10.0.0.1", true);
+        assert_allows(&policy, "11.0.0.0", true);
+        assert_allows(&policy, "127.0.0.1", false);
     }
 
     #[test]
@@ -339,12 +339,12 @@ mod tests {
             ("64:ff9b::7f00:1", false),
             ("64:ff9b::808:808", true),
         ] {
-            assert_judged(&policy, text, allowed);
+            assert_allows(&policy, text, allowed);
         }
     }
 
     #[test]
-    fn behind_an_allowed_translator_the_ipv4_inside_is_judged() {
+    fn behind_an_allowed_translator_the_ipv4_inside_is_checked() {
         let public_only = networks(&["64:ff9b::/96", "2002::/16"]);
         let private_too = networks(&["64:ff9b::/96", "2002::/16", "10.0.0.0/8"]);
         for (text, by_public_only, by_private_too) in [
@@ -357,8 +357,8 @@ mod tests {
             ("2002:7f00:1::1", false, false),
             ("64:ff9b:0:0:0:1:808:808", false, false),
         ] {
-            assert_judged(&public_only, text, by_public_only);
-            assert_judged(&private_too, text, by_private_too);
+            assert_allows(&public_only, text, by_public_only);
+            assert_allows(&private_too, text, by_private_too);
         }
     }
 
@@ -367,16 +367,16 @@ mod tests {
         let own = || vec![address("8.8.4.4"), address("2606:4700::1"), address("::ffff:1.1.1.1")];
         let policy = AddressPolicy::new(vec![], own());
         for refused in ["8.8.4.4", "::ffff:8.8.4.4", "2606:4700::1", "1.1.1.1"] {
-            assert_judged(&policy, refused, false);
+            assert_allows(&policy, refused, false);
         }
         for allowed in ["8.8.4.5", "2606:4700::2", "1.1.1.2"] {
-            assert_judged(&policy, allowed, true);
+            assert_allows(&policy, allowed, true);
         }
         let overruled = AddressPolicy::new(vec!["8.8.4.0/24".parse().unwrap()], own());
-        assert_judged(&overruled, "8.8.4.4", true);
-        assert_judged(&overruled, "1.1.1.1", false);
+        assert_allows(&overruled, "8.8.4.4", true);
+        assert_allows(&overruled, "1.1.1.1", false);
         let translated = AddressPolicy::new(vec!["64:ff9b::/96".parse().unwrap()], own());
-        assert_judged(&translated, "64:ff9b::808:404", false);
+        assert_allows(&translated, "64:ff9b::808:404", false);
     }
 
     #[test]
@@ -384,9 +384,9 @@ mod tests {
         let is_own = |address: IpAddr| address == IpAddr::from([8, 8, 4, 4]);
         let policy = AddressPolicy::default().refusing_own(is_own);
         for (text, allowed) in [("8.8.4.4", false), ("::ffff:8.8.4.4", false), ("8.8.4.5", true)] {
-            assert_judged(&policy, text, allowed);
+            assert_allows(&policy, text, allowed);
         }
-        assert_judged(&networks(&["8.8.4.0/24"]).refusing_own(is_own), "8.8.4.4", true);
+        assert_allows(&networks(&["8.8.4.0/24"]).refusing_own(is_own), "8.8.4.4", true);
     }
 
     #[test]
@@ -403,7 +403,7 @@ mod tests {
             ("9.9.9.9", false),
             ("127.0.0.1", false),
         ] {
-            assert_judged(&policy, text, allowed);
+            assert_allows(&policy, text, allowed);
         }
         let inside = networks(&["10.0.0.0/8", "64:ff9b::/96"]).denying(denied(&["10.1.0.0/16", "8.8.0.0/16"]));
         for (text, allowed) in [
@@ -413,7 +413,7 @@ mod tests {
             ("64:ff9b::a01:1", false),
             ("64:ff9b::808:808", false),
         ] {
-            assert_judged(&inside, text, allowed);
+            assert_allows(&inside, text, allowed);
         }
     }
 }

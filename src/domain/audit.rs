@@ -1,4 +1,4 @@
-//! What is remembered of a write to a webhook.
+//! The audit log: what is kept about each write to a webhook.
 
 use std::net::IpAddr;
 
@@ -11,52 +11,52 @@ use crate::domain::{
     webhook_settings::FieldChanges,
 };
 
-/// A write to a webhook, as it is remembered.
+/// An entry of the audit log: one write to a webhook.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct AuditEntry {
     /// Its id.
     pub id: AuditEntryId,
-    /// Says that it is an entry of the audit.
+    /// Identifies the object as an audit entry.
     pub object: AuditEntryObject,
-    /// The webhook, which may be gone.
+    /// The webhook, which may have been deleted since.
     pub webhook_id: WebhookId,
     /// What was done.
     pub action: AuditAction,
     /// Who did it.
     pub actor: AuditActor,
-    /// With which token, where it was somebody with one.
+    /// The token it was done with, if any.
     #[schema(required)]
     pub token_id: Option<TokenId>,
-    /// From which IP address.
+    /// The IP address it was done from.
     #[schema(required)]
     pub address: Option<String>,
-    /// In which request.
+    /// The request it was done in.
     #[schema(required, pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     pub request_id: Option<String>,
     /// Whether the signing secret was replaced.
     pub secret_rotated: bool,
-    /// Which fields changed, and how.
+    /// Which fields changed, with their values before and after.
     pub changes: FieldChanges,
-    /// When.
+    /// When it was done.
     pub created_at: Timestamp,
 }
 
-/// The discriminator of an audit entry.
+/// The type discriminator of an audit entry.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditEntryObject {
-    /// The only one.
+    /// The only value.
     AuditEntry,
 }
 
-/// The request that a write comes from.
+/// The request that causes a write.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// The id of the entry to write: ids that are made one after the other sort so.
+    /// The id of the entry to write: ids created one after another sort in that order.
     pub entry_id: AuditEntryId,
-    /// The token that the request was made with.
+    /// The token that authenticated the request.
     pub token_id: TokenId,
-    /// The IP address that it came from.
+    /// The client's IP address.
     pub address: Option<IpAddr>,
     /// The request's id.
     pub request_id: Option<String>,
@@ -68,13 +68,13 @@ pub struct Origin {
 pub enum AuditAction {
     /// It was registered.
     Created,
-    /// Something about it was changed, its secret perhaps.
+    /// Something about it was changed, possibly its secret.
     Updated,
     /// It was deleted.
     Deleted,
-    /// The service switched it off.
+    /// The service disabled it.
     Disabled,
-    /// Something that a newer version does. Read alone, never written.
+    /// An action of a newer version. Only read, never written.
     Unknown,
 }
 
@@ -93,7 +93,7 @@ impl AuditAction {
         }
     }
 
-    /// The action of that word.
+    /// The action for that word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == word)
@@ -104,11 +104,11 @@ impl AuditAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditActor {
-    /// Somebody with a token.
+    /// The holder of a token.
     Token,
     /// The service itself.
     Service,
-    /// Somebody whom a newer version knows. Read alone, never written.
+    /// An actor of a newer version. Only read, never written.
     Unknown,
 }
 
@@ -125,7 +125,7 @@ impl AuditActor {
         }
     }
 
-    /// The actor of that word.
+    /// The actor for that word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|actor| actor.as_str() == word)

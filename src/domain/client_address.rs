@@ -1,15 +1,16 @@
-//! Where a request came from.
+//! Which address a request came from.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// The address that a request came from: the peer of its connection or, where the operator trusts that peer as a
-/// proxy, the address that the proxy names.
+/// The address that a request came from: its connection's peer or, if the operator trusts that peer as a proxy, the
+/// address that the proxy reports.
 ///
-/// `forwarded` are the values of `X-Forwarded-For`, in their order. Each proxy adds its own peer at the right, and what
-/// stands left of that is hearsay: the right-most address that is no trusted proxy is the one that a trusted proxy has
-/// seen. An entry that is no address ends the search, since nobody trusted can have written what stands before it.
+/// `forwarded` holds the values of `X-Forwarded-For`, in order. Each proxy appends its own peer at the right, and
+/// everything to the left of that is hearsay: the right-most address that is not a trusted proxy is the one that a
+/// trusted proxy has seen. An entry that is not an address ends the search, since no trusted proxy can have written
+/// what precedes it.
 #[must_use]
 pub fn client_address<'a>(
     peer: IpAddr,
@@ -28,7 +29,7 @@ pub fn client_address<'a>(
     nearest
 }
 
-/// An address as proxies write it: plain, in brackets, with a port.
+/// Parses an address as proxies write it: plain, in brackets, with a port.
 fn parse(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = bare.unwrap_or(entry).parse().ok();
@@ -45,10 +46,10 @@ mod tests {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
         for (peer, forwarded, expected) in [
             ("192.0.2.1", vec![], "192.0.2.1"),
-            // Nobody else's word counts.
+            // The header of an untrusted peer is ignored.
             ("192.0.2.1", vec!["198.51.100.7"], "192.0.2.1"),
             ("10.0.0.1", vec!["198.51.100.7"], "198.51.100.7"),
-            // What the client wrote itself stands left of what the proxy saw.
+            // What the client itself wrote is to the left of what the proxy saw.
             ("10.0.0.1", vec!["203.0.113.9, 198.51.100.7"], "198.51.100.7"),
             (
                 "10.0.0.1",

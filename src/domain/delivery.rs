@@ -29,29 +29,29 @@ use crate::domain::{
 pub struct Delivery {
     /// Its id.
     pub id: DeliveryId,
-    /// Says that it is a delivery.
+    /// Identifies the object as a delivery.
     pub object: DeliveryObject,
-    /// The webhook it is owed to; it may have been deleted since.
+    /// The webhook it is owed to, which may have been deleted since.
     pub webhook_id: WebhookId,
     /// The event.
     pub event_id: EventId,
     /// The event's type.
     pub event_type: String,
-    /// Where it stands.
+    /// Its current status.
     pub status: DeliveryStatus,
-    /// Attempts begun so far.
+    /// Attempts started so far.
     #[schema(minimum = 0)]
     pub attempt_count: i32,
-    /// The status of the last answer.
+    /// The status code of the last response.
     #[schema(required, minimum = 100, maximum = 599)]
     pub response_status: Option<i32>,
-    /// The beginning of the last answer's body.
+    /// The beginning of the last response's body.
     #[schema(required, max_length = 4096)]
     pub response_body: Option<String>,
     /// Why the last attempt failed.
     #[schema(required)]
     pub error: Option<ErrorWord>,
-    /// When the next attempt is due, while one is planned.
+    /// When the next attempt is due, if one is scheduled.
     #[schema(required)]
     pub next_attempt_at: Option<Timestamp>,
     /// When the event was published.
@@ -61,33 +61,33 @@ pub struct Delivery {
     pub delivered_at: Option<Timestamp>,
 }
 
-/// The discriminator of a delivery.
+/// The type discriminator of a delivery.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryObject {
-    /// The only one.
+    /// The only value.
     WebhookDelivery,
 }
 
-/// A delivery with what it sends.
+/// A delivery with its payload.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Delivery)]
 pub struct DeliveryWithPayload {
     /// The delivery.
     #[serde(flatten)]
     pub delivery: Delivery,
-    /// The JSON text that every attempt sends, shared by the deliveries of an event.
+    /// The JSON text that every attempt sends, shared by all deliveries of an event.
     #[schema(value_type = Envelope)]
-    #[serde(serialize_with = "as_it_is")]
+    #[serde(serialize_with = "serialize_raw")]
     pub payload: Arc<RawValue>,
 }
 
-/// A shared JSON text, which serde alone does not know.
-fn as_it_is<S: Serializer>(payload: &Arc<RawValue>, serializer: S) -> Result<S::Ok, S::Error> {
+/// Serializes shared JSON text as it is; serde has no support for it.
+fn serialize_raw<S: Serializer>(payload: &Arc<RawValue>, serializer: S) -> Result<S::Ok, S::Error> {
     payload.as_ref().serialize(serializer)
 }
 
-/// One HTTP try of a delivery.
+/// One HTTP attempt at a delivery.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Attempt {
     /// Its number, from 1.
@@ -95,15 +95,15 @@ pub struct Attempt {
     pub number: i32,
     /// Why it was made.
     pub trigger: AttemptTrigger,
-    /// When it began.
+    /// When it started.
     pub started_at: Timestamp,
     /// How long it took, in milliseconds.
     #[schema(minimum = 0)]
     pub duration_ms: i64,
-    /// The status of the answer.
+    /// The status code of the response.
     #[schema(required, minimum = 100, maximum = 599)]
     pub response_status: Option<i32>,
-    /// The beginning of the answer's body.
+    /// The beginning of the response's body.
     #[schema(required, max_length = 4096)]
     pub response_body: Option<String>,
     /// Why it failed.
@@ -111,19 +111,19 @@ pub struct Attempt {
     pub error: Option<ErrorWord>,
 }
 
-/// Where a delivery stands.
+/// The status of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryStatus {
-    /// Owed: an attempt is planned or under way.
+    /// An attempt is scheduled or in progress.
     Pending,
-    /// The receiver answered 2xx.
+    /// The receiver responded with 2xx.
     Delivered,
-    /// The schedule is used up, or the receiver said that it is gone.
+    /// The schedule is used up, or the receiver responded with 410.
     Failed,
     /// The webhook was deleted before the delivery succeeded.
     Canceled,
-    /// As a newer version says. Read alone, never written.
+    /// A status of a newer version. Only read, never written.
     Unknown,
 }
 
@@ -143,7 +143,7 @@ impl DeliveryStatus {
         }
     }
 
-    /// The status of that word.
+    /// The status for that word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
@@ -151,7 +151,7 @@ impl DeliveryStatus {
 
     /// The status after an attempt with this decision, and when the next attempt is due.
     ///
-    /// Only a pending delivery can be planned again or fail; any other changes by success alone.
+    /// Only a pending delivery can be rescheduled or fail; any other changes only by succeeding.
     #[must_use]
     pub fn after(self, decision: Decision) -> (Self, Option<Timestamp>) {
         match (self, decision) {
@@ -175,11 +175,11 @@ impl fmt::Display for DeliveryStatus {
 pub enum AttemptTrigger {
     /// The delivery engine's schedule.
     Automatic,
-    /// Somebody asked for a retry.
+    /// A manual retry was requested.
     Manual,
-    /// Somebody asked for a test of the webhook.
+    /// A test of the webhook was requested.
     Test,
-    /// For a reason that a newer version knows. Read alone, never written.
+    /// A trigger of a newer version. Only read, never written.
     Unknown,
 }
 
@@ -198,22 +198,22 @@ impl AttemptTrigger {
         }
     }
 
-    /// The trigger of that word.
+    /// The trigger for that word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|trigger| trigger.as_str() == word)
     }
 }
 
-/// Why the service switched a webhook off.
+/// Why the service disabled a webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DisabledReason {
-    /// The receiver answered 410 Gone.
+    /// The receiver responded with 410 Gone.
     Gone,
-    /// Attempts failed for days without a success between.
+    /// Attempts failed for days without a success in between.
     Failing,
-    /// For a reason that a newer version knows. Read alone, never written.
+    /// A reason of a newer version. Only read, never written.
     Unknown,
 }
 
@@ -231,14 +231,14 @@ impl DisabledReason {
         }
     }
 
-    /// The reason of that word.
+    /// The reason for that word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 }
 
-/// From what the audit keeps, in which a newer version may have written a word of its own.
+/// Reads what the audit log holds, which may be a word that a newer version wrote.
 impl<'de> Deserialize<'de> for DisabledReason {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pending_deliveries_are_planned_again_or_fail() {
+    fn only_pending_deliveries_are_rescheduled_or_fail() {
         let later = Timestamp::from_millis(5);
         for (status, decision, expected) in [
             (Pending, Decision::Delivered, (Delivered, None)),

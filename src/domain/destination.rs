@@ -1,9 +1,9 @@
 //! Which URLs deliveries may go to, as far as the URL itself tells.
 //!
-//! This is the first of two checks (server-side request forgery). The second is made on the addresses
-//! that a name resolves to, when a connection is made, since a name may change its mind in between.
-//! URLs are read by the WHATWG URL Standard, and hosts are compared as parsed, never as text: what the
-//! parser makes of `0x7f.1` or `①②⑦.⓪.⓪.①` is what the connection would go to.
+//! This is the first of two checks (server-side request forgery). The second checks the addresses that a name resolves
+//! to, whenever a connection is made, since DNS may change in between. URLs are parsed by the WHATWG URL Standard, and
+//! hosts are compared as parsed, never as text: what the parser makes of `0x7f.1` or `①②⑦.⓪.⓪.①` is what the connection
+//! would go to.
 
 use std::{
     cell::Cell,
@@ -17,23 +17,23 @@ use utoipa::openapi::{ObjectBuilder, Schema, SchemaFormat, Type};
 
 use crate::domain::address::AddressPolicy;
 
-/// How many characters a URL may have.
+/// The longest URL, in characters.
 pub const URL_LENGTH_MAX: usize = 2048;
 
-/// The operator's word on which URLs may be registered, and delivered to. The default is the strictest: `https` to
-/// public addresses, at any port.
+/// The operator's policy on which URLs may be registered and delivered to. The default is the strictest: `https` to
+/// public addresses, on any port.
 #[derive(Clone, Debug, Default)]
 pub struct DestinationPolicy {
-    /// Whether `http` is allowed besides `https`.
+    /// Whether `http` is allowed as well as `https`.
     pub allow_http: bool,
     /// Which addresses are allowed.
     pub addresses: AddressPolicy,
-    /// The only ports that are allowed; `None` for any. Port 0 never is.
+    /// The only allowed ports; `None` allows any. Port 0 is never allowed.
     pub allowed_ports: Option<Vec<u16>>,
 }
 
 impl DestinationPolicy {
-    /// Whether URLs of this scheme, in lower case, may be delivered to.
+    /// Whether deliveries may use this scheme (in lower case).
     #[must_use]
     pub fn allows_scheme(&self, scheme: &str) -> bool {
         scheme == "https" || self.allow_http && scheme == "http"
@@ -48,31 +48,32 @@ impl DestinationPolicy {
 
 /// A URL that deliveries may go to.
 ///
-/// It is written (`Display`, [`Destination::as_str`]) as the customer wrote it, since clients compare
-/// it with what they sent, and used ([`Destination::url`]) as it was parsed. A URL that is not ASCII is written in its
-/// ASCII form: the host in Punycode (RFC 5891), the rest percent-encoded.
+/// It is shown (`Display`, [`Destination::as_str`]) as the customer wrote it, since clients compare it with what they
+/// sent, and used ([`Destination::url`]) as it was parsed. A URL that is not ASCII is shown in its ASCII form: the host
+/// in Punycode (RFC 5891), the rest percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     text: String,
     url: Url,
 }
 
-/// Why a URL is not a destination. The messages go on after "url", as in "url must use https".
+/// Why a URL is not a valid destination. The messages continue a sentence that starts with "url", as in "url must use
+/// https".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     /// The text has more than [`URL_LENGTH_MAX`] characters.
     #[error("is longer than {URL_LENGTH_MAX} characters")]
     TooLong,
-    /// The text is no URL, or one that parsers disagree about.
+    /// The text is not a URL, or is one that parsers disagree about.
     #[error("is not a valid URL: {0}")]
     InvalidUrl(String),
-    /// The scheme is not `https` (nor `http`, where the operator allows it).
+    /// The scheme is not `https` (or `http`, if the operator allows it).
     #[error("must use https")]
     HttpsRequired,
-    /// There is a user name, a password, or the `@` behind which they would end.
+    /// The URL has a user name, a password, or the `@` that would end them.
     #[error("must not carry a user name or password")]
     UserInfo,
-    /// There is a `#`, even with nothing behind it.
+    /// The URL has a `#`, even with nothing after it.
     #[error("must not have a fragment")]
     Fragment,
     /// Port 0, or a port that isn't on the operator's list.
@@ -87,7 +88,7 @@ pub enum DestinationError {
 }
 
 impl DestinationError {
-    /// The error in one word for programs. Refused names and refused addresses share theirs.
+    /// The error code for programs. Refused names and refused addresses share one.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -103,11 +104,11 @@ impl DestinationError {
 }
 
 impl Destination {
-    /// Judges a URL that a customer wants deliveries to go to.
+    /// Validates a URL that a customer registers.
     pub fn parse(text: &str, policy: &DestinationPolicy) -> Result<Self, DestinationError> {
         check_characters(text)?;
         let (url, noted) = parse_with_notes(text)?;
-        // The scheme comes first: of a scheme it doesn't know, the parser takes `127.0.0.1` for a name.
+        // The scheme comes first: with a scheme it doesn't know, the parser takes `127.0.0.1` for a name.
         if !policy.allows_scheme(url.scheme()) {
             return Err(DestinationError::HttpsRequired);
         }
@@ -137,8 +138,8 @@ impl Destination {
         })
     }
 
-    /// Reads back a URL that was judged when it came in. Today's policy may be another one; what
-    /// counts then is the check that is made when a connection is made.
+    /// Reads a URL that was validated when it was registered. Today's policy may differ; what counts is the check made
+    /// when a connection is made.
     pub fn from_stored(text: &str) -> Result<Self, DestinationError> {
         let (url, _) = parse_with_notes(text)?;
         if !matches!(url.scheme(), "https" | "http") {
@@ -153,26 +154,26 @@ impl Destination {
         })
     }
 
-    /// The URL as the customer wrote it, or its ASCII form if that was not ASCII.
+    /// The URL as the customer wrote it, or in its ASCII form if that was not ASCII.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The URL as it is used.
+    /// The URL as parsed.
     #[must_use]
     pub const fn url(&self) -> &Url {
         &self.url
     }
 
-    /// The host, as it was parsed.
+    /// The host as parsed.
     #[must_use]
     pub fn host(&self) -> Host<&str> {
         // An `http` or `https` URL always has a host; the empty name would resolve to nothing.
         self.url.host().unwrap_or(Host::Domain(""))
     }
 
-    /// The port, that of the scheme where the URL names none.
+    /// The port; the scheme's default if the URL names none.
     #[must_use]
     pub fn port(&self) -> u16 {
         // Both schemes have a known port; 0 would be refused.
@@ -180,7 +181,7 @@ impl Destination {
     }
 }
 
-/// The schema of a destination as it is shown. `utoipa` attributes take no constant.
+/// The schema of a destination in responses. `utoipa` attributes take no constant.
 pub(super) fn url_schema() -> Schema {
     ObjectBuilder::new()
         .schema_type(Type::String)
@@ -201,12 +202,12 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Names that by definition never lead to a public host, with everything below them, besides `localhost`:
+/// Names that by definition never lead to a public host, together with all names below them, other than `localhost`:
 /// multicast DNS (RFC 6762), ICANN's reservation for private use (2024), and home networks (RFC 8375).
 const PRIVATE_NAMES: [&str; 3] = ["local", "internal", "home.arpa"];
 
-/// Names of the loopback addresses, with everything below them: `localhost` (RFC 6761, section 6.3), and the names that
-/// distributions put beside it in `/etc/hosts`, such as `localhost.localdomain`.
+/// Names of the loopback addresses, together with all names below them: `localhost` (RFC 6761, section 6.3), and the
+/// names that distributions add in `/etc/hosts`, such as `localhost.localdomain`.
 const LOOPBACK_NAMES: [&str; 6] = [
     "localhost",
     "localhost6",
@@ -216,11 +217,11 @@ const LOOPBACK_NAMES: [&str; 6] = [
     "ip6-loopback",
 ];
 
-/// Limits on host names (RFC 1035, section 2.3.4), without the dot at the end.
+/// Limits on host names (RFC 1035, section 2.3.4), without the trailing dot.
 const NAME_LENGTH_MAX: usize = 253;
 const LABEL_LENGTH_MAX: usize = 63;
 
-/// What the parser noticed and forgave.
+/// Syntax violations that the parser noticed and forgave.
 #[derive(Clone, Copy, Default)]
 struct Notes {
     slashes_differ: bool,
@@ -235,8 +236,8 @@ impl Notes {
     }
 }
 
-/// Refuses what the URL Standard would strip or rewrite: other programs that read the same text don't,
-/// and such disagreement is what bypasses are made of. RFC 3986 allows none of it in a URL.
+/// Refuses what the URL Standard would strip or rewrite: other programs that read the same text don't, and such
+/// disagreement is how filters are bypassed. RFC 3986 allows none of it in a URL.
 fn check_characters(text: &str) -> Result<(), DestinationError> {
     if text.chars().count() > URL_LENGTH_MAX {
         return Err(DestinationError::TooLong);
@@ -253,8 +254,8 @@ fn check_characters(text: &str) -> Result<(), DestinationError> {
     Ok(())
 }
 
-/// Parses, and keeps of the parser's notes those that matter. The parsed URL doesn't tell `https:a` and
-/// `https:///a` from `https://a`, nor the empty user name of `https://@a` from none.
+/// Parses the URL and keeps the parser's notes that matter. The parsed URL alone doesn't distinguish `https:a` and
+/// `https:///a` from `https://a`, nor the empty user name of `https://@a` from no user name.
 fn parse_with_notes(text: &str) -> Result<(Url, Notes), DestinationError> {
     let notes = Cell::new(Notes::default());
     let note = |violation| notes.set(notes.get().with(violation));
@@ -283,9 +284,9 @@ fn check_host(host: &Host<&str>, addresses: &AddressPolicy) -> Result<(), Destin
     }
 }
 
-/// Judges a host name, which the parser has brought to lower case and to its ASCII form.
+/// Checks a host name, which the parser has lower-cased and converted to ASCII.
 fn check_name(name: &str, addresses: &AddressPolicy) -> Result<(), DestinationError> {
-    // One dot at the end only says that the name is complete; it names the same host.
+    // A trailing dot only marks the name as complete; it names the same host.
     let complete = name.strip_suffix('.').unwrap_or(name);
     if complete.len() > NAME_LENGTH_MAX || !complete.split('.').all(is_label) {
         return Err(invalid("its host name has an empty, too long or malformed part"));
@@ -298,8 +299,8 @@ fn check_name(name: &str, addresses: &AddressPolicy) -> Result<(), DestinationEr
     Ok(())
 }
 
-/// Whether this can be a part of a host name: letters, digits, and hyphens that do not stand at an end (RFC 1123,
-/// section 2.1). Underscores are let through: they are not allowed in host names, and some receivers have them.
+/// Whether this can be a label of a host name: letters, digits, and hyphens except at either end (RFC 1123, section
+/// 2.1). Underscores are accepted: they are not allowed in host names, but some receivers have them.
 fn is_label(label: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=LABEL_LENGTH_MAX).contains(&label.len())

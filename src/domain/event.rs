@@ -1,4 +1,4 @@
-//! Events: what happened to an organization, and the one envelope that every event stands in on the wire.
+//! Events: what happened to an organization, and the one envelope that carries every event on the wire.
 
 use std::fmt;
 
@@ -9,33 +9,33 @@ use utoipa::ToSchema;
 
 use crate::domain::{event_id::EventId, id::OrganizationId, timestamp::Timestamp, trace::TraceParent};
 
-/// The envelope that every event stands in on the wire, whoever made it.
+/// The envelope that carries every event on the wire, whoever publishes it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Event)]
 pub struct Envelope {
     /// The event's id.
     pub id: EventId,
-    /// Says that it is an event.
+    /// Identifies the object as an event.
     pub object: EventObject,
     /// The event's type.
     pub r#type: String,
     /// When it was published.
     pub created_at: Timestamp,
-    /// What the event says, as it was written.
+    /// The event's data, exactly as it was written.
     #[schema(value_type = Object)]
     pub data: Box<RawValue>,
 }
 
-/// The discriminator of an event.
+/// The type discriminator of an event.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventObject {
-    /// The only one.
+    /// The only value.
     Event,
 }
 
 impl Envelope {
-    /// The envelope of data that the service itself makes.
+    /// The envelope of an event that the service itself publishes.
     pub fn new(
         id: EventId,
         event_type: &str,
@@ -55,7 +55,7 @@ impl Envelope {
 /// An event to record.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// Whom it happened to.
+    /// The organization it happened to.
     pub organization_id: OrganizationId,
     /// Its id.
     pub event_id: EventId,
@@ -65,12 +65,13 @@ pub struct Publication {
     pub payload: Bytes,
     /// When it was published.
     pub created_at: Timestamp,
-    /// The trace that the publisher named.
+    /// The trace that the publisher's request belongs to.
     pub traceparent: Option<TraceParent>,
 }
 
 impl Publication {
-    /// The publication of an event: its envelope, written once, is what every attempt signs and sends.
+    /// The publication of an event: its envelope is serialized once, and those bytes are what every attempt signs and
+    /// sends.
     pub fn new(organization_id: OrganizationId, event: Envelope) -> Result<Self, serde_json::Error> {
         let payload = serde_json::to_vec(&event)?.into();
         Ok(Self {
@@ -97,33 +98,33 @@ pub struct Event {
     pub created_at: Timestamp,
 }
 
-/// The place of an event in the list of an organization's events. It holds when the event is there no more.
+/// The position of an event in the list of its organization's events. It stays valid after the event is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventPosition {
     /// When the event was published.
     pub created_at: Timestamp,
-    /// Its id, which decides between events of one time.
+    /// Its id, the tie-breaker between events of the same time.
     pub id: EventId,
 }
 
-/// As a cursor: the id, a dot, and the time in milliseconds since the Unix epoch.
+/// Formats a cursor: the id, a dot, and the time in milliseconds since the Unix epoch.
 impl fmt::Display for EventPosition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}.{}", self.id, self.created_at.as_millis())
     }
 }
 
-/// Where a page of events goes on: behind a place, or behind the event of an id.
+/// Where a page of events continues: after a position, or after the event with an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventCursor {
-    /// As a page said.
+    /// A cursor from a `Link` header.
     Position(EventPosition),
-    /// As somebody wrote it.
+    /// An id that the client supplied.
     Id(EventId),
 }
 
 impl EventCursor {
-    /// Reads `<id>.<milliseconds>`, or an id alone.
+    /// Parses `<id>.<milliseconds>`, or an id alone.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let Some((id, millis)) = text.split_once('.') else {
@@ -142,15 +143,15 @@ impl EventCursor {
 impl<'de> Deserialize<'de> for EventCursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom("must be the id of an event, or what a Link header says"))
+        Self::parse(&text).ok_or_else(|| D::Error::custom("must be an event id, or a cursor from a Link header"))
     }
 }
 
-/// Digits of a time in a cursor at most: enough for any year of four digits.
+/// The most digits that a time in a cursor may have: enough for any four-digit year.
 const MILLIS_DIGITS_MAX: usize = 15;
 
 impl Event {
-    /// Its place in the list of the organization's events.
+    /// Its position in the list of the organization's events.
     #[must_use]
     pub fn position(&self) -> EventPosition {
         EventPosition {
@@ -160,14 +161,14 @@ impl Event {
     }
 }
 
-/// What came of a publication.
+/// The result of recording a publication.
 #[derive(Clone, Debug)]
 pub enum Recorded {
-    /// It is durable, and so are its deliveries.
+    /// The event and its deliveries are durable.
     New,
-    /// An event of the same id, type and data was recorded before; here it is.
-    Before(Event),
-    /// An event of the same id says something else.
+    /// An event with the same id, type and data had been recorded before; this is it.
+    Existing(Event),
+    /// An event with the same id but other content exists.
     Conflict,
 }
 
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_a_place_or_an_id() {
+    fn a_cursor_is_a_position_or_an_id() {
         let id = EventId::parse("evt_01JBAAAA000000000000000000").unwrap();
         let position = EventPosition {
             created_at: Timestamp::from_millis(1_776_938_400_007),

@@ -12,11 +12,11 @@ use super::operational::is_operational;
 pub struct FilterEntry(String);
 
 impl FilterEntry {
-    /// Takes an entry that can match at least one type of `catalog`.
+    /// Parses an entry that can match at least one type of `catalog`.
     ///
     /// # Errors
-    /// An entry that can match nothing is refused: it would be silent for ever. The error names the
-    /// nearest type of the catalog where there is one that looks alike.
+    /// An entry that can match nothing is refused: it would be silent forever. The error names the most similar type of
+    /// the catalog, if one is similar enough.
     pub fn parse<'a>(text: &str, catalog: impl Iterator<Item = &'a str> + Clone) -> Result<Self, UnknownEventType> {
         let entry = Self(text.to_owned());
         if catalog.clone().any(|event_type| entry.matches(event_type)) {
@@ -27,7 +27,7 @@ impl FilterEntry {
         })
     }
 
-    /// Whether an event of `event_type` is wanted.
+    /// Whether the entry matches `event_type`.
     #[must_use]
     pub fn matches(&self, event_type: &str) -> bool {
         match self.0.strip_suffix(".*") {
@@ -45,20 +45,20 @@ impl FilterEntry {
     }
 }
 
-/// What a webhook wants: all events, or those that at least one entry matches.
+/// What a webhook wants: all events, or those that match at least one entry.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum EventFilter {
-    /// Every event of the organization (`null` on the wire), but for those that the service itself makes.
+    /// Every event of the organization (`null` on the wire), except those that the service itself publishes.
     #[default]
     All,
-    /// Events that at least one of these entries matches; never empty.
+    /// Events that match at least one of these entries; never empty.
     Only(Vec<FilterEntry>),
 }
 
 impl EventFilter {
-    /// A filter of these entries; none at all means all events.
+    /// A filter with these entries; without any it matches all events.
     #[must_use]
-    pub fn of(entries: Vec<FilterEntry>) -> Self {
+    pub fn from_entries(entries: Vec<FilterEntry>) -> Self {
         if entries.is_empty() {
             Self::All
         } else {
@@ -66,11 +66,11 @@ impl EventFilter {
         }
     }
 
-    /// A filter as the database keeps it: its entries were judged when they came in, and stay the
-    /// customer's even when a type has left the catalog since.
+    /// A filter as stored: its entries were validated when they were set, and remain in force even if a type has left
+    /// the catalog since.
     #[must_use]
     pub fn from_stored(entries: Option<Vec<String>>) -> Self {
-        Self::of(entries.unwrap_or_default().into_iter().map(FilterEntry).collect())
+        Self::from_entries(entries.unwrap_or_default().into_iter().map(FilterEntry).collect())
     }
 
     /// The entries, or `None` for all events.
@@ -82,7 +82,8 @@ impl EventFilter {
         }
     }
 
-    /// Whether an event of `event_type` is wanted. What the service itself makes is wanted by those alone who name it.
+    /// Whether the webhook wants an event of `event_type`. Events that the service itself publishes go only to filters
+    /// that name them.
     #[must_use]
     pub fn wants(&self, event_type: &str) -> bool {
         match self {
@@ -101,18 +102,18 @@ impl Serialize for EventFilter {
     }
 }
 
-/// An event type, or a filter entry, that nothing in the catalog answers to.
+/// An event type or filter entry that matches nothing in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownEventType {
-    /// The type of the catalog that looks most like it.
+    /// The most similar type of the catalog.
     pub nearest: Option<String>,
 }
 
 impl UnknownEventType {
-    /// Judges an exact event type against the catalog.
+    /// Checks that the catalog has exactly this event type.
     ///
     /// # Errors
-    /// A type that is not in the catalog, with the nearest one that is.
+    /// The type is not in the catalog; the error names the most similar one.
     pub fn check<'a>(event_type: &str, mut catalog: impl Iterator<Item = &'a str> + Clone) -> Result<(), Self> {
         let all = catalog.clone();
         if catalog.any(|known| known == event_type) {
@@ -135,7 +136,7 @@ impl fmt::Display for UnknownEventType {
     }
 }
 
-/// How alike two words must be (Jaro-Winkler, 0 to 1) before one is suggested for the other.
+/// How similar two words must be (Jaro-Winkler, 0 to 1) for one to be suggested instead of the other.
 const LIKENESS_MIN: f64 = 0.7;
 
 fn nearest<'a>(text: &str, catalog: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -208,12 +209,12 @@ mod tests {
 
     #[test]
     fn no_entries_mean_all_events() {
-        assert!(EventFilter::of(vec![]).wants("anything.at_all"));
-        assert_eq!(EventFilter::of(vec![]).entries(), None);
+        assert!(EventFilter::from_entries(vec![]).wants("anything.at_all"));
+        assert_eq!(EventFilter::from_entries(vec![]).entries(), None);
     }
 
     #[test]
-    fn what_the_service_makes_is_for_those_who_name_it() {
+    fn operational_events_go_to_filters_that_name_them() {
         for event_type in OPERATIONAL_TYPES {
             assert!(!EventFilter::All.wants(event_type), "{event_type}");
             let group = event_type.split('.').next().unwrap();

@@ -1,5 +1,4 @@
-//! What an event is called: `evt_` and a ULID, the same on every attempt of every delivery, so that
-//! receivers can deduplicate on it.
+//! Event ids: `evt_` and a ULID, the same in every attempt of every delivery, so that receivers can deduplicate by it.
 
 use std::fmt;
 
@@ -25,14 +24,14 @@ impl EventId {
         Self(format!("{PREFIX}{}", Ulid::from_parts(time_ms, random)))
     }
 
-    /// The id that belongs to a `UUIDv7`: the same 128 bits, of which the first 48 are the same time. One UUID has one
-    /// event id, so that what is done a second time finds what was made the first time.
+    /// The id that corresponds to a `UUIDv7`: the same 128 bits, starting with the same 48 bits of time. One UUID has
+    /// one event id, so repeating an operation finds what it created the first time.
     #[must_use]
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(format!("{PREFIX}{}", Ulid::from(uuid.as_u128())))
     }
 
-    /// Reads an id. Only the canonical spelling (upper case) is one, since receivers compare ids as text.
+    /// Parses an id. Only the canonical spelling (upper case) is accepted, since receivers compare ids as text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let ulid = Ulid::from_string(text.strip_prefix(PREFIX)?).ok()?;
@@ -40,13 +39,13 @@ impl EventId {
         (canonical == text).then_some(Self(canonical))
     }
 
-    /// An id as the database keeps it: it was judged when it came in.
+    /// An id as stored: it was validated when it arrived.
     #[must_use]
     pub const fn from_stored(text: String) -> Self {
         Self(text)
     }
 
-    /// The time that the id holds: when it was made.
+    /// When the id was generated: the time it contains.
     #[must_use]
     pub fn made_at(&self) -> Timestamp {
         let time_ms = self
@@ -61,7 +60,7 @@ impl EventId {
         )
     }
 
-    /// The id as it stands on the wire.
+    /// The id as written on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_holds_the_time_of_its_making() {
+    fn an_id_contains_the_time_it_was_generated() {
         assert_eq!(
             EventId::from_parts(1_776_938_400_007, 5).made_at(),
             Timestamp::from_millis(1_776_938_400_007)

@@ -1,37 +1,37 @@
-//! How organizations share what is scarce: permits that several want at once, and turns of those who wait.
+//! How organizations share what is scarce: permits that several want at once, and turns among those who wait.
 //!
-//! Both are work-conserving: alone, one organization may use all of it. What it holds is never taken away; it only gets
-//! nothing more while others have less.
+//! Both are work-conserving: alone, one organization may use everything. What it holds is never taken away; it just
+//! gets nothing more while others have less.
 
 use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
 };
 
-/// The part of the permits that is there besides, for those who hold less than their fair share: one organization that
-/// has taken all leaves this to the others, until some of its own are free again.
+/// The share of permits that is added as a reserve for holders below their fair share: after one organization has taken
+/// all regular permits, the others use the reserve until it releases some.
 const RESERVE_DIVISOR: usize = 8;
 
-/// How many permits are kept besides `max` for those who hold less than their fair share.
+/// How many permits are reserved, on top of `max`, for holders below their fair share.
 #[must_use]
 pub const fn reserve(max: usize) -> usize {
     max.div_ceil(RESERVE_DIVISOR)
 }
 
-/// A number of permits, as they are taken now.
+/// How permits are shared out at this moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Division {
+pub struct PermitUse {
     /// Permits that anybody may take.
     pub max: usize,
-    /// Permits that are taken.
+    /// Permits in use.
     pub taken: usize,
-    /// Those who have some or want some.
+    /// Holders that have permits or want some.
     pub holders: usize,
 }
 
-impl Division {
-    /// Whether somebody who has so many permits may take another one: while there are any; and once all are taken, from
-    /// the reserve, below the fair share.
+impl PermitUse {
+    /// Whether a holder of `held` permits may take another one: always while regular permits are left; after that from
+    /// the reserve, while it holds less than its fair share.
     #[must_use]
     pub fn allows(self, held: usize) -> bool {
         let Self { max, taken, holders } = self;
@@ -40,7 +40,7 @@ impl Division {
     }
 }
 
-/// Permits, and who holds how many.
+/// Permits, and how many each holder has.
 #[derive(Debug)]
 pub struct Shares<K> {
     max: usize,
@@ -49,7 +49,7 @@ pub struct Shares<K> {
 }
 
 impl<K: Copy + Eq + Hash> Shares<K> {
-    /// So many permits, and their [`reserve`].
+    /// `max` permits, plus their [`reserve`].
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self {
@@ -59,16 +59,16 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         }
     }
 
-    /// Takes a permit. False if there is none for this holder.
+    /// Takes a permit. Returns false if there is none for this holder.
     pub fn take(&mut self, holder: K) -> bool {
         let held = self.held.get(&holder).copied();
-        let division = Division {
+        let permits = PermitUse {
             max: self.max,
             taken: self.taken,
             holders: self.held.len() + usize::from(held.is_none()),
         };
         let held = held.unwrap_or_default();
-        let is_allowed = division.allows(held);
+        let is_allowed = permits.allows(held);
         if is_allowed {
             self.taken += 1;
             self.held.insert(holder, held + 1);
@@ -76,8 +76,8 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         is_allowed
     }
 
-    /// Gives back a permit that was taken.
-    pub fn give_back(&mut self, holder: K) {
+    /// Releases a permit.
+    pub fn release(&mut self, holder: K) {
         if let Some(held) = self.held.get_mut(&holder) {
             self.taken = self.taken.saturating_sub(1);
             *held -= 1;
@@ -87,17 +87,18 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         }
     }
 
-    /// Permits that are taken.
+    /// Permits in use.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken
     }
 }
 
-/// What waits, by whom it is for: each gets a turn, one thing at a time; among the things of one, the first goes first.
+/// A queue that is fair between owners: they take turns, one item at a time, and each owner's items are first in, first
+/// out.
 #[derive(Debug)]
 pub struct Turns<K, T> {
-    ring: VecDeque<K>,
+    owners: VecDeque<K>,
     waiting: HashMap<K, VecDeque<T>>,
     len: usize,
 }
@@ -105,7 +106,7 @@ pub struct Turns<K, T> {
 impl<K, T> Default for Turns<K, T> {
     fn default() -> Self {
         Self {
-            ring: VecDeque::new(),
+            owners: VecDeque::new(),
             waiting: HashMap::new(),
             len: 0,
         }
@@ -113,36 +114,36 @@ impl<K, T> Default for Turns<K, T> {
 }
 
 impl<K: Copy + Eq + Hash, T> Turns<K, T> {
-    /// Puts a thing behind the others of the same owner.
-    pub fn push(&mut self, owner: K, thing: T) {
+    /// Adds an item after the others of the same owner.
+    pub fn push(&mut self, owner: K, item: T) {
         self.len += 1;
         let waiting = self.waiting.entry(owner).or_default();
         if waiting.is_empty() {
-            self.ring.push_back(owner);
+            self.owners.push_back(owner);
         }
-        waiting.push_back(thing);
+        waiting.push_back(item);
     }
 
-    /// The thing whose turn it is.
+    /// The next item in turn.
     pub fn pop(&mut self) -> Option<T> {
-        let owner = self.ring.pop_front()?;
+        let owner = self.owners.pop_front()?;
         let waiting = self.waiting.get_mut(&owner)?;
-        let thing = waiting.pop_front();
+        let item = waiting.pop_front();
         if waiting.is_empty() {
             self.waiting.remove(&owner);
         } else {
-            self.ring.push_back(owner);
+            self.owners.push_back(owner);
         }
-        self.len = self.len.saturating_sub(usize::from(thing.is_some()));
-        thing
+        self.len = self.len.saturating_sub(usize::from(item.is_some()));
+        item
     }
 
-    /// The next things in turn, at most so many.
+    /// The next items in turn, at most `max`.
     pub fn take(&mut self, max: usize) -> impl Iterator<Item = T> {
         std::iter::from_fn(|| self.pop()).take(max)
     }
 
-    /// How many things wait.
+    /// How many items wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -159,34 +160,34 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
 mod tests {
     use super::*;
 
-    /// Takes as many as there are for this holder.
+    /// Takes as many as this holder can get.
     fn take_all(shares: &mut Shares<char>, holder: char) -> usize {
         (0..10_000).take_while(|_| shares.take(holder)).count()
     }
 
     #[test]
-    fn one_alone_may_have_all_and_leaves_the_reserve() {
+    fn one_holder_alone_may_take_everything_but_the_reserve() {
         for max in [1, 7, 8, 64, 1024] {
             let mut shares = Shares::new(max);
-            assert_eq!(take_all(&mut shares, 'a'), max, "all, and nothing of the reserve");
+            assert_eq!(take_all(&mut shares, 'a'), max, "everything but the reserve");
             assert_eq!(take_all(&mut shares, 'b'), reserve(max), "{max}");
-            assert_eq!(shares.taken(), max + reserve(max), "never more than that");
+            assert_eq!(shares.taken(), max + reserve(max), "and never more");
         }
     }
 
     #[test]
-    fn what_comes_free_goes_to_those_who_have_less_than_their_share() {
+    fn released_permits_go_to_holders_below_their_share() {
         let mut shares = Shares::new(64);
         assert_eq!((take_all(&mut shares, 'a'), take_all(&mut shares, 'b')), (64, 8));
-        // The first gives back one after another and takes whatever it can, before the other does.
+        // The first holder releases one permit after another and takes whatever it can before the other one does.
         for _ in 0..64 {
-            shares.give_back('a');
+            shares.release('a');
             shares.take('a');
             shares.take('b');
         }
         assert_eq!((shares.held[&'a'], shares.held[&'b']), (32, 32), "a half each");
         assert_eq!(take_all(&mut shares, 'c'), 8, "the reserve is there for a third");
-        shares.give_back('a');
+        shares.release('a');
         assert!(!shares.take('a') && !shares.take('b') && shares.take('c'));
     }
 
@@ -195,15 +196,15 @@ mod tests {
         let mut shares = Shares::new(4);
         for holder in ['a', 'b', 'c'] {
             assert!(shares.take(holder));
-            shares.give_back(holder);
-            shares.give_back(holder);
+            shares.release(holder);
+            shares.release(holder);
         }
         assert!(shares.held.is_empty());
         assert_eq!(shares.taken(), 0);
     }
 
     #[test]
-    fn a_single_thing_is_next_however_many_wait() {
+    fn a_single_item_is_next_however_many_wait() {
         let mut turns = Turns::default();
         for number in 0..600 {
             turns.push('a', ('a', number));

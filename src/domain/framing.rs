@@ -1,17 +1,17 @@
 //! Where one request on a connection ends and the next begins (RFC 9112, section 6).
 //!
-//! hyper decides this, too, but it forgives what must not be forgiven: a request with both `Content-Length` and
-//! `Transfer-Encoding`, of which two parsers in a row can make two different messages (request smuggling), reaches the
-//! service without a trace of the former. So the bytes are followed here as well, before hyper sees them.
+//! hyper decides this, too, but forgives what must not be forgiven: a request with both `Content-Length` and
+//! `Transfer-Encoding`, which two parsers in a row can read as two different messages (request smuggling), reaches the
+//! service without a trace of the former header. So we parse the bytes here as well, before hyper sees them.
 
-/// The longest line that is followed; hyper refuses longer ones, as it limits heads and the extensions of chunks.
+/// The longest line that is parsed, in bytes; hyper refuses longer ones, as it limits heads and chunk extensions.
 const LINE_BYTES_MAX: usize = 32 * 1024;
 
-/// Marks a request beyond those that [`Framing`] understood.
+/// Marks a request after the last one whose framing [`Framing`] understood.
 #[derive(Clone, Copy, Debug)]
 pub struct UnclearFraming;
 
-/// Follows the bytes that a client sends on one connection.
+/// Tracks the framing of the bytes that a client sends on one connection.
 #[derive(Debug, Default)]
 pub struct Framing {
     state: State,
@@ -25,18 +25,18 @@ pub struct Framing {
 enum State {
     #[default]
     Head,
-    /// So many bytes of a body are still to come.
+    /// This many bytes of a body are still to come.
     Body(u64),
     ChunkSize,
-    /// So many bytes of a chunk are still to come.
+    /// This many bytes of a chunk are still to come.
     ChunkData(u64),
     ChunkEnd,
     Trailers,
-    /// Nobody can say what the bytes are, so no request is understood from here on.
+    /// The framing is ambiguous, so no request is understood from here on.
     Lost,
 }
 
-/// What the head that is arriving says so far.
+/// What the head that is being received says so far.
 #[derive(Debug, Default)]
 struct Head {
     has_begun: bool,
@@ -50,7 +50,7 @@ enum Length {
     #[default]
     None,
     Bytes(u64),
-    /// More than one, or one that is no number.
+    /// Several values, or one that is not a number.
     Unclear,
 }
 
@@ -60,12 +60,12 @@ enum Coding {
     #[default]
     None,
     Chunked,
-    /// Anything but one single `chunked`.
+    /// Anything other than a single `chunked`.
     Other,
 }
 
 impl Framing {
-    /// Takes note of the next bytes that arrived.
+    /// Parses the next bytes that arrived.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.state {
@@ -77,14 +77,14 @@ impl Framing {
         }
     }
 
-    /// How many requests have had a whole head that says without doubt where the request ends. A request beyond them
-    /// must be refused, and the connection closed.
+    /// How many requests had a complete head that says unambiguously where the request ends. Any request after these
+    /// must be refused and the connection closed.
     #[must_use]
     pub fn understood(&self) -> u64 {
         self.understood
     }
 
-    /// Whether some of a request's head has arrived, but not all of it.
+    /// Whether a request's head has arrived in part.
     #[must_use]
     pub fn is_in_head(&self) -> bool {
         self.state == State::Head && (self.head.has_begun || !self.line.is_empty())
@@ -97,7 +97,7 @@ impl Framing {
         &bytes[here..]
     }
 
-    /// Takes the bytes up to the end of the line, and what the line says where its end is among them.
+    /// Consumes the bytes up to the end of the line and, if the end is among them, parses the line.
     fn take_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
             if self.line.len() + bytes.len() > LINE_BYTES_MAX {
@@ -180,13 +180,13 @@ impl Head {
     }
 }
 
-/// The size of a chunk, whose line may have extensions.
+/// The size of a chunk; its line may have extensions.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
     digits(size.trim_ascii_end(), 16)
 }
 
-/// A number of digits alone: `parse` would take a sign, too.
+/// Parses a number of digits only: `parse` would accept a sign, too.
 fn digits(text: &[u8], radix: u32) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let plain = text.chars().all(|letter| letter.is_digit(radix));
@@ -197,7 +197,7 @@ fn digits(text: &[u8], radix: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// How many requests are understood, whether the bytes arrive at once or one by one.
+    /// How many requests are understood, both with all bytes at once and one by one.
     #[track_caller]
     fn understood(text: &str) -> u64 {
         let mut at_once = Framing::default();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_in_a_row_are_told_apart() {
+    fn consecutive_requests_are_distinguished() {
         let plain = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         let sized = "POST / HTTP/1.1\r\nContent-Length: 24\r\n\r\nGET / HTTP/1.1\r\na: b\r\n\r\n";
         let twice = "POST / HTTP/1.1\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n{}";
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_whose_end_is_in_doubt_is_not_understood_nor_is_what_follows() {
+    fn a_request_with_an_ambiguous_end_is_not_understood_nor_is_what_follows() {
         let plain = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         for fields in [
             "Content-Length: 4\r\nTransfer-Encoding: chunked",
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_is_not_kept() {
+    fn an_endless_line_is_not_buffered() {
         let mut framing = Framing::default();
         for _ in 0..1000 {
             framing.feed(&[b'x'; 1000]);

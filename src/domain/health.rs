@@ -1,4 +1,4 @@
-//! The health of a webhook: what a run of failures does to it, as pure decisions.
+//! The health of a webhook: what consecutive failures do to it, as pure decisions.
 //!
 //! ```text
 //!            10 failures in a row              a probe succeeds
@@ -6,22 +6,22 @@
 //!                                     │ a probe fails: the next one waits longer
 //!                                     └──▶ open
 //! ```
-//! While the breaker is open one attempt at a time goes out, the *probe*; everything else that is due waits, and uses
-//! up none of its attempts. Besides, a webhook that fails for days is announced (`webhook.failing`) and in the end
-//! switched off (`webhook.disabled`); its next success is announced, too (`webhook.recovered`).
+//! While the breaker is open, only one attempt at a time is made, the *probe*; everything else that is due waits,
+//! without using up its attempts. A webhook that fails for days is also announced (`webhook.failing`) and eventually
+//! disabled (`webhook.disabled`); its next success is announced, too (`webhook.recovered`).
 
 use std::time::Duration;
 
 use crate::domain::{delivery::DisabledReason, timestamp::Timestamp};
 
-/// How long a webhook may fail without a success before it is switched off.
+/// How long a webhook may fail without a success before it is disabled.
 pub const FAILING_MAX: Duration = Duration::from_hours(5 * 24);
 
-/// How long a webhook has been failing when the organization is told, time and again.
+/// How long a webhook has been failing when the organization is notified, once per entry.
 const NOTICES_AFTER: [Duration; 2] = [Duration::from_hours(24), Duration::from_hours(3 * 24)];
 
-/// Failures in a row that open the breaker: as many as may be under way at once, so that one bad moment alone, in
-/// which all of them break off, is what it takes.
+/// Failures in a row that open the breaker: as many as attempts can be in progress at once, so that a single outage
+/// that breaks them all is enough.
 pub const BREAKER_FAILURES: u32 = 10;
 
 /// The shortest pause between two probes.
@@ -30,33 +30,33 @@ const PROBE_PAUSE_MIN: Duration = Duration::from_secs(5);
 /// The longest pause between two probes.
 pub const PROBE_PAUSE_MAX: Duration = Duration::from_mins(5);
 
-/// The pause between two probes is the age of the outage divided by this: a receiver that comes back is noticed after
-/// no more than a tenth of the time it was away.
+/// The pause between two probes is the age of the outage divided by this: a receiver that comes back is noticed within
+/// a tenth of the time it was away.
 const PROBE_PAUSE_DIVISOR: u32 = 10;
 
-/// The least time between two notices of one webhook that deliveries have failed for good.
+/// The shortest time between two notices about exhausted deliveries of one webhook.
 const EXHAUSTED_NOTICE_PAUSE: Duration = Duration::from_hours(1);
 
-/// How a webhook's deliveries have fared of late.
+/// How a webhook's deliveries have gone recently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     /// Whether deliveries are attempted.
     pub enabled: bool,
-    /// Why the service switched it off, if it did.
+    /// Why the service disabled it, if it did.
     pub disabled_reason: Option<DisabledReason>,
-    /// The first failure since the last success.
+    /// When the first failure since the last success happened.
     pub failing_since: Option<Timestamp>,
     /// Failures since the last success.
     pub consecutive_failures: u32,
-    /// No automatic attempt starts before this.
+    /// No automatic attempt starts before this time.
     pub resume_at: Timestamp,
-    /// How many times the organization was told that it is failing, since the last success.
+    /// How many failing notices the organization got since the last success.
     pub failing_notices: u32,
-    /// Whether the organization was told of trouble, so that it is to be told when that is over.
+    /// Whether the organization was notified of trouble, so that it must be notified of the recovery.
     pub recovery_owed: bool,
-    /// Deliveries that have failed for good since the organization was last told of one.
+    /// Deliveries that have been exhausted since the last notice about one.
     pub exhausted_count: u32,
-    /// When it was last told of one.
+    /// When the last notice about an exhausted delivery was sent.
     pub exhausted_notice_at: Option<Timestamp>,
 }
 
@@ -65,25 +65,25 @@ pub struct Health {
 pub enum HealthSignal {
     /// The receiver took the event.
     Success,
-    /// It did not.
+    /// The attempt failed.
     Failure,
-    /// It said that it is gone for good (410).
+    /// The receiver said that it is gone for good (410).
     Gone,
 }
 
-/// Something that the organization is told of.
+/// A notice to the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The webhook has been failing for a while, and will be switched off if that goes on.
+    /// The webhook has been failing for a while, and will be disabled if that continues.
     Failing {
         /// The first failure since the last success.
         failing_since: Timestamp,
     },
-    /// The service switched the webhook off.
+    /// The service disabled the webhook.
     Disabled {
-        /// Why.
+        /// The reason.
         reason: DisabledReason,
-        /// The first failure since the last success; none where the 410 was the first.
+        /// The first failure since the last success; `None` if the 410 was the first.
         failing_since: Option<Timestamp>,
     },
     /// The webhook works again.
@@ -91,7 +91,7 @@ pub enum Notice {
 }
 
 impl Health {
-    /// Of a webhook that nothing is known of yet.
+    /// The health of a webhook without any history.
     #[must_use]
     pub const fn new(enabled: bool) -> Self {
         Self {
@@ -107,14 +107,14 @@ impl Health {
         }
     }
 
-    /// Whether only probes go out.
+    /// Whether only probes are sent.
     #[must_use]
     pub const fn breaker_open(&self) -> bool {
         self.consecutive_failures >= BREAKER_FAILURES
     }
 
-    /// Takes in what an attempt that ended at `now` says; answers what the organization is to be told.
-    pub fn take_in(&mut self, signal: HealthSignal, now: Timestamp) -> Option<Notice> {
+    /// Applies the result of an attempt that ended at `now`. Returns the notice that the organization is due, if any.
+    pub fn record(&mut self, signal: HealthSignal, now: Timestamp) -> Option<Notice> {
         match signal {
             HealthSignal::Success => self.succeed(),
             HealthSignal::Failure => self.fail(now),
@@ -144,7 +144,7 @@ impl Health {
         }
         let due = NOTICES_AFTER.iter().filter(|after| failing_for >= **after).count();
         let due = u32::try_from(due).unwrap_or(u32::MAX);
-        // A webhook that the customer switched off meanwhile is in nobody's way.
+        // A webhook that the customer has disabled meanwhile slows nobody down.
         if due <= self.failing_notices || !self.enabled {
             return None;
         }
@@ -166,9 +166,9 @@ impl Health {
         })
     }
 
-    /// Counts a delivery that failed for good at `now`. Returns how many did since the last notice if another one is due:
-    /// one per hour at most, however many deliveries fail.
-    pub fn exhaust(&mut self, now: Timestamp) -> Option<u32> {
+    /// Counts a delivery whose last attempt failed at `now`. Returns how many did since the last notice if another one
+    /// is due: at most one per hour, however many deliveries fail.
+    pub fn record_exhausted(&mut self, now: Timestamp) -> Option<u32> {
         self.exhausted_count = self.exhausted_count.saturating_add(1);
         let last = self.exhausted_notice_at;
         if last.is_some_and(|last| now.since(last) < EXHAUSTED_NOTICE_PAUSE) {
@@ -178,8 +178,8 @@ impl Health {
         Some(std::mem::take(&mut self.exhausted_count))
     }
 
-    /// The customer switched the webhook on again, and so says that it works: everything is counted anew. The
-    /// success that proves it is still owed its notice, and notices come no closer together.
+    /// The customer enabled the webhook again, which claims that it works: all counters are reset. The success that
+    /// proves it still gets its notice, and notices don't come any closer together.
     pub fn enable(&mut self) {
         *self = Self {
             recovery_owed: self.recovery_owed,
@@ -207,7 +207,7 @@ mod tests {
     fn failed(times: u32) -> Health {
         let mut health = Health::new(true);
         for _ in 0..times {
-            health.take_in(HealthSignal::Failure, at(Duration::ZERO));
+            health.record(HealthSignal::Failure, at(Duration::ZERO));
         }
         health
     }
@@ -217,18 +217,18 @@ mod tests {
         let mut health = failed(BREAKER_FAILURES - 1);
         assert!(!health.breaker_open());
         assert_eq!(health.resume_at, Timestamp::from_millis(0));
-        health.take_in(HealthSignal::Failure, at(Duration::from_secs(1)));
+        health.record(HealthSignal::Failure, at(Duration::from_secs(1)));
         assert!(health.breaker_open());
         assert_eq!(health.resume_at, at(Duration::from_secs(1) + PROBE_PAUSE_MIN));
-        health.take_in(HealthSignal::Success, at(Duration::from_secs(6)));
+        health.record(HealthSignal::Success, at(Duration::from_secs(6)));
         assert_eq!(health, Health::new(true));
     }
 
     #[test]
-    fn a_success_between_begins_the_run_anew() {
+    fn a_success_in_between_restarts_the_count() {
         let mut health = failed(BREAKER_FAILURES - 1);
-        health.take_in(HealthSignal::Success, at(Duration::ZERO));
-        health.take_in(HealthSignal::Failure, at(DAY));
+        health.record(HealthSignal::Success, at(Duration::ZERO));
+        health.record(HealthSignal::Failure, at(DAY));
         assert!(!health.breaker_open());
         assert_eq!(health.failing_since, Some(at(DAY)));
     }
@@ -238,7 +238,7 @@ mod tests {
         for (outage_s, pause_s) in [(0, 5), (49, 5), (60, 6), (600, 60), (3_000, 300), (90_000, 300)] {
             let mut health = failed(BREAKER_FAILURES);
             let now = at(Duration::from_secs(outage_s));
-            health.take_in(HealthSignal::Failure, now);
+            health.record(HealthSignal::Failure, now);
             assert_eq!(health.resume_at, now.plus(Duration::from_secs(pause_s)), "{outage_s} s");
         }
     }
@@ -263,53 +263,57 @@ mod tests {
             (5 * DAY, disabled),
             (6 * DAY, None),
         ] {
-            assert_eq!(health.take_in(HealthSignal::Failure, at(after)), notice, "{after:?}");
+            assert_eq!(health.record(HealthSignal::Failure, at(after)), notice, "{after:?}");
         }
         assert_eq!(health.disabled_reason, Some(DisabledReason::Failing));
         health.enable();
         assert_eq!(
-            health.take_in(HealthSignal::Failure, at(7 * DAY)),
+            health.record(HealthSignal::Failure, at(7 * DAY)),
             None,
-            "the days are counted anew"
+            "the days are counted again"
         );
         assert_eq!(
-            health.take_in(HealthSignal::Success, at(7 * DAY)),
+            health.record(HealthSignal::Success, at(7 * DAY)),
             Some(Notice::Recovered)
         );
-        assert_eq!(health.take_in(HealthSignal::Success, at(7 * DAY)), None);
+        assert_eq!(health.record(HealthSignal::Success, at(7 * DAY)), None);
     }
 
     #[test]
-    fn one_notice_stands_for_those_that_nobody_was_there_to_send() {
+    fn one_notice_replaces_those_that_could_not_be_sent() {
         let mut health = failed(1);
-        assert!(health.take_in(HealthSignal::Failure, at(4 * DAY)).is_some());
-        assert_eq!(health.take_in(HealthSignal::Failure, at(4 * DAY)), None);
+        assert!(health.record(HealthSignal::Failure, at(4 * DAY)).is_some());
+        assert_eq!(health.record(HealthSignal::Failure, at(4 * DAY)), None);
     }
 
     #[test]
-    fn deliveries_that_fail_for_good_are_told_of_once_an_hour_with_their_number() {
+    fn exhausted_deliveries_are_announced_once_per_hour_with_their_number() {
         let hour = Duration::from_hours(1);
         let mut health = Health::new(true);
-        assert_eq!(health.exhaust(at(Duration::ZERO)), Some(1));
+        assert_eq!(health.record_exhausted(at(Duration::ZERO)), Some(1));
         for minute in 1..60 {
-            assert_eq!(health.exhaust(at(Duration::from_mins(minute))), None, "{minute}");
+            assert_eq!(
+                health.record_exhausted(at(Duration::from_mins(minute))),
+                None,
+                "{minute}"
+            );
         }
         health.enable();
         assert_eq!(
-            health.exhaust(at(hour)),
+            health.record_exhausted(at(hour)),
             Some(60),
-            "switching it on makes no more of them"
+            "enabling it does not make them more frequent"
         );
-        assert_eq!(health.exhaust(at(hour)), None);
-        // A clock that goes back makes no more of them, either.
-        assert_eq!(health.exhaust(at(Duration::ZERO)), None);
-        assert_eq!(health.exhaust(at(2 * hour)), Some(3));
+        assert_eq!(health.record_exhausted(at(hour)), None);
+        // A clock that goes back doesn't make them more frequent, either.
+        assert_eq!(health.record_exhausted(at(Duration::ZERO)), None);
+        assert_eq!(health.record_exhausted(at(2 * hour)), Some(3));
     }
 
     #[test]
-    fn gone_is_final_at_once_and_said_once() {
+    fn gone_is_final_at_once_and_announced_once() {
         let mut health = Health::new(true);
-        let notice = health.take_in(HealthSignal::Gone, at(Duration::ZERO));
+        let notice = health.record(HealthSignal::Gone, at(Duration::ZERO));
         assert_eq!(
             notice,
             Some(Notice::Disabled {
@@ -317,7 +321,7 @@ mod tests {
                 failing_since: None
             })
         );
-        assert_eq!(health.take_in(HealthSignal::Gone, at(Duration::ZERO)), None);
+        assert_eq!(health.record(HealthSignal::Gone, at(Duration::ZERO)), None);
         assert!(!health.enabled);
     }
 }

@@ -1,4 +1,4 @@
-//! What things are called: UUIDs, each of a type of its own, so that two of them cannot be swapped.
+//! Typed ids: UUIDs, each with a type of its own, so that two of them cannot be swapped.
 
 use std::{fmt, str::FromStr};
 
@@ -16,10 +16,10 @@ macro_rules! ids {
         pub struct $id(Uuid);
 
         impl $id {
-            /// The least of them, which nothing is called.
+            /// The smallest id, which nothing has.
             pub const NIL: Self = Self(Uuid::nil());
 
-            /// Takes a UUID for what it is.
+            /// Wraps a UUID.
             #[must_use]
             pub const fn new(uuid: Uuid) -> Self {
                 Self(uuid)
@@ -67,18 +67,19 @@ ids! {
     WebhookId;
     /// The id of a delivery.
     DeliveryId;
-    /// The id of an API token, by which it is revoked; not the token.
+    /// The id of an API token, by which it is revoked; not the token itself.
     TokenId;
-    /// The id of an entry of the audit.
+    /// The id of an entry of the audit log.
     AuditEntryId;
-    /// A process that shares the database, from its start to its end.
+    /// The id of a process that shares the database, from its start to its end.
     NodeId;
-    /// Fences what is done under a lease: known to its holder alone.
+    /// Fences what is done under a lease: only its holder knows it.
     LeaseToken;
 }
 
 impl DeliveryId {
-    /// When it was made, which is when its event was published: it is a UUID of version 7, which begins with the time.
+    /// When the id was generated, which is when its event was published: it is a version 7 UUID, which starts with the
+    /// time.
     #[must_use]
     pub fn made_at(self) -> Timestamp {
         let millis = self.0.as_u128() >> 80;

@@ -1,4 +1,4 @@
-//! What a client names a request by, so that sending it twice does it once.
+//! Idempotency keys: a client's name for a request, so that sending it twice does it once.
 
 /// The longest key, in characters.
 const LENGTH_MAX: usize = 255;
@@ -8,7 +8,7 @@ const LENGTH_MAX: usize = 255;
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// Reads the value of an `Idempotency-Key` header.
+    /// Parses the value of an `Idempotency-Key` header.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));

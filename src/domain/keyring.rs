@@ -1,4 +1,4 @@
-//! Secrets at rest: a ring of master keys, and what is made of a secret with them.
+//! Secrets at rest: the keyring of master keys, and sealing and opening secrets with it.
 
 use std::fmt;
 
@@ -15,43 +15,43 @@ use crate::domain::{
     secret::Secret,
 };
 
-/// The first byte of a sealed secret: how the rest is laid out.
+/// The first byte of a sealed secret: the version of its layout.
 const VERSION: u8 = 1;
 
-/// Bytes of a key, and of a nonce that may be random because it is so long (XChaCha20-Poly1305).
+/// Bytes of a key, and of a nonce long enough to be random (XChaCha20-Poly1305).
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 
-/// Bytes of a line of a key file: three digits, a colon, 32 bytes in base64, the end of the line.
+/// Bytes of a line of a key file: three digits, a colon, 32 bytes in base64, the line end.
 const LINE_BYTES_MAX: usize = 3 + 1 + 44 + 1;
 
-/// Version and key id stand before the nonce.
+/// Version and key id precede the nonce.
 const HEAD_BYTES: usize = 2;
 
-/// Master keys by their ids. The first seals; all of them open, so that the master key can be changed while
-/// secrets that the one before has sealed are still there. Their memory is wiped when the ring is dropped.
-pub struct KeyRing {
+/// Master keys by id. The first one seals; all of them open, so that the master key can be changed while secrets sealed
+/// with the previous one still exist. Their memory is wiped when the keyring is dropped.
+pub struct Keyring {
     keys: Vec<(u8, Key)>,
 }
 
 /// One key.
 type Key = SecretBox<[u8; KEY_BYTES]>;
 
-/// A text that is no key ring.
+/// Why a text is not a keyring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRingError {
-    /// There is no key at all.
+pub enum KeyringError {
+    /// It has no key at all.
     #[error("the master key is empty")]
     Empty,
     /// An entry is not an id, a colon and a key.
     #[error("a master key is written as ID:BASE64, an id from 0 to 255 and 32 bytes in base64")]
     Malformed,
-    /// Two keys have one id.
+    /// Two keys have the same id.
     #[error("two master keys have the id {0}")]
-    Twice(u8),
+    DuplicateId(u8),
 }
 
-/// Which row a secret belongs to. A sealed secret that is moved to another row does not open.
+/// The row that a secret belongs to. A sealed secret that is moved to another row does not open.
 #[derive(Clone, Copy, Debug)]
 pub struct SecretOwner {
     /// The organization.
@@ -71,42 +71,42 @@ impl SecretOwner {
     }
 }
 
-impl KeyRing {
-    /// A ring of one new key.
+impl Keyring {
+    /// A keyring with one new key.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         Self {
             keys: vec![(1, new_key(rng))],
         }
     }
 
-    /// Reads a ring: `ID:BASE64` entries, separated by commas or white space; the first is the one that seals.
+    /// Parses a keyring: `ID:BASE64` entries, separated by commas or white space; the first one seals.
     ///
     /// # Errors
-    /// A text without a key, or with something else in it. The error shows no part of a key.
-    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
+    /// The text has no key, or something that is not one. The error shows no part of a key.
+    pub fn parse(text: &str) -> Result<Self, KeyringError> {
         let mut keys: Vec<(u8, Key)> = Vec::new();
         let entries = text
             .split(|letter: char| letter == ',' || letter.is_whitespace())
             .filter(|entry| !entry.is_empty());
         for entry in entries {
-            let (id, key) = entry.split_once(':').ok_or(KeyRingError::Malformed)?;
-            let id = id.parse().map_err(|_| KeyRingError::Malformed)?;
-            let bytes = Zeroizing::new(STANDARD.decode(key).map_err(|_| KeyRingError::Malformed)?);
-            let key = Key::try_init_with(|| bytes.as_slice().try_into()).map_err(|_| KeyRingError::Malformed)?;
+            let (id, key) = entry.split_once(':').ok_or(KeyringError::Malformed)?;
+            let id = id.parse().map_err(|_| KeyringError::Malformed)?;
+            let bytes = Zeroizing::new(STANDARD.decode(key).map_err(|_| KeyringError::Malformed)?);
+            let key = Key::try_init_with(|| bytes.as_slice().try_into()).map_err(|_| KeyringError::Malformed)?;
             if keys.iter().any(|(known, _)| *known == id) {
-                return Err(KeyRingError::Twice(id));
+                return Err(KeyringError::DuplicateId(id));
             }
             keys.push((id, key));
         }
         if keys.is_empty() {
-            Err(KeyRingError::Empty)
+            Err(KeyringError::Empty)
         } else {
             Ok(Self { keys })
         }
     }
 
-    /// The ring with a new key before the others: it seals from now on, they still open. `None` where all 256 ids are
-    /// taken.
+    /// The keyring with a new key before the others: it seals from now on, they still open. `None` if all 256 ids are
+    /// in use.
     pub fn with_new_key(&self, rng: &mut (impl CryptoRng + ?Sized)) -> Option<Self> {
         let taken = |id: &u8| self.keys.iter().any(|(known, _)| known == id);
         let id = (1..=u8::MAX).chain([0]).find(|id| !taken(id))?;
@@ -118,10 +118,11 @@ impl KeyRing {
         Some(Self { keys: keys.collect() })
     }
 
-    /// The ring as [`parse`](Self::parse) reads it, one key a line: the keys themselves, for a key file and nothing else.
+    /// The keyring as [`parse`](Self::parse) reads it, one key per line: the keys in the clear, for a key file and
+    /// nothing else.
     #[must_use]
     pub fn expose(&self) -> Zeroizing<String> {
-        // Room for all of it: a text that grows leaves copies of itself behind.
+        // Allocated at once: a text that grows leaves copies of itself behind in memory.
         let mut text = Zeroizing::new(String::with_capacity(self.keys.len() * LINE_BYTES_MAX));
         for (id, key) in &self.keys {
             text.push_str(&id.to_string());
@@ -132,7 +133,7 @@ impl KeyRing {
         text
     }
 
-    /// Whether every key of `other` is on this ring, so that it opens all that the other does.
+    /// Whether this keyring has every key of `other`, so that it opens whatever the other one does.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
         let has = |(id, key): &(u8, Key)| {
@@ -142,12 +143,12 @@ impl KeyRing {
         other.keys.iter().all(has)
     }
 
-    /// The ids of the keys; the first is that of the key that seals.
+    /// The ids of the keys, starting with the key that seals.
     pub fn ids(&self) -> impl Iterator<Item = u8> {
         self.keys.iter().map(|(id, _)| *id)
     }
 
-    /// The id of the key that has sealed this. `None` where it is no sealed secret of this version.
+    /// The id of the key that sealed this. `None` if it is not a sealed secret of this version.
     #[must_use]
     pub fn sealed_with(sealed: &[u8]) -> Option<u8> {
         match sealed.split_first_chunk::<HEAD_BYTES>()? {
@@ -156,13 +157,12 @@ impl KeyRing {
         }
     }
 
-    /// Seals a secret for its row. `None` never happens with a secret's length.
+    /// Seals a secret for its row. With the length of a secret it never returns `None`.
     pub fn seal(&self, rng: &mut (impl CryptoRng + ?Sized), owner: SecretOwner, secret: &Secret) -> Option<Vec<u8>> {
         self.seal_bytes(rng, &owner.associated_data(), secret.expose().as_bytes())
     }
 
-    /// Seals bytes for the place that `associated_data` names: version, key id, nonce, ciphertext. `None` never happens
-    /// below 256 GiB.
+    /// Seals bytes, bound to `associated_data`: version, key id, nonce, ciphertext. `None` only above 256 GiB.
     pub fn seal_bytes(
         &self,
         rng: &mut (impl CryptoRng + ?Sized),
@@ -179,14 +179,16 @@ impl KeyRing {
         Some([[VERSION, *id].as_slice(), &nonce, &ciphertext].concat())
     }
 
-    /// Opens a sealed secret. `None` where its key is not on the ring, it was sealed for another row, or it was changed.
+    /// Opens a sealed secret. `None` if its key is not on the keyring, or if it was sealed for another row or tampered
+    /// with.
     #[must_use]
     pub fn open(&self, owner: SecretOwner, sealed: &[u8]) -> Option<Secret> {
         let plain = Zeroizing::new(self.open_bytes(&owner.associated_data(), sealed)?);
         Secret::parse(std::str::from_utf8(&plain).ok()?)
     }
 
-    /// Opens sealed bytes. `None` where their key is not on the ring, they were sealed for another place, or changed.
+    /// Opens sealed bytes. `None` if their key is not on the keyring, or if they were sealed with other associated data
+    /// or tampered with.
     #[must_use]
     pub fn open_bytes(&self, associated_data: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let ([VERSION, id], rest) = sealed.split_first_chunk::<HEAD_BYTES>()? else {
@@ -210,11 +212,11 @@ fn cipher(key: &Key) -> XChaCha20Poly1305 {
     XChaCha20Poly1305::new(key.expose_secret().into())
 }
 
-impl fmt::Debug for KeyRing {
+impl fmt::Debug for Keyring {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<u8> = self.ids().collect();
         formatter
-            .debug_struct("KeyRing")
+            .debug_struct("Keyring")
             .field("ids", &ids)
             .finish_non_exhaustive()
     }
@@ -234,29 +236,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_for_a_row_opens_for_that_row_alone() {
-        let ring = KeyRing::generate(&mut rand::rng());
+    fn a_sealed_secret_opens_for_its_own_row_only() {
+        let keyring = Keyring::generate(&mut rand::rng());
         let secret = Secret::generate(&mut rand::rng());
-        let sealed = ring.seal(&mut rand::rng(), owner(2), &secret).unwrap();
-        assert_eq!(ring.open(owner(2), &sealed).unwrap().expose(), secret.expose());
-        assert!(ring.open(owner(3), &sealed).is_none(), "moved to another row");
+        let sealed = keyring.seal(&mut rand::rng(), owner(2), &secret).unwrap();
+        assert_eq!(keyring.open(owner(2), &sealed).unwrap().expose(), secret.expose());
+        assert!(keyring.open(owner(3), &sealed).is_none(), "moved to another row");
         for index in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[index] ^= 1;
-            assert!(ring.open(owner(2), &changed).is_none(), "byte {index} changed");
+            assert!(keyring.open(owner(2), &changed).is_none(), "byte {index} changed");
         }
-        assert!(ring.open(owner(2), &[]).is_none());
+        assert!(keyring.open(owner(2), &[]).is_none());
         assert!(!String::from_utf8_lossy(&sealed).contains(secret.expose_key()));
     }
 
     #[test]
-    fn an_older_key_on_the_ring_still_opens() {
-        let old = KeyRing::generate(&mut rand::rng());
+    fn an_older_key_on_the_keyring_still_opens() {
+        let old = Keyring::generate(&mut rand::rng());
         let old_text = old.expose();
         let secret = Secret::generate(&mut rand::rng());
         let sealed = old.seal(&mut rand::rng(), owner(2), &secret).unwrap();
         let new_key = STANDARD.encode([7; KEY_BYTES]);
-        let both = KeyRing::parse(&format!("2:{new_key},{}", old_text.as_str())).unwrap();
+        let both = Keyring::parse(&format!("2:{new_key},{}", old_text.as_str())).unwrap();
         assert_eq!(both.open(owner(2), &sealed).unwrap().expose(), secret.expose());
         assert_eq!(
             both.seal(&mut rand::rng(), owner(2), &secret).unwrap()[1],
@@ -264,7 +266,7 @@ mod tests {
             "the first key seals"
         );
         assert!(
-            KeyRing::parse(&format!("2:{new_key}"))
+            Keyring::parse(&format!("2:{new_key}"))
                 .unwrap()
                 .open(owner(2), &sealed)
                 .is_none()
@@ -273,46 +275,46 @@ mod tests {
 
     #[test]
     fn a_new_key_goes_first_and_has_an_id_of_its_own() {
-        let mut ring = KeyRing::generate(&mut rand::rng());
+        let mut keyring = Keyring::generate(&mut rand::rng());
         let secret = Secret::generate(&mut rand::rng());
-        let sealed = ring.seal(&mut rand::rng(), owner(2), &secret).unwrap();
-        assert_eq!(KeyRing::sealed_with(&sealed), Some(1));
+        let sealed = keyring.seal(&mut rand::rng(), owner(2), &secret).unwrap();
+        assert_eq!(Keyring::sealed_with(&sealed), Some(1));
         for _ in 0..255 {
-            ring = ring.with_new_key(&mut rand::rng()).unwrap();
+            keyring = keyring.with_new_key(&mut rand::rng()).unwrap();
         }
-        assert!(ring.with_new_key(&mut rand::rng()).is_none(), "there are 256 ids");
-        assert_eq!(ring.ids().collect::<std::collections::BTreeSet<_>>().len(), 256);
-        assert_eq!(ring.ids().next(), Some(0), "the last one that was free");
-        let read = KeyRing::parse(&ring.expose()).unwrap();
-        assert!(read.ids().eq(ring.ids()));
+        assert!(keyring.with_new_key(&mut rand::rng()).is_none(), "there are 256 ids");
+        assert_eq!(keyring.ids().collect::<std::collections::BTreeSet<_>>().len(), 256);
+        assert_eq!(keyring.ids().next(), Some(0), "the last free id");
+        let read = Keyring::parse(&keyring.expose()).unwrap();
+        assert!(read.ids().eq(keyring.ids()));
         assert_eq!(read.open(owner(2), &sealed).unwrap().expose(), secret.expose());
     }
 
     #[test]
     fn dropped_keys_are_wiped() {
         fn is_wiped(_: &impl secrecy::zeroize::ZeroizeOnDrop) {}
-        let ring = KeyRing::generate(&mut rand::rng());
-        is_wiped(&ring.keys[0].1);
-        is_wiped(&ring.expose());
-        is_wiped(&cipher(&ring.keys[0].1));
+        let keyring = Keyring::generate(&mut rand::rng());
+        is_wiped(&keyring.keys[0].1);
+        is_wiped(&keyring.expose());
+        is_wiped(&cipher(&keyring.keys[0].1));
     }
 
     #[test]
-    fn what_is_no_ring_is_refused_without_showing_it() {
+    fn an_invalid_keyring_is_refused_without_showing_it() {
         let key = STANDARD.encode([7; KEY_BYTES]);
         for (text, error) in [
-            (String::new(), KeyRingError::Empty),
-            (" , ".to_owned(), KeyRingError::Empty),
-            (key.clone(), KeyRingError::Malformed),
-            (format!("256:{key}"), KeyRingError::Malformed),
-            ("1:c2hvcnQ=".to_owned(), KeyRingError::Malformed),
-            (format!("1:{key},1:{key}"), KeyRingError::Twice(1)),
+            (String::new(), KeyringError::Empty),
+            (" , ".to_owned(), KeyringError::Empty),
+            (key.clone(), KeyringError::Malformed),
+            (format!("256:{key}"), KeyringError::Malformed),
+            ("1:c2hvcnQ=".to_owned(), KeyringError::Malformed),
+            (format!("1:{key},1:{key}"), KeyringError::DuplicateId(1)),
         ] {
-            assert_eq!(KeyRing::parse(&text).unwrap_err(), error, "{text:?}");
+            assert_eq!(Keyring::parse(&text).unwrap_err(), error, "{text:?}");
         }
         assert_eq!(
-            format!("{:?}", KeyRing::parse(&format!("1:{key}")).unwrap()),
-            "KeyRing { ids: [1], .. }"
+            format!("{:?}", Keyring::parse(&format!("1:{key}")).unwrap()),
+            "Keyring { ids: [1], .. }"
         );
     }
 }

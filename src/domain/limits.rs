@@ -1,17 +1,17 @@
-//! How much an organization may ask of the API.
+//! How much an organization may use the API.
 
 use std::num::NonZeroU32;
 
 /// The limits of an organization; `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests a minute, reads and writes together.
+    /// Requests per minute, reads and writes together.
     pub requests_per_minute_max: Option<NonZeroU32>,
-    /// Writes a calendar month (UTC).
+    /// Writes per calendar month (UTC).
     pub writes_per_month_max: Option<NonZeroU32>,
 }
 
-/// The most that can be set as a limit: enough for anybody, and far from where 32 bits end.
+/// The highest limit that can be set: enough for anybody, and far below the range of 32 bits.
 pub const LIMIT_MAX: u32 = 1_000_000_000;
 
 impl Limits {

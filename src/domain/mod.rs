@@ -2,27 +2,28 @@
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | [`id`] | what organizations, webhooks and deliveries are called |
+//! | [`id`] | the ids of organizations, webhooks and deliveries |
 //! | [`timestamp`] | the one representation of time |
-//! | [`event_id`] | what an event is called on the wire |
+//! | [`event_id`] | the ids of events on the wire |
 //! | [`event`] | what happened to an organization |
-//! | [`webhook`], [`webhook_settings`] | a registered endpoint, and what its customer says of it |
+//! | [`webhook`], [`webhook_settings`] | a registered endpoint, and what its customer can set |
 //! | [`event_filter`] | which event types a webhook wants |
 //! | [`destination`], [`address`] | which URLs and which addresses deliveries may go to |
-//! | [`secret`], [`signature`] | signing secrets, and the two signatures every delivery carries |
+//! | [`secret`], [`signature`] | signing secrets, and the two signatures of every delivery |
 //! | [`fairness`] | how organizations share what is scarce |
-//! | [`limits`] | how much an organization may ask of the API |
-//! | [`precondition`] | whether a change may be made to a thing as it is now |
-//! | [`idempotency_key`] | what a client names a request by |
+//! | [`limits`] | how much an organization may use the API |
+//! | [`precondition`] | whether a client's change still applies to the current version |
+//! | [`idempotency_key`] | a client's name for a request |
 //! | [`keyring`] | how signing secrets are kept at rest |
-//! | [`mod@pointer`] | how a problem names a place in a body |
+//! | [`mod@pointer`] | how a problem points into a body |
 //! | [`token`] | API tokens and their scopes |
-//! | [`outcome`], [`retry`] | what an attempt came to, and what follows from it |
+//! | [`outcome`], [`retry`] | the result of an attempt, and what follows from it |
 //! | [`delivery`] | the states of a delivery |
 //! | [`framing`] | where one request on a connection ends and the next begins |
-//! | [`audit`], [`client_address`] | what is remembered of a write to a webhook, and where a request came from |
-//! | [`health`], [`rate`] | when a webhook is left alone, and when it is switched off |
-//! | [`operational`] | the events that the service itself makes |
+//! | [`trace`] | which trace a request belongs to |
+//! | [`audit`], [`client_address`] | what is kept about a write to a webhook, and which address a request came from |
+//! | [`health`], [`rate`] | when a webhook is given a pause, and when it is disabled |
+//! | [`operational`] | the events that the service itself publishes |
 
 pub mod address;
 pub mod audit;

@@ -1,7 +1,8 @@
-//! The events that the service itself makes: what an organization is told about its webhooks.
+//! Operational events, which the service itself publishes: notices to an organization about its webhooks.
 //!
-//! They go to the organization's *other* webhooks whose filters name them (one that fails is no way to say so), and not to
-//! those that have no filter: a failure of one webhook would otherwise be a delivery to every other.
+//! They go to the organization's *other* webhooks whose filters name them (a failing webhook is no way to report the
+//! failure), and not to those without a filter: otherwise a failure of one webhook would become a delivery to every
+//! other.
 
 use serde_json::{Value, json};
 
@@ -14,39 +15,39 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// An event that the service makes. Its types and their payloads stand in the `webhooks` section of openapi.yaml.
+/// An event that the service publishes. Types and payloads are defined in the `webhooks` section of openapi.yaml.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationalEvent {
-    /// A webhook has been failing for a day, and again for three.
+    /// A webhook has been failing for one day, and again after three.
     WebhookFailing {
         /// The webhook.
         webhook_id: WebhookId,
         /// The first failure since the last success.
         failing_since: Timestamp,
     },
-    /// The service switched a webhook off.
+    /// The service disabled a webhook.
     WebhookDisabled {
         /// The webhook.
         webhook_id: WebhookId,
-        /// Why.
+        /// The reason.
         reason: DisabledReason,
-        /// The first failure since the last success, where there was one before.
+        /// The first failure since the last success; `None` if the 410 was the first.
         failing_since: Option<Timestamp>,
     },
-    /// A webhook that was failing or switched off works again.
+    /// A webhook that was failing or disabled works again.
     WebhookRecovered {
         /// The webhook.
         webhook_id: WebhookId,
     },
-    /// The last attempt that a delivery's schedule has was made, and failed; with those since the last such event.
+    /// The last attempt of a delivery's schedule failed; counts those since the previous such event.
     DeliveryExhausted {
-        /// How many deliveries of the webhook failed so since the last such event, this one included.
+        /// How many deliveries of the webhook were exhausted since the previous such event, this one included.
         exhausted_count: u32,
         /// The delivery.
         delivery_id: DeliveryId,
         /// The webhook it was owed to.
         webhook_id: WebhookId,
-        /// The event it carries.
+        /// The event it delivers.
         event_id: EventId,
         /// That event's type.
         event_type: String,
@@ -54,7 +55,7 @@ pub enum OperationalEvent {
         attempt_count: u32,
         /// Why the last one failed.
         error: Option<ErrorWord>,
-        /// The status of the last answer.
+        /// The status code of the last response.
         response_status: Option<u16>,
     },
 }
@@ -67,7 +68,7 @@ pub const OPERATIONAL_TYPES: [&str; 4] = [
     "webhook_delivery.exhausted",
 ];
 
-/// Whether the service alone makes events of this type.
+/// Whether only the service publishes events of this type.
 #[must_use]
 pub fn is_operational(event_type: &str) -> bool {
     OPERATIONAL_TYPES.contains(&event_type)
@@ -86,7 +87,7 @@ impl OperationalEvent {
         }
     }
 
-    /// The webhook that it is about, and that does not get it.
+    /// The webhook it is about, which does not receive it.
     #[must_use]
     pub const fn about(&self) -> WebhookId {
         match self {
@@ -97,7 +98,7 @@ impl OperationalEvent {
         }
     }
 
-    /// What it says: the `data` of its envelope.
+    /// The `data` of its envelope.
     #[must_use]
     pub fn data(&self) -> Value {
         match self {

@@ -1,18 +1,18 @@
-//! What an attempt came to. A receiver's failure is data here, not an error of ours.
+//! The outcome of an attempt. A receiver's failure is data here, not an error of ours.
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Why an attempt was not a success, in one word.
+/// Why an attempt failed, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = DeliveryError)]
 pub enum ErrorWord {
-    /// No address of the host may be delivered to, or its scheme or port may not be used; nothing was sent.
+    /// None of the host's addresses may be delivered to, or its scheme or port is not allowed; nothing was sent.
     AddressBlocked,
-    /// The receiver closed the connection before its answer was whole.
+    /// The receiver closed the connection before its response was complete.
     ConnectionClosed,
     /// The receiver refused the connection.
     ConnectionRefused,
@@ -20,19 +20,19 @@ pub enum ErrorWord {
     ConnectionReset,
     /// The host name did not resolve.
     Dns,
-    /// What came back was not HTTP, or broke a limit on headers or on interim answers.
+    /// The response was not HTTP, or exceeded a limit on headers or interim responses.
     InvalidResponse,
     /// The network failed in another way: no route, unreachable host.
     Network,
-    /// The receiver answered 3xx; redirects are never followed.
+    /// The receiver responded with 3xx; redirects are never followed.
     Redirect,
-    /// The receiver answered with a status that is neither 2xx nor 3xx.
+    /// The receiver responded with a status that is neither 2xx nor 3xx.
     ResponseStatus,
-    /// The attempt was not over, to the last byte of the answer, at its deadline.
+    /// The attempt, up to the last byte of the response, was not finished at its deadline.
     Timeout,
-    /// The TLS handshake failed, the certificate included.
+    /// The TLS handshake failed, possibly over the certificate.
     Tls,
-    /// As a newer version says. Read alone, never written.
+    /// A word of a newer version. Only read, never written.
     Unknown,
 }
 
@@ -89,48 +89,48 @@ impl FromStr for ErrorWord {
     }
 }
 
-/// A word that is no [`ErrorWord`].
+/// A word that is not an [`ErrorWord`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` does not say why an attempt failed")]
 pub struct UnknownErrorWord(pub String);
 
-/// What one attempt came to.
+/// The result of one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The status of the answer, where one came.
+    /// The status code of the response, if one came.
     pub response_status: Option<u16>,
-    /// The beginning of the answer's body, where one came.
+    /// The beginning of the response's body, if one came.
     pub response_body: Option<String>,
-    /// Why the attempt was not a success; `None` where it was.
+    /// Why the attempt failed; `None` if it succeeded.
     pub error: Option<ErrorWord>,
-    /// When the receiver wants to be asked again, where it said so.
+    /// When the receiver wants the next attempt, if it said so.
     pub retry_after: Option<RetryAfter>,
 }
 
 impl Outcome {
-    /// Whether the receiver took the event: it answered 2xx (RFC 9110, section 15.3), and nothing went
-    /// wrong before the answer was over.
+    /// Whether the receiver took the event: it responded with 2xx (RFC 9110, section 15.3), and nothing went wrong
+    /// before the end of the response.
     #[must_use]
     pub const fn delivered(&self) -> bool {
         matches!(self.response_status, Some(200..=299)) && self.error.is_none()
     }
 }
 
-/// A `Retry-After` header (RFC 9110, section 10.2.3), as the receiver meant it. It is the receiver's
-/// wish and may be absurd: whoever follows it clamps it first.
+/// A `Retry-After` header (RFC 9110, section 10.2.3), as the receiver meant it. It is only a wish and may be absurd:
+/// clamp it before following it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// So many seconds from now.
+    /// This many seconds from now.
     Seconds(u64),
-    /// At this time, in unix seconds.
+    /// At this time, in Unix seconds.
     At(i64),
 }
 
 impl RetryAfter {
-    /// Reads the header's value: whole seconds, or a date in any of the three forms of HTTP.
+    /// Parses the header's value: whole seconds, or a date in any of HTTP's three formats.
     ///
-    /// `None` where it is neither, a negative number included. A number that is too large to hold
-    /// is the largest instead (as RFC 9111, section 1.2.2, has it), for it is a clear wish to wait.
+    /// `None` if it is neither, negative numbers included. A number that overflows is taken as the largest one (as in
+    /// RFC 9111, section 1.2.2), since it clearly asks to wait.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let text = header.trim_matches([' ', '\t']);

@@ -1,22 +1,22 @@
-//! JSON Pointer (RFC 6901): how a problem names a place in a body.
+//! JSON Pointer (RFC 6901): how a problem points into a body.
 
-/// A member's name as a token of a pointer (section 3).
+/// Escapes a member's name as a token of a pointer (section 3).
 #[must_use]
 pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// The first token of a pointer, unescaped (section 4): the field of the body that holds the place. Empty for the
-/// whole body.
+/// The first token of a pointer, unescaped (section 4): the top-level field that it points into. Empty for the whole
+/// body.
 #[must_use]
 pub fn first_token(pointer: &str) -> String {
     let token = pointer.split('/').nth(1).unwrap_or_default();
-    // In this order, for `~01` is `~1` and not a slash.
+    // In this order, since `~01` means `~1` and not a slash.
     token.replace("~1", "/").replace("~0", "~")
 }
 
-/// The longest beginning of a pointer that has at most `bytes_max` bytes and is a pointer itself: it leads to a place that
-/// holds the one that is meant.
+/// The longest prefix of a pointer that is a pointer itself and has at most `bytes_max` bytes: it points to a value
+/// that contains the original one.
 #[must_use]
 pub fn shorten(pointer: &str, bytes_max: usize) -> &str {
     if pointer.len() <= bytes_max {

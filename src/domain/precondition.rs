@@ -1,45 +1,45 @@
-//! Changing a thing only if it is still what the client has seen: entity tags and `If-Match` (RFC 9110, sections 8.8.3
-//! and 13.1.1).
+//! Conditional changes, made only if the client has seen the current version: entity tags and `If-Match` (RFC 9110,
+//! sections 8.8.3 and 13.1.1).
 
 use crate::domain::timestamp::Timestamp;
 
-/// White space that may stand around the elements of a list (RFC 9110, section 5.6.3), and with it their comma.
+/// White space allowed around the elements of a list (RFC 9110, section 5.6.3), and the same with their comma.
 const WHITE_SPACE: [char; 2] = [' ', '\t'];
 const SEPARATORS: [char; 3] = [' ', '\t', ','];
 
-/// The strong entity tag of one version of a thing, quotation marks included.
+/// The strong entity tag of one version of an object, quotation marks included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntityTag(String);
 
 impl EntityTag {
-    /// The tag of the version that a change at that time made. Whatever changes a thing moves its `updated_at`, by a
-    /// millisecond at least, so no two versions of one thing share a tag.
+    /// The tag of the version with this `updated_at`. Every change moves `updated_at` by at least a millisecond, so no
+    /// two versions of one object share a tag.
     #[must_use]
     pub fn of_version(updated_at: Timestamp) -> Self {
         Self(format!("\"{:x}\"", updated_at.as_millis()))
     }
 
-    /// The tag as it stands in an `ETag` header.
+    /// The tag as written in an `ETag` header.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What an `If-Match` header says: the versions that a change may be made to.
+/// The contents of an `If-Match` header: which versions may be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IfMatch {
-    /// `*`: any version, as long as there is one.
+    /// `*`: any version, as long as one exists.
     Any,
-    /// One of these. Weak tags are not kept: the strong comparison that RFC 9110 asks for never matches one.
+    /// One of these. Weak tags are dropped: RFC 9110 requires strong comparison, which never matches them.
     OneOf(Vec<EntityTag>),
 }
 
 impl IfMatch {
-    /// Reads the header's value; where it was sent in several lines, these joined by commas.
+    /// Parses the header's value; several header lines must be joined by commas first.
     ///
-    /// `None` where it is neither `*` nor a list of entity tags. Empty elements of a list are ignored, as RFC 9110
-    /// (section 5.6.1.2) asks of a recipient, but a list of nothing else is none.
+    /// `None` if it is neither `*` nor a list of entity tags. Empty elements are ignored, as RFC 9110 (section 5.6.1.2)
+    /// requires of a recipient, but a list with nothing else is not a list.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.trim_matches(WHITE_SPACE) == "*" {
@@ -64,7 +64,7 @@ impl IfMatch {
         }
     }
 
-    /// Whether a change may be made to the version of that tag.
+    /// Whether the version with that tag may be changed.
     #[must_use]
     pub fn allows(&self, current: &EntityTag) -> bool {
         match self {
@@ -74,7 +74,7 @@ impl IfMatch {
     }
 }
 
-/// What may stand between the quotation marks (`etagc`); beyond ASCII nothing, which no tag of ours has.
+/// What is allowed between the quotation marks (`etagc`), limited to ASCII, since our tags are ASCII.
 fn is_tag_character(byte: u8) -> bool {
     matches!(byte, 0x21 | 0x23..=0x7e)
 }

@@ -1,7 +1,7 @@
-//! How many deliveries a webhook's rate lets start now.
+//! How many deliveries a webhook's rate limit lets start now.
 //!
-//! The algorithm is the generic cell rate algorithm. Its state is one number, which the store keeps with the webhook: so the
-//! rate holds over all nodes, and over a restart.
+//! The algorithm is the generic cell rate algorithm (GCRA). Its state is a single number, stored with the webhook: so
+//! the limit holds across nodes and restarts.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -9,54 +9,55 @@ use serde::Serialize;
 
 use crate::domain::timestamp::Timestamp;
 
-/// How many deliveries to a webhook may start each second.
+/// How many deliveries to a webhook may start per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct RateLimit(NonZeroU32);
 
 impl RateLimit {
-    /// The highest rate; a webhook that takes more needs no limit.
+    /// The highest limit; a webhook that takes more needs none.
     pub const PER_SECOND_MAX: u32 = 1000;
 
-    /// A rate of 1 to [`Self::PER_SECOND_MAX`] a second.
+    /// A limit of 1 to [`Self::PER_SECOND_MAX`] per second.
     #[must_use]
     pub fn new(per_second: u32) -> Option<Self> {
         let rate = NonZeroU32::new(per_second).map(Self);
         rate.filter(|_| per_second <= Self::PER_SECOND_MAX)
     }
 
-    /// Deliveries a second.
+    /// Deliveries per second.
     #[must_use]
     pub const fn per_second(self) -> u32 {
         self.0.get()
     }
 }
 
-/// How far ahead of the present a limiter's state can be: a second's worth may start at once, and is used up then.
+/// How far ahead of the present a limiter's state can be: one second's worth may start at once, which uses up the
+/// limit.
 pub const AHEAD_MAX: Duration = Duration::from_secs(1);
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
-/// What a rate lets start.
+/// What a rate limit admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// How many may start now.
     pub count: u64,
-    /// The limiter's state after that: nanoseconds since the Unix epoch.
+    /// The limiter's state afterwards: nanoseconds since the Unix epoch.
     pub state: Option<i64>,
-    /// When the next may start, where fewer than were asked for may start now.
+    /// When the next one may start, if fewer than requested may start now.
     pub resume_at: Option<Timestamp>,
 }
 
-/// Asks for `wanted` starts at `now`, within `rate` (and no more than a second's worth at once), where the limiter's
-/// state is `state`. One that is further ahead than it can be is of a clock that was wrong, and counts as used up now.
+/// Requests `wanted` starts at `now`, within `rate` (and no more than one second's worth at once), given the limiter's
+/// `state`. A state further ahead than possible comes from a clock that was wrong, and counts as used up now.
 #[must_use]
 pub fn admit(rate: RateLimit, state: Option<i64>, now: Timestamp, wanted: u64) -> Admission {
     let step = NANOS_PER_SECOND / i64::from(rate.per_second());
     let nanos = now.as_millis().saturating_mul(NANOS_PER_MILLI);
     let used_up = nanos.saturating_add(NANOS_PER_SECOND);
-    // The theoretical arrival time: when all that was used is there again.
+    // The theoretical arrival time: when everything used is available again.
     let arrival = state.map_or(nanos, |state| state.clamp(nanos, used_up));
     let free = (used_up - arrival) / step;
     let count = i64::try_from(wanted).unwrap_or(i64::MAX).min(free);
@@ -87,7 +88,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_776_938_400_000);
 
     #[test]
-    fn a_second_s_worth_starts_at_once_and_then_one_by_one() {
+    fn one_second_s_worth_starts_at_once_and_then_one_by_one() {
         let first = admit(per_second(5), None, NOW, 100);
         assert_eq!(first.count, 5);
         let resume_at = first.resume_at.unwrap();
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_all_that_is_used() {
+    fn only_what_was_requested_is_used() {
         let first = admit(per_second(5), None, NOW, 2);
         assert_eq!((first.count, first.resume_at), (2, None));
         assert_eq!(admit(per_second(5), first.state, NOW, 100).count, 3);

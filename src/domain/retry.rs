@@ -7,14 +7,14 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// When failed attempts are made again.
+/// When failed attempts are repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The delay after attempt 1, after attempt 2, and so on. After the attempt that has no delay
-    /// any more the delivery has failed, so there is one attempt more than there are delays.
+    /// The delay after attempt 1, after attempt 2, and so on. The attempt that has no delay left is the last, so there
+    /// is one more attempt than there are delays.
     pub schedule: Vec<Duration>,
-    /// How much of a delay may be added to it at most, in percent, so that deliveries which failed
-    /// together aren't all retried in the same moment.
+    /// The most that is added to a delay, in percent of it, so that deliveries which failed together aren't all retried
+    /// at the same moment.
     pub jitter_max_percent: u8,
     /// The shortest wait that a receiver's `Retry-After` can ask for.
     pub retry_after_min: Duration,
@@ -64,22 +64,22 @@ impl RetryPolicy {
 pub enum Decision {
     /// The receiver took the event.
     Delivered,
-    /// The next attempt is due then.
+    /// The next attempt is due at this time.
     RetryAt(Timestamp),
     /// The schedule is used up.
     Failed,
-    /// The receiver said that it is gone for good (410): the webhook is disabled, too.
+    /// The receiver is gone for good (410): the webhook is disabled, too.
     FailedAndDisable,
 }
 
-/// Decides what follows from attempt `number` (the attempts made so far, this one included), which
-/// came to `outcome` and was over at `now`. `jitter` is a random number from 0 to 1.
+/// Decides what follows from attempt `number` (the attempts made so far, this one included), which ended at `now` with
+/// `outcome`. `jitter` is a random number from 0 to 1.
 #[must_use]
 pub fn decide(policy: &RetryPolicy, number: u32, outcome: &Outcome, now: Timestamp, jitter: f64) -> Decision {
     if outcome.delivered() {
         return Decision::Delivered;
     }
-    // The status line says it all; what became of the body behind it doesn't matter.
+    // The status line says it all; what happened to the body after it doesn't matter.
     if outcome.response_status == Some(GONE) {
         return Decision::FailedAndDisable;
     }
@@ -88,34 +88,34 @@ pub fn decide(policy: &RetryPolicy, number: u32, outcome: &Outcome, now: Timesta
         return Decision::Failed;
     };
     let delay = scheduled.saturating_add(jittered(*scheduled, policy.jitter_max_percent, jitter));
-    let asked = asked_wait(policy, outcome, now).unwrap_or(Duration::ZERO);
-    Decision::RetryAt(now.plus(delay.max(asked)))
+    let requested = requested_wait(policy, outcome, now).unwrap_or(Duration::ZERO);
+    Decision::RetryAt(now.plus(delay.max(requested)))
 }
 
 /// 410 Gone (RFC 9110, section 15.5.11).
 const GONE: u16 = 410;
 
-/// The part of `delay` that jitter adds. It is never negative: the schedule is a promise of a least delay.
+/// The part of `delay` that jitter adds. It is never negative: the schedule promises a minimum delay.
 fn jittered(delay: Duration, max_percent: u8, jitter: f64) -> Duration {
     let share = jitter.clamp(0.0, 1.0) * f64::from(max_percent) / 100.0;
-    // What isn't a duration (jitter that is not a number, a sum without bounds) adds nothing.
+    // What isn't a duration (jitter that is not a number, an overflowing sum) adds nothing.
     Duration::try_from_secs_f64(delay.as_secs_f64() * share).unwrap_or(Duration::ZERO)
 }
 
-/// How long the receiver asked to be left alone, within the policy's limits.
+/// How long the receiver requested us to wait, within the policy's limits.
 ///
-/// Only with the statuses that say "later, and all will be well": 429 (RFC 6585, section 4), 503 (RFC 9110,
-/// section 15.6.4), and the two by which a gateway says so for the receiver, 502 and 504.
-fn asked_wait(policy: &RetryPolicy, outcome: &Outcome, now: Timestamp) -> Option<Duration> {
+/// Applies only to the statuses that mean "temporary": 429 (RFC 6585, section 4), 503 (RFC 9110, section 15.6.4), and
+/// 502 and 504, by which a gateway says so on the receiver's behalf.
+fn requested_wait(policy: &RetryPolicy, outcome: &Outcome, now: Timestamp) -> Option<Duration> {
     if !matches!(outcome.response_status, Some(429 | 502 | 503 | 504)) {
         return None;
     }
-    let asked = match outcome.retry_after? {
+    let requested = match outcome.retry_after? {
         RetryAfter::Seconds(seconds) => Duration::from_secs(seconds),
         RetryAfter::At(unix_s) => Timestamp::from_millis(unix_s.saturating_mul(1000)).since(now),
     };
-    // Not `clamp`, which panics where an operator's minimum is above the maximum.
-    Some(asked.max(policy.retry_after_min).min(policy.retry_after_max))
+    // Not `clamp`, which panics if an operator's minimum is above the maximum.
+    Some(requested.max(policy.retry_after_min).min(policy.retry_after_max))
 }
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
         after_ms(seconds * 1000)
     }
 
-    fn answer(status: u16, retry_after: Option<RetryAfter>) -> Outcome {
+    fn response(status: u16, retry_after: Option<RetryAfter>) -> Outcome {
         let error = match status {
             200..=299 => None,
             300..=399 => Some(ErrorWord::Redirect),
@@ -162,77 +162,77 @@ mod tests {
     fn broken_off(status: u16, error: ErrorWord) -> Outcome {
         Outcome {
             error: Some(error),
-            ..answer(status, None)
+            ..response(status, None)
         }
     }
 
     #[test]
     #[rustfmt::skip] // One case a line.
-    fn one_table_of_decisions() {
+    fn every_decision_in_one_table() {
         let policy = RetryPolicy::default();
         for (number, outcome, jitter, expected) in [
             // Success, at any attempt.
-            (1, answer(200, None), 0.0, Delivered),
-            (10, answer(204, None), 1.0, Delivered),
-            (11, answer(299, None), 1.0, Delivered),
+            (1, response(200, None), 0.0, Delivered),
+            (10, response(204, None), 1.0, Delivered),
+            (11, response(299, None), 1.0, Delivered),
             // The schedule, and its end.
-            (1, answer(500, None), 0.0, after_s(5)),
-            (2, answer(500, None), 0.0, after_s(300)),
-            (3, answer(500, None), 0.0, after_s(1_800)),
-            (4, answer(500, None), 0.0, after_s(7_200)),
-            (5, answer(500, None), 0.0, after_s(18_000)),
-            (6, answer(500, None), 0.0, after_s(36_000)),
-            (7, answer(500, None), 0.0, after_s(50_400)),
-            (8, answer(500, None), 0.0, after_s(72_000)),
-            (9, answer(500, None), 0.0, after_s(86_400)),
-            (10, answer(500, None), 0.0, Failed),
-            (11, answer(500, None), 0.0, Failed),
-            (u32::MAX, answer(500, None), 0.0, Failed),
-            // An attempt is counted from 1; a zero is a mistake that must not end the delivery.
-            (0, answer(500, None), 0.0, after_s(5)),
+            (1, response(500, None), 0.0, after_s(5)),
+            (2, response(500, None), 0.0, after_s(300)),
+            (3, response(500, None), 0.0, after_s(1_800)),
+            (4, response(500, None), 0.0, after_s(7_200)),
+            (5, response(500, None), 0.0, after_s(18_000)),
+            (6, response(500, None), 0.0, after_s(36_000)),
+            (7, response(500, None), 0.0, after_s(50_400)),
+            (8, response(500, None), 0.0, after_s(72_000)),
+            (9, response(500, None), 0.0, after_s(86_400)),
+            (10, response(500, None), 0.0, Failed),
+            (11, response(500, None), 0.0, Failed),
+            (u32::MAX, response(500, None), 0.0, Failed),
+            // Attempts are counted from 1; a zero is a bug that must not end the delivery.
+            (0, response(500, None), 0.0, after_s(5)),
             // Jitter adds up to a tenth, and never takes away.
-            (1, answer(500, None), 1.0, after_ms(5_500)),
-            (2, answer(500, None), 0.5, after_s(315)),
-            (9, answer(500, None), 1.0, after_s(95_040)),
-            (1, answer(500, None), -3.0, after_s(5)),
-            (1, answer(500, None), 7.0, after_ms(5_500)),
-            (1, answer(500, None), f64::NAN, after_s(5)),
-            (1, answer(500, None), f64::INFINITY, after_ms(5_500)),
-            // Everything that is no 2xx follows the schedule.
-            (1, answer(302, None), 0.0, after_s(5)),
-            (1, answer(400, None), 0.0, after_s(5)),
-            (1, answer(404, None), 0.0, after_s(5)),
+            (1, response(500, None), 1.0, after_ms(5_500)),
+            (2, response(500, None), 0.5, after_s(315)),
+            (9, response(500, None), 1.0, after_s(95_040)),
+            (1, response(500, None), -3.0, after_s(5)),
+            (1, response(500, None), 7.0, after_ms(5_500)),
+            (1, response(500, None), f64::NAN, after_s(5)),
+            (1, response(500, None), f64::INFINITY, after_ms(5_500)),
+            // Everything other than 2xx follows the schedule.
+            (1, response(302, None), 0.0, after_s(5)),
+            (1, response(400, None), 0.0, after_s(5)),
+            (1, response(404, None), 0.0, after_s(5)),
             (1, failure(ErrorWord::Timeout), 0.0, after_s(5)),
             (10, failure(ErrorWord::Dns), 0.0, Failed),
             (1, broken_off(200, ErrorWord::ConnectionReset), 0.0, after_s(5)),
             (1, Outcome::default(), 0.0, after_s(5)),
             // Gone is gone, at any attempt.
-            (1, answer(410, None), 0.0, FailedAndDisable),
-            (10, answer(410, Some(Seconds(60))), 0.0, FailedAndDisable),
+            (1, response(410, None), 0.0, FailedAndDisable),
+            (10, response(410, Some(Seconds(60))), 0.0, FailedAndDisable),
             (1, broken_off(410, ErrorWord::Timeout), 0.0, FailedAndDisable),
-            // Retry-After delays further, with four statuses only.
-            (1, answer(429, Some(Seconds(60))), 0.0, after_s(60)),
-            (1, answer(502, Some(Seconds(60))), 0.0, after_s(60)),
-            (1, answer(503, Some(Seconds(60))), 0.0, after_s(60)),
-            (1, answer(504, Some(Seconds(60))), 0.0, after_s(60)),
-            (1, answer(500, Some(Seconds(60))), 0.0, after_s(5)),
-            (1, answer(301, Some(Seconds(60))), 0.0, after_s(5)),
-            (1, answer(404, Some(Seconds(60))), 0.0, after_s(5)),
-            // It never hurries, and jitter on the schedule counts.
-            (2, answer(503, Some(Seconds(60))), 0.0, after_s(300)),
-            (1, answer(503, Some(Seconds(0))), 0.0, after_s(5)),
-            (1, answer(503, Some(Seconds(5))), 1.0, after_ms(5_500)),
+            // Retry-After lengthens the delay, with four statuses only.
+            (1, response(429, Some(Seconds(60))), 0.0, after_s(60)),
+            (1, response(502, Some(Seconds(60))), 0.0, after_s(60)),
+            (1, response(503, Some(Seconds(60))), 0.0, after_s(60)),
+            (1, response(504, Some(Seconds(60))), 0.0, after_s(60)),
+            (1, response(500, Some(Seconds(60))), 0.0, after_s(5)),
+            (1, response(301, Some(Seconds(60))), 0.0, after_s(5)),
+            (1, response(404, Some(Seconds(60))), 0.0, after_s(5)),
+            // It never shortens the delay, and jitter on the schedule counts.
+            (2, response(503, Some(Seconds(60))), 0.0, after_s(300)),
+            (1, response(503, Some(Seconds(0))), 0.0, after_s(5)),
+            (1, response(503, Some(Seconds(5))), 1.0, after_ms(5_500)),
             // Its limits: from a second to a day.
-            (1, answer(503, Some(Seconds(DAY_S))), 0.0, after_s(DAY_S)),
-            (1, answer(503, Some(Seconds(DAY_S + 1))), 0.0, after_s(DAY_S)),
-            (1, answer(503, Some(Seconds(u64::MAX))), 0.0, after_s(DAY_S)),
-            // As a date.
-            (1, answer(503, Some(At(NOW_S + 90))), 0.0, after_s(90)),
-            (1, answer(503, Some(At(NOW_S - 90))), 0.0, after_s(5)),
-            (1, answer(503, Some(At(i64::MAX))), 0.0, after_s(DAY_S)),
-            (1, answer(503, Some(At(i64::MIN))), 0.0, after_s(5)),
+            (1, response(503, Some(Seconds(DAY_S))), 0.0, after_s(DAY_S)),
+            (1, response(503, Some(Seconds(DAY_S + 1))), 0.0, after_s(DAY_S)),
+            (1, response(503, Some(Seconds(u64::MAX))), 0.0, after_s(DAY_S)),
+            // A date.
+            (1, response(503, Some(At(NOW_S + 90))), 0.0, after_s(90)),
+            (1, response(503, Some(At(NOW_S - 90))), 0.0, after_s(5)),
+            (1, response(503, Some(At(i64::MAX))), 0.0, after_s(DAY_S)),
+            (1, response(503, Some(At(i64::MIN))), 0.0, after_s(5)),
             // It does not lengthen the schedule.
-            (10, answer(429, Some(Seconds(60))), 0.0, Failed),
+            (10, response(429, Some(Seconds(60))), 0.0, Failed),
         ] {
             assert_eq!(decide(&policy, number, &outcome, now(), jitter), expected, "{number} {outcome:?} {jitter}");
         }
@@ -244,27 +244,27 @@ mod tests {
             schedule: vec![Duration::ZERO],
             ..RetryPolicy::default()
         };
-        assert_eq!(decide(&policy, 1, &answer(500, None), now(), 1.0), after_s(0));
+        assert_eq!(decide(&policy, 1, &response(500, None), now(), 1.0), after_s(0));
         assert_eq!(
-            decide(&policy, 1, &answer(503, Some(Seconds(0))), now(), 1.0),
+            decide(&policy, 1, &response(503, Some(Seconds(0))), now(), 1.0),
             after_s(1)
         );
-        assert_eq!(decide(&policy, 1, &answer(503, Some(At(0))), now(), 1.0), after_s(1));
+        assert_eq!(decide(&policy, 1, &response(503, Some(At(0))), now(), 1.0), after_s(1));
     }
 
     #[test]
-    fn an_empty_or_an_endless_schedule_is_survived() {
+    fn an_empty_or_an_overflowing_schedule_does_not_panic() {
         let once = RetryPolicy {
             schedule: vec![],
             ..RetryPolicy::default()
         };
-        assert_eq!(decide(&once, 1, &answer(500, None), now(), 0.5), Failed);
+        assert_eq!(decide(&once, 1, &response(500, None), now(), 0.5), Failed);
         let endless = RetryPolicy {
             schedule: vec![Duration::MAX],
             ..RetryPolicy::default()
         };
         assert_eq!(
-            decide(&endless, 1, &answer(500, None), now(), 1.0),
+            decide(&endless, 1, &response(500, None), now(), 1.0),
             RetryAt(Timestamp::from_millis(i64::MAX))
         );
     }
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(
             quick.wait_max(),
             Duration::from_secs(DAY_S),
-            "what a receiver may ask for"
+            "the longest wait that a receiver can request"
         );
     }
 

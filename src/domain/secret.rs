@@ -1,4 +1,4 @@
-//! Signing secrets: what a receiver checks signatures with.
+//! Signing secrets, with which a receiver verifies signatures.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use rand::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// What every secret begins with, as Standard Webhooks writes it.
+/// The prefix of every secret, as in Standard Webhooks.
 const PREFIX: &str = "whsec_";
 
-/// How many characters follow the prefix: 40 of 62 possible ones, about 238 random bits. A multiple of
-/// four, so that they are also well-formed base64 (RFC 4648), which is how Standard Webhooks reads them.
+/// How many characters follow the prefix: 40 of 62 possible ones, about 238 random bits. A multiple of four, so that
+/// they are also well-formed base64 (RFC 4648), as Standard Webhooks reads them.
 const KEY_LENGTH: usize = 40;
 
 /// A webhook's signing secret: `whsec_` and 40 characters of `[A-Za-z0-9]`.
 ///
-/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Secret::expose`] is the one way out. Its
-/// memory is wiped when it is dropped.
+/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Secret::expose`] is the only way to read
+/// it. Its memory is wiped when it is dropped.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -31,7 +31,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// Reads a secret; `None` where the text is anything else.
+    /// Parses a secret; `None` if the text is anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let key = text.strip_prefix(PREFIX)?;
@@ -45,10 +45,10 @@ impl Secret {
         self.0.expose_secret()
     }
 
-    /// The characters after the prefix: what signing keys are made from.
+    /// The characters after the prefix: what signing keys are derived from.
     #[must_use]
     pub fn expose_key(&self) -> &str {
-        // Both ways to make a secret put the ASCII prefix in front, so this is a character boundary.
+        // Both constructors start with the ASCII prefix, so this is a character boundary.
         &self.expose()[PREFIX.len()..]
     }
 }

@@ -1,8 +1,8 @@
-//! The signatures that every delivery carries: Kallima's own, and that of Standard Webhooks.
+//! The two signatures of every delivery: Kallima's own, and that of Standard Webhooks.
 //!
-//! Both are HMAC-SHA256 (RFC 2104, FIPS 180-4) of the time of the attempt and the exact bytes of the body.
-//! They differ in the key (the secret's characters as they are, or base64-decoded), in the message and
-//! in how the result is written.
+//! Both are HMAC-SHA256 (RFC 2104, FIPS 180-4) over the time of the attempt and the exact bytes of the body. They
+//! differ in the key (the secret's characters as they are, or base64-decoded), in the message and in the encoding of
+//! the result.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -15,31 +15,31 @@ use crate::domain::secret::Secret;
 /// The values of the two signature headers of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureHeaders {
-    /// `Kallima-Signature`: `t=<unix seconds>,v1=<lowercase hex>`.
+    /// `Kallima-Signature`: `t=<Unix seconds>,v1=<lowercase hex>`.
     pub kallima_signature: String,
-    /// `webhook-signature` of Standard Webhooks: `v1,<base64>`. It belongs with the headers `webhook-id`
-    /// (the event id) and `webhook-timestamp` (the same time).
+    /// `webhook-signature` of Standard Webhooks: `v1,<base64>`. It goes with the headers `webhook-id` (the event id)
+    /// and `webhook-timestamp` (the same time).
     pub webhook_signature: String,
 }
 
-/// Why a signature was not accepted.
+/// Why a signature was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// The header is not of the form `t=<unix seconds>,v1=<64 lowercase hex digits>`.
+    /// The header is not of the form `t=<Unix seconds>,v1=<64 lowercase hex digits>`.
     #[error("the Kallima-Signature header is not of the form t=<unix seconds>,v1=<hex>")]
     Malformed,
-    /// Another secret, another body or another time was signed.
-    #[error("the signature does not match: another secret, or the body was changed on the way")]
+    /// It was made with another secret, body or time.
+    #[error("the signature does not match: it was made with another secret, or the body was changed in transit")]
     Mismatch,
-    /// The signature is right, but too old (perhaps a replayed request) or from the future.
-    #[error("the signature was made {age_s} seconds away from now, which is more than is tolerated")]
+    /// The signature is correct, but too old (possibly a replayed request) or from the future.
+    #[error("the signature is {age_s} seconds from now, outside the tolerance")]
     OutsideTolerance {
         /// Seconds between the signature and now, in either direction.
         age_s: u64,
     },
 }
 
-/// Signs `body`, the exact bytes that are sent, for an attempt made at `timestamp_s` (unix seconds).
+/// Signs `body`, the exact bytes that are sent, for an attempt made at `timestamp_s` (Unix seconds).
 #[must_use]
 pub fn sign(secret: &Secret, event_id: &str, timestamp_s: i64, body: &[u8]) -> SignatureHeaders {
     let time = timestamp_s.to_string();
@@ -53,8 +53,8 @@ pub fn sign(secret: &Secret, event_id: &str, timestamp_s: i64, body: &[u8]) -> S
     }
 }
 
-/// Checks a `Kallima-Signature` header as a receiver should: the signature in constant time, and then
-/// that it was made within `tolerance_s` seconds of `now_s`, in either direction.
+/// Verifies a `Kallima-Signature` header as a receiver should: first the signature, in constant time, then that it was
+/// made within `tolerance_s` seconds of `now_s`, in either direction.
 pub fn verify_kallima(
     secret: &Secret,
     header: &str,
@@ -65,7 +65,7 @@ pub fn verify_kallima(
     let (time, digest) = split_header(header).ok_or(SignatureError::Malformed)?;
     let timestamp_s: i64 = time.parse().map_err(|_| SignatureError::Malformed)?;
     let expected = kallima_digest(secret, time, body);
-    // The time is judged only once it is known to be the sender's word.
+    // The time is checked only once it is known to come from the sender.
     if !bool::from(expected.as_bytes().ct_eq(digest.as_bytes())) {
         return Err(SignatureError::Mismatch);
     }
@@ -83,8 +83,8 @@ const DIGEST_HEX_LENGTH: usize = 64;
 /// The length of SHA-256's input block, to which HMAC pads its key with zeros (RFC 2104, section 2).
 const BLOCK_LENGTH: usize = 64;
 
-/// The time and the digest of a header. One spelling only: what this service sends has no spaces, one
-/// `t` and one `v1`, so that anything else is not from this service.
+/// The time and the digest of a header. There is only one spelling: this service sends no spaces, one `t` and one `v1`,
+/// so anything else is not from this service.
 fn split_header(header: &str) -> Option<(&str, &str)> {
     let (time, digest) = header.strip_prefix("t=")?.split_once(",v1=")?;
     let time_digits = time.strip_prefix('-').unwrap_or(time);
@@ -95,7 +95,7 @@ fn split_header(header: &str) -> Option<(&str, &str)> {
     well_formed.then_some((time, digest))
 }
 
-/// The key is the secret without its prefix, as it stands: not base64-decoded.
+/// The key is the secret without its prefix, as it is: not base64-decoded.
 fn kallima_digest(secret: &Secret, time: &str, body: &[u8]) -> String {
     let digest = hmac_sha256(secret.expose_key().as_bytes(), &[time.as_bytes(), b".", body]);
     hex::encode(digest)
@@ -104,13 +104,13 @@ fn kallima_digest(secret: &Secret, time: &str, body: &[u8]) -> String {
 /// Standard Webhooks takes what follows the prefix as base64 (RFC 4648) of the key.
 fn standard_webhooks_key(secret: &Secret) -> Zeroizing<Vec<u8>> {
     let key = secret.expose_key();
-    // Forty letters and digits always decode. Were that ever to change, a key that nobody can guess is
-    // the safe fallback: receivers would refuse the signature, and an empty key would let anyone sign.
+    // Forty letters and digits always decode. Should that ever change, a key that nobody can guess is the safe
+    // fallback: receivers would refuse the signature, whereas an empty key would let anyone sign.
     Zeroizing::new(STANDARD.decode(key).unwrap_or_else(|_| key.as_bytes().to_vec()))
 }
 
 fn hmac_sha256(key: &[u8], message: &[&[u8]]) -> [u8; 32] {
-    // Padding the key here, as HMAC would, makes a constructor usable that cannot fail.
+    // Padding the key here, as HMAC would, allows a constructor that cannot fail.
     debug_assert!(key.len() <= BLOCK_LENGTH, "a longer key would have to be hashed first");
     let mut block = Zeroizing::new([0; BLOCK_LENGTH]);
     for (padded, byte) in block.iter_mut().zip(key) {
@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Known answers, computed independently of this code.
+    /// Known results, computed independently of this code.
     const VECTORS: &str = include_str!("../../tests/signing-vectors.json");
     const BODY: &[u8] = br#"{"hello":"kallima"}"#;
     const NOW_S: i64 = 1_776_938_400;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn all_known_answers_hold() {
+    fn all_known_vectors_hold() {
         let vectors: Vec<Value> = serde_json::from_str(VECTORS).unwrap();
         assert_eq!(vectors.len(), 3);
         for vector in vectors {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_id_is_signed_by_standard_webhooks_alone() {
+    fn only_standard_webhooks_signs_the_event_id() {
         let (one, other) = (
             sign(&secret(), "evt_1", NOW_S, BODY),
             sign(&secret(), "evt_2", NOW_S, BODY),

@@ -16,7 +16,7 @@ use uuid::Uuid;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch, as the database keeps them.
+    /// From milliseconds since the Unix epoch, as stored in the database.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
@@ -46,13 +46,13 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// The time from `earlier` to this instant; zero where `earlier` is the later one.
+    /// The time from `earlier` to this instant; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// When the calendar month (UTC) of this instant began.
+    /// The start of this instant's calendar month (UTC).
     #[must_use]
     pub fn month_start(self) -> Self {
         let day = self.to_utc().date_naive();
@@ -60,7 +60,7 @@ impl Timestamp {
         Self(first.and_utc().timestamp_millis())
     }
 
-    /// When the calendar month (UTC) after this instant's begins.
+    /// The start of the calendar month (UTC) after this instant's.
     #[must_use]
     pub fn next_month_start(self) -> Self {
         let next = self.month_start().to_utc().checked_add_months(Months::new(1));
@@ -71,15 +71,15 @@ impl Timestamp {
         DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// The least UUID of version 7 that was made at this instant or later (RFC 9562, section 5.7): its first 48 bits
-    /// are the milliseconds.
+    /// The smallest version 7 UUID generated at this instant or later (RFC 9562, section 5.7): its first 48 bits are
+    /// the milliseconds.
     #[must_use]
     pub const fn least_uuid(self) -> Uuid {
         let millis = if self.0 < 0 { 0 } else { self.0.cast_unsigned() };
         Uuid::from_u128((millis as u128) << 80)
     }
 
-    /// Reads an ISO-8601 (RFC 3339) instant with any offset.
+    /// Parses an ISO-8601 (RFC 3339) instant with any offset.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let instant = DateTime::parse_from_rfc3339(text).ok()?;
@@ -102,7 +102,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // In a query string an unescaped `+` means a space, and the offset is the only place for either.
+        // An unescaped `+` in a query string means a space, and only the offset can contain either.
         let written = text.replace(' ', "+");
         Self::parse(&written)
             .ok_or_else(|| D::Error::custom("must be an RFC 3339 date and time, such as 2026-04-23T10:00:00+00:00"))

@@ -1,4 +1,4 @@
-//! API tokens, and the scopes that say what a token may do.
+//! API tokens and their scopes.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use rand::{
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
-/// What every token begins with.
+/// The prefix of every token.
 const PREFIX: &str = "ab_";
 
 /// How many base62 characters follow the prefix: about 285 random bits.
@@ -17,8 +17,8 @@ const RANDOM_LENGTH: usize = 48;
 
 /// An API token: `ab_` and 48 base62 characters, sent as a bearer token (RFC 6750).
 ///
-/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Token::expose`] is the one way out. Its memory
-/// is wiped when it is dropped.
+/// `Debug` shows no part of it, so that no log can; there is no `Display`. [`Token::expose`] is the only way to read
+/// it. Its memory is wiped when it is dropped.
 #[derive(Clone)]
 pub struct Token(SecretString);
 
@@ -31,7 +31,7 @@ impl Token {
         Self(text.into())
     }
 
-    /// Reads a token; `None` where the text is anything else.
+    /// Parses a token; `None` if the text is anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let random = text.strip_prefix(PREFIX)?;
@@ -45,7 +45,7 @@ impl Token {
         self.0.expose_secret()
     }
 
-    /// The SHA-256 digest (FIPS 180-4) of the whole token: all that is stored, and what it is looked up by.
+    /// The SHA-256 digest (FIPS 180-4) of the whole token: the only thing stored, and what it is looked up by.
     ///
     /// A plain digest is enough, without salt or stretching: nobody can guess 285 random bits.
     #[must_use]
@@ -60,7 +60,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// One thing that a token may do.
+/// A permission of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// Read webhooks, deliveries and events.
@@ -103,15 +103,15 @@ impl FromStr for Scope {
     }
 }
 
-/// A word that names no scope.
+/// A word that is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a scope; the scopes are webhooks:read, webhooks:write and events:publish")]
 pub struct UnknownScope(pub String);
 
 /// What a token may do: a set of scopes, always in the order of [`Scope::ALL`].
 ///
-/// As text it is the words joined by a space (RFC 6749, section 3.3). The empty text is the empty set,
-/// so that every set can be read back from what it was written as.
+/// As text it is the words joined by spaces (RFC 6749, section 3.3). The empty text is the empty set, so that every set
+/// can be parsed from its own text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(BTreeSet<Scope>);
 
@@ -128,7 +128,7 @@ impl Scopes {
         self.0.contains(&scope)
     }
 
-    /// Whether there is none: such a token may do nothing at all.
+    /// Whether there are none: such a token may do nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

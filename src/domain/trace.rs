@@ -1,9 +1,9 @@
-//! The `traceparent` header of W3C Trace Context (<https://www.w3.org/TR/trace-context/>): which trace a request is part
-//! of, and what it was caused by.
+//! The `traceparent` header of W3C Trace Context (<https://www.w3.org/TR/trace-context/>): which trace a request
+//! belongs to, and which span caused it.
 
 use std::fmt;
 
-/// A place in a trace: the trace, and the span in it that caused what follows.
+/// A trace, and the span in it that causes what follows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
     trace_id: u128,
@@ -15,7 +15,7 @@ pub struct TraceParent {
 const LENGTH: usize = 55;
 
 impl TraceParent {
-    /// A place in a trace. None where an id is zero, which stands for no id.
+    /// `None` if an id is zero, which means no id.
     #[must_use]
     pub const fn new(trace_id: u128, span_id: u64, sampled: bool) -> Option<Self> {
         if trace_id == 0 || span_id == 0 {
@@ -28,9 +28,9 @@ impl TraceParent {
         })
     }
 
-    /// Reads the header's text. None where it is malformed, and the header is to be ignored (section 3.2.2.5).
+    /// Parses the header. `None` if it is malformed, which means that it must be ignored (section 3.2.2.5).
     ///
-    /// A version that is not known yet is read as far as version 00 goes (section 3.2.4): it may have more behind a dash.
+    /// An unknown later version is parsed as version 00 (section 3.2.4): more may follow after a dash.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (known, rest) = text.split_at_checked(LENGTH)?;
@@ -48,7 +48,7 @@ impl TraceParent {
         Self::new(trace_id, u64::try_from(span_id).ok()?, flags & 1 == 1)
     }
 
-    /// The same trace, with another span as the cause of what follows; unchanged where that is zero.
+    /// The same trace, with another span as the cause of what follows; unchanged if that id is zero.
     #[must_use]
     pub fn child(self, span_id: u64) -> Self {
         Self::new(self.trace_id, span_id, self.sampled).unwrap_or(self)
@@ -66,14 +66,14 @@ impl TraceParent {
         self.span_id
     }
 
-    /// Whether the caller keeps its trace.
+    /// Whether the caller records its trace.
     #[must_use]
     pub const fn sampled(self) -> bool {
         self.sampled
     }
 }
 
-/// Lowercase hexadecimal digits, exactly so many.
+/// Parses exactly `length` lowercase hexadecimal digits.
 fn hex(digits: &str, length: usize) -> Option<u128> {
     let lowercase = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
     if digits.len() != length || !digits.bytes().all(lowercase) {
@@ -83,7 +83,7 @@ fn hex(digits: &str, length: usize) -> Option<u128> {
 }
 
 impl fmt::Display for TraceParent {
-    /// Version 00. The one flag that it defines is kept, others are zero (section 3.2.2.5.2).
+    /// Version 00. The one flag that it defines is kept, all others are zero (section 3.2.2.5.2).
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             trace_id,
@@ -111,15 +111,15 @@ mod tests {
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn what_is_well_formed_is_read() {
+    fn a_well_formed_header_is_parsed() {
         let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
         for (text, written) in [
             (EXAMPLE.to_owned(), EXAMPLE.to_owned()),
             (format!("00-{trace}-{span}-00"), format!("00-{trace}-{span}-00")),
-            // Flags that are not known are not passed on.
+            // Unknown flags are not passed on.
             (format!("00-{trace}-{span}-ff"), EXAMPLE.to_owned()),
             (format!("00-{trace}-{span}-02"), format!("00-{trace}-{span}-00")),
-            // A later version is read as far as this one goes.
+            // A later version is parsed as far as this one goes.
             (format!("cc-{trace}-{span}-01"), EXAMPLE.to_owned()),
             (format!("cc-{trace}-{span}-01-what-comes"), EXAMPLE.to_owned()),
         ] {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_ignored() {
+    fn a_malformed_header_is_ignored() {
         let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
         for text in [
             String::new(),
@@ -162,6 +162,6 @@ mod tests {
             child.to_string(),
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000ab-01"
         );
-        assert_eq!(parent.child(0), parent, "zero is no span");
+        assert_eq!(parent.child(0), parent, "zero is not a span id");
     }
 }

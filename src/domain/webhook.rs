@@ -21,13 +21,13 @@ pub const WEBHOOKS_MAX: u64 = 100;
 pub struct Webhook {
     /// Its id.
     pub id: WebhookId,
-    /// Says that it is a webhook.
+    /// Identifies the object as a webhook.
     #[schema(required = false, default = "webhook")]
     pub object: WebhookObject,
-    /// What its customer says of it.
+    /// What its customer can set.
     #[serde(flatten)]
     pub settings: WebhookSettings,
-    /// Why the service switched it off, if it did.
+    /// Why the service disabled it, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled_reason: Option<DisabledReason>,
     /// When it was registered.
@@ -36,30 +36,30 @@ pub struct Webhook {
     pub updated_at: Timestamp,
 }
 
-/// The discriminator of a webhook.
+/// The type discriminator of a webhook.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookObject {
-    /// The only one.
+    /// The only value.
     Webhook,
 }
 
 impl Webhook {
-    /// The tag of this version of it.
+    /// The entity tag of this version.
     #[must_use]
     pub fn tag(&self) -> EntityTag {
         EntityTag::of_version(self.updated_at)
     }
 }
 
-/// What came of changing a webhook that the client may have known in another version.
+/// The result of a conditional change to a webhook.
 #[derive(Clone, Debug)]
 pub enum Changed<T> {
-    /// It is done.
+    /// The change was made.
     Done(T),
-    /// There is no such webhook.
+    /// The webhook does not exist.
     NotFound,
-    /// It is not what the client has seen; nothing was changed.
+    /// The client has not seen the current version; nothing was changed.
     Stale,
 }
 
@@ -68,34 +68,34 @@ pub enum Changed<T> {
 pub struct NewWebhook {
     /// Its id.
     pub id: WebhookId,
-    /// What its customer says of it.
+    /// What its customer can set.
     pub settings: WebhookSettings,
-    /// What its deliveries are signed with.
+    /// The secret that signs its deliveries.
     pub secret: Secret,
 }
 
-/// What a PATCH changes.
+/// The changes that a PATCH makes.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookChanges {
-    /// What its customer says of it from now on.
+    /// The settings that change.
     pub settings: SettingChanges,
-    /// The secret that replaces the one before, which is invalid at once.
+    /// The new secret; the old one is invalid at once.
     pub secret: Option<Secret>,
 }
 
 /// A change to one webhook.
 #[derive(Clone, Debug)]
 pub struct WebhookChange {
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization_id: OrganizationId,
     /// The webhook.
     pub id: WebhookId,
-    /// What changes.
+    /// The changes.
     pub changes: WebhookChanges,
-    /// The versions that may be changed, if the client says.
+    /// The versions that may be changed, if the client names them.
     pub if_match: Option<IfMatch>,
-    /// The request.
+    /// The request that makes the change.
     pub origin: Origin,
-    /// When.
+    /// When it is made.
     pub now: Timestamp,
 }

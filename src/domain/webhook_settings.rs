@@ -1,4 +1,5 @@
-//! What a customer says of a webhook. Each setting is declared here once; what is made of it follows from that.
+//! The settings of a webhook: what its customer can set. Each is declared here once; everything else is derived from
+//! that.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,12 +11,12 @@ use crate::domain::{
     rate::RateLimit,
 };
 
-/// Declares a setting by its name, its type, the type as which an audit keeps it, and the value that it has where a
-/// creation does not name it. The first one has to be named.
+/// Declares a setting by name, type, the type in which the audit log keeps it, and its default on creation. The first
+/// one is required.
 macro_rules! settings {
     (
         $(#[$named_meta:meta])* $named:ident: $named_type:ty as $named_kept:ty;
-        $($(#[$meta:meta])* $name:ident: $type:ty as $kept:ty = $unnamed:expr;)*
+        $($(#[$meta:meta])* $name:ident: $type:ty as $audited:ty = $unnamed:expr;)*
     ) => {
         /// The settings of a webhook, as they are stored and shown.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -26,26 +27,26 @@ macro_rules! settings {
         }
 
         impl WebhookSettings {
-            /// What they are called, in bodies as in the database.
+            /// Their names, in bodies as in the database.
             pub const NAMES: &[&str] = &[stringify!($named), $(stringify!($name)),*];
 
-            /// Those of a webhook whose creation names nothing else.
+            /// The settings of a webhook whose creation names only this one.
             #[must_use]
             pub fn new($named: $named_type) -> Self {
                 Self { $named, $($name: $unnamed,)* }
             }
         }
 
-        /// What is changed of the settings; `None` leaves one as it is.
+        /// Changes to the settings; `None` leaves a setting as it is.
         #[derive(Clone, Debug, Default)]
-        #[expect(missing_docs, reason = "each is the setting of its name")]
+        #[expect(missing_docs, reason = "each is the setting it is named after")]
         pub struct SettingChanges {
             pub $named: Option<$named_type>,
             $(pub $name: Option<$type>,)*
         }
 
         impl SettingChanges {
-            /// Makes the changes.
+            /// Applies the changes.
             pub fn apply_to(&self, settings: &mut WebhookSettings) {
                 if let Some($named) = &self.$named {
                     settings.$named.clone_from($named);
@@ -56,32 +57,31 @@ macro_rules! settings {
             }
         }
 
-        /// The fields that a write changed, each with its value before and after; a field that stayed as it was is left
-        /// out.
+        /// The fields that a write changed, each with its value before and after; unchanged fields are omitted.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-        #[expect(missing_docs, reason = "each is the setting of its name")]
+        #[expect(missing_docs, reason = "each is the setting it is named after")]
         pub struct FieldChanges {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub $named: Option<Change<Option<$named_kept>>>,
             $(#[serde(default, skip_serializing_if = "Option::is_none")]
-            pub $name: Option<Change<Option<$kept>>>,)*
-            /// Why the service switched it off.
+            pub $name: Option<Change<Option<$audited>>>,)*
+            /// Why the service disabled it.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub disabled_reason: Option<Change<Option<DisabledReason>>>,
         }
 
         impl FieldChanges {
-            /// What changed of the settings. `None` is a webhook that is not there yet, or no longer.
+            /// The settings that differ. `None` is a webhook that does not exist yet, or no longer does.
             #[must_use]
             pub fn between(before: Option<&WebhookSettings>, after: Option<&WebhookSettings>) -> Self {
                 Self {
                     $named: Change::between(
-                        before.and_then(|settings| settings.$named.kept()),
-                        after.and_then(|settings| settings.$named.kept()),
+                        before.and_then(|settings| settings.$named.audited()),
+                        after.and_then(|settings| settings.$named.audited()),
                     ),
                     $($name: Change::between(
-                        before.and_then(|settings| settings.$name.kept()),
-                        after.and_then(|settings| settings.$name.kept()),
+                        before.and_then(|settings| settings.$name.audited()),
+                        after.and_then(|settings| settings.$name.audited()),
                     ),)*
                     disabled_reason: None,
                 }
@@ -99,47 +99,47 @@ settings! {
     /// Which events are wanted; null means all of them.
     #[schema(value_type = Option<Vec<String>>, max_items = 50)]
     events: EventFilter as FilterEntries = EventFilter::All;
-    /// What the customer wrote about it.
+    /// The customer's description.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 256)]
     description: Option<String> as String = None;
-    /// How many deliveries may start each second, if there is a limit.
+    /// How many deliveries may start per second, if limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     rate_limit: Option<RateLimit> as u32 = None;
 }
 
-/// A setting as an audit keeps it; `None` is null.
-trait Kept<T> {
-    fn kept(&self) -> Option<T>;
+/// Converts a setting to the form in which the audit log keeps it; `None` is null.
+trait Audited<T> {
+    fn audited(&self) -> Option<T>;
 }
 
-impl Kept<String> for Destination {
-    fn kept(&self) -> Option<String> {
+impl Audited<String> for Destination {
+    fn audited(&self) -> Option<String> {
         Some(self.as_str().to_owned())
     }
 }
 
-impl Kept<Self> for bool {
-    fn kept(&self) -> Option<Self> {
+impl Audited<Self> for bool {
+    fn audited(&self) -> Option<Self> {
         Some(*self)
     }
 }
 
-impl Kept<FilterEntries> for EventFilter {
-    fn kept(&self) -> Option<FilterEntries> {
+impl Audited<FilterEntries> for EventFilter {
+    fn audited(&self) -> Option<FilterEntries> {
         self.entries().map(FilterEntries)
     }
 }
 
-impl<T: Clone> Kept<T> for Option<T> {
-    fn kept(&self) -> Option<T> {
+impl<T: Clone> Audited<T> for Option<T> {
+    fn audited(&self) -> Option<T> {
         self.clone()
     }
 }
 
-impl Kept<u32> for Option<RateLimit> {
-    fn kept(&self) -> Option<u32> {
+impl Audited<u32> for Option<RateLimit> {
+    fn audited(&self) -> Option<u32> {
         self.map(RateLimit::per_second)
     }
 }
@@ -154,7 +154,7 @@ pub struct Change<T> {
 }
 
 impl<T: PartialEq> Change<T> {
-    /// What changed from one to the other; `None` where they are the same.
+    /// The change from one to the other; `None` if they are equal.
     pub fn between(before: T, after: T) -> Option<Self> {
         (before != after).then_some(Self { before, after })
     }
@@ -166,7 +166,7 @@ impl<T: PartialEq> Change<T> {
 pub struct FilterEntries(Vec<String>);
 
 impl FieldChanges {
-    /// What changes when the service switches a webhook off.
+    /// The changes when the service disables a webhook.
     #[must_use]
     pub fn disabling(reason: DisabledReason) -> Self {
         Self {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stayed_as_it_was_is_left_out() {
+    fn unchanged_settings_are_omitted() {
         let before = settings();
         let mut after = settings();
         let changes = SettingChanges {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_read_back() {
+    fn changes_are_parsed_back() {
         let changes = FieldChanges::between(None, Some(&settings()));
         let text = serde_json::to_string(&changes).unwrap();
         assert_eq!(serde_json::from_str::<FieldChanges>(&text).unwrap(), changes);

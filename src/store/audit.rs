@@ -1,4 +1,5 @@
-//! Who changed a webhook, when, from where, and how. An entry is written in the transaction of the change itself.
+//! The audit log: who changed a webhook, when, from where, and how. An entry is written in the transaction of the
+//! change itself.
 
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Set,
@@ -22,12 +23,12 @@ use crate::{
     },
 };
 
-/// Entries that are read together: the changes of one can be ten thousand bytes.
+/// How many entries are read together: the changes of one can be ten thousand bytes.
 const READ_AT_ONCE: u64 = 50;
 
-/// A page of the entries of a webhook, newest first, from the one after `after`.
+/// A page of a webhook's entries, newest first, starting after `after`.
 ///
-/// `None` where the organization has no such webhook, and no entry of one that it had.
+/// `None` if the organization has no such webhook and no entry of a former one.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
@@ -60,7 +61,7 @@ pub async fn list(
     Ok(Some(Page { items, next }))
 }
 
-/// The entries of a webhook that are older than `after`, newest first.
+/// A webhook's entries that are older than `after`, newest first.
 pub(super) fn newest(
     org: OrganizationId,
     webhook_id: WebhookId,
@@ -77,14 +78,14 @@ fn row_bytes(row: &audit_entry::Model) -> u64 {
     row.changes.len() as u64
 }
 
-/// An entry that is to be written.
+/// An entry to write.
 pub(super) struct Entry {
     pub(super) organization_id: OrganizationId,
     pub(super) entry: AuditEntry,
 }
 
 impl Entry {
-    /// The entry of a request's write: a creation without `before`, a deletion without `after`.
+    /// The entry for a request's write: a creation has no `before`, a deletion no `after`.
     pub(super) fn of_request(
         origin: Origin,
         before: Option<&webhook::Model>,
@@ -130,7 +131,7 @@ impl Entry {
         })
     }
 
-    /// The entry that says that the service switched a webhook off.
+    /// The entry for a webhook that the service disabled.
     pub(super) fn of_disabling(
         clock: &Clock,
         organization_id: OrganizationId,
@@ -153,13 +154,13 @@ impl Entry {
         Self { organization_id, entry }
     }
 
-    /// What changed, as the column keeps it.
+    /// The changes as stored in the column.
     pub(super) fn changes_column(&self) -> String {
         serde_json::to_string(&self.entry.changes).unwrap_or_default()
     }
 }
 
-/// Writes an entry, in the transaction of what it is about.
+/// Writes an entry, in the transaction of the change it describes.
 pub(super) async fn insert(tx: &Connection<'_>, entry: Entry) -> Result<(), StoreError> {
     let changes = entry.changes_column();
     let Entry { organization_id, entry } = entry;

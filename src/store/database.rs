@@ -1,4 +1,4 @@
-//! An open database, and its two doors: `read` and `write`. It knows no table.
+//! An open database, with its two entry points `read` and `write`. It knows no table.
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,29 +28,29 @@ use crate::{
 #[derive(Clone)]
 pub struct Database {
     pub(super) engine: Engine,
-    /// Whose connections are used.
+    /// Whose connections it uses.
     pub(super) side: Side,
-    /// What signing secrets are sealed and opened with.
+    /// The keys that seal and open signing secrets.
     pub(super) keys: Arc<Keys>,
     /// This process, as the holder of leases.
     pub(super) node: NodeId,
     pub(super) clock: Clock,
-    /// What is known of the tokens that were used lately.
+    /// Cache of recently used tokens.
     pub(super) holders: Arc<Holders>,
-    /// Who takes deliveries that are leased when they are published; nobody, unless a server runs.
+    /// Receives deliveries that are leased when they are published; unset unless a server runs.
     pub(super) hand_over: Arc<OnceLock<Arc<dyn HandOver>>>,
-    /// Rings when a webhook was deleted on this node.
+    /// Notified when a webhook is deleted on this node.
     pub(super) deleted: Arc<Notify>,
-    /// The ways to shared statements; only PostgreSQL has them, since on SQLite every write shares its transaction.
+    /// Entry points to shared statements; only on PostgreSQL, since on SQLite every write shares its transaction.
     pub(super) shared: Option<Arc<SharedWrites>>,
-    /// Where the store counts, once a server runs.
+    /// The store's metrics, once a server runs.
     pub(super) metrics: Arc<OnceLock<Metrics>>,
     pub(super) confirmed: Arc<Confirmed>,
-    /// What the engine runs by itself.
+    /// The engine's background tasks.
     pub(super) workers: Workers,
 }
 
-/// Writes of one kind that share a statement with others of their kind.
+/// Writes that share a statement with others of their kind.
 pub(super) struct SharedWrites {
     pub(super) publications: Batcher<Publish, Once<Recorded>>,
     pub(super) records: Batcher<Finished, bool>,
@@ -67,13 +67,13 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
-    /// The same database by the delivery engine's own connections.
+    /// The same database through the delivery engine's own connections.
     #[must_use]
     pub fn for_delivery(&self) -> Self {
         self.on(Side::Delivery)
     }
 
-    /// The same database by the heartbeat's own connection.
+    /// The same database through the heartbeat's own connection.
     #[must_use]
     pub fn for_heartbeat(&self) -> Self {
         self.on(Side::Heartbeat)
@@ -83,30 +83,30 @@ impl Database {
         Self { side, ..self.clone() }
     }
 
-    /// Says who takes deliveries that are leased when they are published. Once, when a server starts.
+    /// Sets the receiver of deliveries that are leased when they are published. Called once, when a server starts.
     pub fn hand_over_to(&self, lanes: Arc<dyn HandOver>) {
         drop(self.hand_over.set(lanes));
     }
 
-    /// How many attempts are under way on this node, and how many deliveries wait for one; `None` if no server runs.
+    /// How many attempts are in progress on this node, and how many deliveries wait for one; `None` if no server runs.
     #[must_use]
     pub fn load(&self) -> Option<(usize, usize)> {
         Some(self.hand_over.get()?.load())
     }
 
-    /// The names of the tasks that the store runs by itself.
+    /// The names of the store's background tasks.
     #[must_use]
     pub fn workers(&self) -> Vec<&'static str> {
         self.workers.names()
     }
 
-    /// Waits until one of the store's own tasks has ended, without which it is of no use: its name, and whether it
+    /// Waits until one of the store's own tasks ends, without which it is useless: returns its name, and whether it
     /// panicked.
     pub async fn worker_ended(&self) -> (&'static str, bool) {
         self.workers.ended().await
     }
 
-    /// Says where the store counts, and observes batches and statements. Once, when a server starts.
+    /// Sets the store's metrics, which observe batches and statements. Called once, when a server starts.
     pub fn observe(&self, metrics: &Metrics) {
         drop(self.metrics.set(metrics.clone()));
         match &self.engine {
@@ -129,7 +129,7 @@ impl Database {
         self.node
     }
 
-    /// The door for look-ups: on SQLite they run at once, on the caller's thread.
+    /// For look-ups: on SQLite they run at once, on the caller's thread.
     pub(super) fn read(&self) -> Connection<'_> {
         match &self.engine {
             Engine::Sqlite(sqlite) => Connection::SqliteRead(&sqlite.readers, self.side),
@@ -137,8 +137,8 @@ impl Database {
         }
     }
 
-    /// The same for reads that may take long, such as walks over history: on SQLite by connections of their own, and the
-    /// runtime knows that the thread is busy.
+    /// The same for reads that may take long, such as walks over history: on SQLite they use connections of their own,
+    /// and the runtime knows that the thread is blocked.
     pub(super) fn read_long(&self) -> Connection<'_> {
         match &self.engine {
             Engine::Sqlite(sqlite) => Connection::SqliteLongRead(&sqlite.readers, self.side),
@@ -146,9 +146,10 @@ impl Database {
         }
     }
 
-    /// The door for writes: one transaction, committed when `work` succeeds. When this returns, it is durable.
+    /// Runs a write in one transaction, committed if `work` succeeds. When this returns, it is durable.
     ///
-    /// On SQLite all writes that arrive together share one commit; `work` must wait for nothing but its statements.
+    /// On SQLite all writes that arrive together share one commit; `work` must not wait for anything but its
+    /// statements.
     pub(super) async fn write<F, T, E>(&self, work: F) -> Result<T, E>
     where
         F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
@@ -158,8 +159,8 @@ impl Database {
         self.write_in_turn(None, work).await
     }
 
-    /// The same for what an organization asks for, or is owed: it takes its organization's turn, so that however many
-    /// writes of one wait, those of another do not wait for them.
+    /// The same on behalf of an organization: it waits for the organization's turn, so that however many writes one
+    /// organization has waiting, those of another do not wait for them.
     pub(super) async fn write_for<F, T, E>(&self, organization: OrganizationId, work: F) -> Result<T, E>
     where
         F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
@@ -197,7 +198,7 @@ impl Database {
         }
     }
 
-    /// Which engine it is. Dialects ask, in the few places that have one; nothing else does.
+    /// Which engine it is. Only for the few functions whose SQL dialects differ.
     pub(super) fn backend(&self) -> DbBackend {
         match &self.engine {
             Engine::Sqlite(_) => DbBackend::Sqlite,

@@ -26,7 +26,7 @@ use crate::domain::{
     id::{DeliveryId, OrganizationId},
 };
 
-/// The delivery of that id, with what it sends.
+/// The delivery with that id, including its payload.
 pub async fn find(
     db: &Database,
     org: OrganizationId,
@@ -38,7 +38,7 @@ pub async fn find(
     Ok(with_payloads(views(db, org, rows).await?, &payloads).pop())
 }
 
-/// Whether there is a delivery of that id.
+/// Whether a delivery with that id exists.
 pub async fn exists(db: &Database, org: OrganizationId, id: DeliveryId) -> Result<bool, StoreError> {
     let found = db.read().query_one_raw(by_id(db, org, id, "found.id")).await?;
     Ok(found.is_some())
@@ -51,9 +51,9 @@ fn by_id(db: &Database, org: OrganizationId, id: DeliveryId, columns: &str) -> S
     Statement::from_sql_and_values(backend, format!("SELECT {columns} FROM {rows}"), values)
 }
 
-/// A page of the organization's deliveries that answer to `query`, newest first, with what they send.
+/// A page of the organization's deliveries that match `query`, newest first, including their payloads.
 ///
-/// What retention takes meanwhile is left out.
+/// Deliveries that retention deletes meanwhile are omitted.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
@@ -69,7 +69,7 @@ pub async fn list(
     Ok(Page { items, next })
 }
 
-/// The same without what they send.
+/// The same without payloads.
 pub async fn list_bare(
     db: &Database,
     org: OrganizationId,
@@ -98,7 +98,7 @@ fn with_payloads(deliveries: Vec<Delivery>, payloads: &HashMap<EventId, Arc<RawV
     deliveries.into_iter().filter_map(with_payload).collect()
 }
 
-/// A page of the attempts of a delivery, oldest first, from the one after number `after`.
+/// A page of a delivery's attempts, oldest first, starting after attempt number `after`.
 pub async fn attempts(
     db: &Database,
     org: OrganizationId,
@@ -119,10 +119,10 @@ pub async fn attempts(
     Ok(limit.page(attempts, None, |attempt| attempt.number, bytes))
 }
 
-/// The deliveries of rows, each with its place in the queue, in the order of the rows.
+/// The deliveries of these rows, each with its queue entry, in the order of the rows.
 ///
-/// A join would do in one statement; but where PostgreSQL's planner has not heard of an organization yet, it joins by
-/// reading all of the organization's queue for each delivery.
+/// A join would need only one statement; but as long as PostgreSQL's planner has no statistics for an organization, it
+/// joins by reading all of the organization's queue for each delivery.
 async fn views(db: &Database, org: OrganizationId, rows: Vec<delivery::Model>) -> Result<Vec<Delivery>, StoreError> {
     let places = places(db, org, &rows).await?;
     let view = |row: delivery::Model| {
@@ -132,7 +132,7 @@ async fn views(db: &Database, org: OrganizationId, rows: Vec<delivery::Model>) -
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// The places in the queue of those that are pending.
+/// The queue entries of the pending ones.
 async fn places(
     db: &Database,
     org: OrganizationId,
@@ -153,7 +153,7 @@ async fn places(
 }
 
 fn view(row: delivery::Model, place: Option<&queued::Model>) -> Delivery {
-    // While an attempt is under way `due_at` is the end of its lease, which is nobody's business.
+    // While an attempt is in progress, `due_at` is the end of its lease, which is internal.
     let planned = place.filter(|place| place.lease_token.is_none());
     Delivery {
         id: row.id,

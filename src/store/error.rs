@@ -1,15 +1,15 @@
-//! What can go wrong between us and the database.
+//! Failures between the store and its database.
 
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
-/// A failure of the store. A row that does not exist is no failure: look-ups return `None`.
+/// A failure of the store. A missing row is not a failure: look-ups return `None`.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is locked, full, read-only or shutting down: nothing was written, and the same
-    /// call may succeed later.
+    /// The database is unreachable, locked, full, read-only or shutting down: nothing was written, and the same call
+    /// may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(DbErr),
-    /// The connection broke while a write was being committed: it may be durable, or not.
+    /// The connection broke while a write was being committed: it may or may not be durable.
     #[error("the connection broke while a write was committed: {0}")]
     InDoubt(DbErr),
     /// The database refused a statement, which means that code and schema disagree.
@@ -35,7 +35,7 @@ impl From<DbErr> for StoreError {
     }
 }
 
-/// What is stored as JSON, or shown as it, cannot be read or written.
+/// Stored JSON, or JSON of a response, cannot be read or written.
 impl From<serde_json::Error> for StoreError {
     fn from(cause: serde_json::Error) -> Self {
         Self::Corrupt(cause.to_string())
@@ -43,21 +43,21 @@ impl From<serde_json::Error> for StoreError {
 }
 
 impl StoreError {
-    /// Whether the database is away, so that the same call may succeed later. What is not passing is a fault of ours.
+    /// Whether the failure is temporary, so that the same call may succeed later. Any other failure is a bug of ours.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::InDoubt(_))
     }
 
-    /// The secret that a request needs does not open with this node's master keys: another node may have the right ones.
+    /// This node's master keys do not open a secret that a request needs: another node may have the right ones.
     #[must_use]
     pub fn unreadable_secret() -> Self {
         let cause = "the signing secret does not open with the master keys of this node";
         Self::Unavailable(DbErr::Custom(cause.to_owned()))
     }
 
-    /// A failure of a commit, or of a statement that is a whole transaction. Where the connection broke, nobody knows
-    /// whether the server had committed by then.
+    /// A failure of a commit, or of a statement that is a whole transaction. If the connection broke, nobody knows
+    /// whether the server had already committed.
     pub(super) fn of_commit(error: DbErr) -> Self {
         let is_broken = match &error {
             DbErr::Conn(RuntimeErr::SqlxError(cause))
@@ -69,14 +69,13 @@ impl StoreError {
     }
 }
 
-/// PostgreSQL's error classes for a lost connection, a rolled-back transaction, missing resources and an operator's
-/// intervention, a statement timeout among them, and the codes of the other timeouts: of a lock, and of a transaction
-/// that idled; and that of a server that only follows another one, which a failover leaves behind
-/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+/// PostgreSQL's error classes for a lost connection, a rolled-back transaction, insufficient resources and operator
+/// intervention (including a statement timeout), and the codes of the other timeouts (lock, idle in transaction) and of
+/// a server that is a standby, as after a failover (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 const POSTGRES_PASSING: [&str; 7] = ["08", "40", "53", "57", "55P03", "25P03", "25006"];
 
-/// Whether the connection broke, or the server ended it: a server that is stopped while it waits for a synchronous standby
-/// has committed already.
+/// Whether the connection broke or the server ended it: a server that is stopped while it waits for a synchronous
+/// standby has already committed.
 fn is_cut_off(error: &SqlxError) -> bool {
     match error {
         SqlxError::Io(_) | SqlxError::Protocol(_) => true,
@@ -88,14 +87,14 @@ fn is_cut_off(error: &SqlxError) -> bool {
     }
 }
 
-/// What an error says about the server of a connection.
+/// What an error says about the server at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServerSign {
-    /// Nothing: the statement failed for its own reasons.
+    /// Nothing: the statement itself failed.
     None,
     /// It may be gone.
     MayBeGone,
-    /// It takes no writes: it only follows another one, or has been told to.
+    /// It takes no writes: it is a standby, or was switched to read-only.
     IsReadOnly,
 }
 
@@ -134,7 +133,7 @@ fn is_passing(error: &SqlxError) -> bool {
     }
 }
 
-/// Reads a stored word, or says which one could not be read.
+/// The parsed value of a stored word, or an error that names the unreadable word.
 pub(super) fn readable<T>(value: Option<T>, column: &str, stored: &str) -> Result<T, StoreError> {
     value.ok_or_else(|| StoreError::Corrupt(format!("{column} holds {stored:?}")))
 }

@@ -1,4 +1,4 @@
-//! Events: what happened to an organization, as the API shows it. They are recorded by [`super::queue::publish`].
+//! Events as the API shows them. [`super::queue::publish`] records them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,16 +22,16 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// The event of that id.
+/// The event with that id.
 pub async fn find(db: &Database, org: OrganizationId, id: &EventId) -> Result<Option<Event>, StoreError> {
     let found = among(db, org, BTreeSet::from([id.clone()]), "found.*");
     let row = event::Entity::find().from_raw_sql(found).one(&db.read()).await?;
     Ok(row.map(Event::from))
 }
 
-/// A page of the organization's events, newest first, from the one after `after`.
+/// A page of the organization's events, newest first, starting after `after`.
 ///
-/// They are in the order of their times, which their ids need not be in: publishers may bring ids of their own.
+/// They are ordered by their times, which may differ from the order of their ids: publishers may supply their own ids.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
@@ -45,7 +45,7 @@ pub async fn list(
     let found = event::Entity::find().from_raw_sql(among(db, org, ids, "found.*"));
     let found = found.all(&db.read_long()).await?;
     let mut found: HashMap<EventId, event::Model> = found.into_iter().map(|row| (row.id.clone(), row)).collect();
-    // What retention took meanwhile is left out.
+    // Events that retention deleted meanwhile are omitted.
     let in_order = items.iter().filter_map(|(position, _)| found.remove(&position.id));
     Ok(Page {
         items: in_order.map(Event::from).collect(),
@@ -53,7 +53,7 @@ pub async fn list(
     })
 }
 
-/// The place of an event in the list: by its time, or by that of its id where it is not there any more.
+/// The position of an event in the list: by its time, or by that in its id if the event no longer exists.
 pub async fn position(db: &Database, org: OrganizationId, id: EventId) -> Result<EventPosition, StoreError> {
     let found = among(db, org, BTreeSet::from([id.clone()]), "found.created_at");
     let created_at = match db.read().query_one_raw(found).await? {
@@ -63,13 +63,13 @@ pub async fn position(db: &Database, org: OrganizationId, id: EventId) -> Result
     Ok(EventPosition { created_at, id })
 }
 
-// Compared as one, time and id are the end of a range of the index.
+// Compared as a row value, time and id bound a range of the index.
 pub(in crate::store) const NEWEST: &str = "
     SELECT id, created_at, CAST(length(payload) AS BIGINT) AS bytes FROM events
     WHERE organization_id = $1 AND (created_at, id) < ($2, $3)
     ORDER BY created_at DESC, id DESC LIMIT $4";
 
-/// Which events come next, and how large their payloads are.
+/// Finds the next events and the sizes of their payloads.
 pub(super) fn newest(db: &Database, org: OrganizationId, after: Option<EventPosition>, limit: PageLimit) -> Statement {
     let (created_at, id) = match after {
         Some(EventPosition { created_at, id }) => (created_at, id.as_str().to_owned()),
@@ -97,7 +97,7 @@ fn bytes(row: &QueryResult) -> Result<u64, StoreError> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// How large the payloads of these events are.
+/// The sizes of these events' payloads.
 pub(super) async fn payload_bytes(
     db: &Database,
     org: OrganizationId,
@@ -112,7 +112,7 @@ pub(super) async fn payload_bytes(
     rows.iter().map(size).collect()
 }
 
-/// The payloads of these events, as the JSON texts that they are.
+/// These events' payloads as JSON texts.
 pub(super) async fn payloads(
     db: &Database,
     org: OrganizationId,
@@ -135,7 +135,7 @@ fn among(db: &Database, org: OrganizationId, ids: BTreeSet<EventId>, columns: &s
     Statement::from_sql_and_values(backend, format!("SELECT {columns} FROM {rows}"), values)
 }
 
-/// A stored payload as the JSON text that it is.
+/// A stored payload as JSON text.
 pub fn payload_json(payload: &[u8]) -> Result<Box<RawValue>, StoreError> {
     serde_json::from_slice(payload).map_err(|cause| StoreError::Corrupt(format!("events.payload: {cause}")))
 }

@@ -1,4 +1,4 @@
-//! The health of a webhook as its row keeps it.
+//! The health of a webhook as stored in its row.
 
 use sea_orm::{DbErr, IntoActiveModel as _, Set, TryIntoModel as _};
 
@@ -8,7 +8,7 @@ use crate::domain::{
     health::{BREAKER_FAILURES, Health},
 };
 
-/// The health that a row keeps.
+/// The health stored in a row.
 pub(super) fn read(row: &webhook::Model) -> Health {
     Health {
         enabled: row.enabled,
@@ -23,14 +23,14 @@ pub(super) fn read(row: &webhook::Model) -> Health {
     }
 }
 
-/// The row with another health, still to be written.
+/// The row with another health, not written yet.
 pub(super) fn with(row: webhook::Model, health: Health) -> Result<webhook::Model, DbErr> {
     let mut changed = row.into_active_model();
     set(&mut changed, health);
     changed.try_into_model()
 }
 
-/// Writes a health into a row.
+/// Sets a row's health.
 pub(super) fn set(row: &mut webhook::ActiveModel, health: Health) {
     let Health {
         enabled,
@@ -44,7 +44,7 @@ pub(super) fn set(row: &mut webhook::ActiveModel, health: Health) {
         exhausted_notice_at,
     } = health;
     row.enabled = Set(enabled);
-    // Why it was switched off: what a newer version wrote stays as it is.
+    // A reason that a newer version wrote stays as it is.
     if disabled_reason != Some(DisabledReason::Unknown) {
         row.disabled_reason = Set(disabled_reason);
     }
@@ -57,7 +57,7 @@ pub(super) fn set(row: &mut webhook::ActiveModel, health: Health) {
     row.exhausted_notice_at = Set(exhausted_notice_at);
 }
 
-/// [`BREAKER_FAILURES`] as the column counts them.
+/// [`BREAKER_FAILURES`] in the column's type.
 pub(super) fn breaker_failures_column() -> i32 {
     i32::try_from(BREAKER_FAILURES).unwrap_or(i32::MAX)
 }

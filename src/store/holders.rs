@@ -1,4 +1,4 @@
-//! What is known of the tokens that were used lately.
+//! A cache of recently used tokens.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,28 +16,28 @@ use crate::domain::{
 pub struct TokenHolder {
     /// The token's id.
     pub token_id: TokenId,
-    /// The organization it acts for; none for a platform token.
+    /// The organization it acts for; `None` for a platform token.
     pub organization_id: Option<OrganizationId>,
     /// What it may do.
     pub scopes: Scopes,
 }
 
-/// How long a token that was looked up is believed, where a look-up is a round trip: a revocation counts on every node
-/// within this time.
+/// How long a token's look-up is cached if a look-up costs a round trip: a revocation takes effect on every node within
+/// this time.
 const BELIEVED: Duration = Duration::from_secs(2);
 
-/// Tokens that are remembered at most.
+/// The most tokens that are cached.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// What is known of the tokens that were used lately.
+/// The cache of recently used tokens.
 #[derive(Debug, Default)]
 pub(super) struct Holders(Mutex<Known>);
 
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// By digest, with the time of the look-up by the monotonic clock. Only valid tokens: whoever guesses fills nothing.
+    /// By digest, with the monotonic time of the look-up. Only valid tokens: guessed ones fill nothing.
     holders: HashMap<[u8; 32], (TokenHolder, Duration)>,
-    /// The tokens whose use is being noted, so that many requests at once note it once.
+    /// Tokens whose use is being recorded, so that many concurrent requests record it once.
     pub(super) being_noted: HashSet<TokenId>,
 }
 

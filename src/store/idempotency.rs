@@ -1,7 +1,7 @@
 //! Requests that are done once, however often they are sent: one row per key.
 //!
-//! What is done by one write keeps its response in that write's transaction (`enter`, then `keep`): there is no state in
-//! between. What takes an attempt or many transactions holds the key by a lease meanwhile:
+//! What a single write does keeps its response in that write's transaction (`enter`, then `keep`): there is no state in
+//! between. What needs an attempt or several transactions holds the key by a lease meanwhile:
 //!
 //! ```text
 //!            begin                finish
@@ -34,7 +34,7 @@ use crate::{
 /// How long a key is remembered.
 pub const REMEMBERED: Duration = Duration::from_hours(24);
 
-/// Rows in one batch of [`prune`] at most; the pause after a batch that was full; the time from one pass to the next.
+/// The most rows in one batch of [`prune`]; the pause after a full batch; the interval between passes.
 const BATCH_MAX: u64 = 500;
 const BATCH_PAUSE: Duration = Duration::from_millis(50);
 const PASS_INTERVAL: Duration = Duration::from_mins(1);
@@ -42,13 +42,13 @@ const PASS_INTERVAL: Duration = Duration::from_mins(1);
 /// What a write finds under its key.
 #[derive(Debug)]
 pub(super) enum Entered<T> {
-    /// Nothing: it may go on, and keeps its response there.
+    /// Nothing: it may proceed, and keeps its response there.
     Free,
-    /// The same request or another one has it.
+    /// A request, the same one or another, holds the key.
     Taken(Once<T>),
 }
 
-// Until the response is kept the row says that the request runs; nobody else ever sees that.
+// Until the response is kept, the row says that the request is running; no other transaction ever sees that.
 pub(in crate::store) const ENTER: &str = "
     INSERT INTO idempotency_keys (organization_id, key, fingerprint, lease_token, leased_until, expires_at)
     VALUES ($1, $2, $3, $4, $5, $6)
@@ -58,7 +58,8 @@ pub(in crate::store) const ENTER: &str = "
     WHERE idempotency_keys.expires_at <= $5
         OR idempotency_keys.leased_until <= $5 AND idempotency_keys.fingerprint = excluded.fingerprint";
 
-/// Enters a key in the transaction of its write. Who uses the same key at once waits here until this transaction ends.
+/// Claims a key in the transaction of its write. A concurrent user of the same key waits here until this transaction
+/// ends.
 pub(super) async fn enter<T>(
     db: &Database,
     tx: &Connection<'_>,
@@ -80,7 +81,7 @@ pub(super) async fn enter<T>(
     look_up(db, tx, request, now).await
 }
 
-/// What is kept under a key that is taken.
+/// What is stored under a key that is in use.
 pub(super) async fn look_up<T>(
     db: &Database,
     connection: &Connection<'_>,
@@ -98,7 +99,7 @@ pub(super) async fn look_up<T>(
     Ok(Entered::Taken(opened.map_or(Once::Running, Once::Before)))
 }
 
-/// The response that is kept under a key, if the same request was done before.
+/// The response stored under a key, if the same request was done before.
 pub async fn kept(db: &Database, request: &Request, now: Timestamp) -> Result<Option<Vec<u8>>, StoreError> {
     match look_up::<()>(db, &db.read(), request, now).await? {
         Entered::Taken(Once::Before(response)) => Ok(Some(response)),
@@ -106,7 +107,7 @@ pub async fn kept(db: &Database, request: &Request, now: Timestamp) -> Result<Op
     }
 }
 
-/// Keeps the response to what came of a write, in the write's transaction. A refusal leaves the key free.
+/// Keeps the response to a write's result, in the write's transaction. A refusal leaves the key free.
 pub(super) async fn keep<T>(
     db: &Database,
     tx: &Connection<'_>,
@@ -137,7 +138,7 @@ async fn forget(tx: &Connection<'_>, request: &Request) -> Result<(), StoreError
     Ok(())
 }
 
-/// A response as it is kept: sealed, since it may hold a signing secret.
+/// A response as stored: sealed, since it may contain a signing secret.
 pub(super) fn seal(db: &Database, request: &Request, response: &[u8]) -> Result<Vec<u8>, StoreError> {
     secrets::check::may_seal(db)?;
     let sealed = db.keys.seal_bytes(&associated_data(request), response);
@@ -147,26 +148,26 @@ pub(super) fn seal(db: &Database, request: &Request, response: &[u8]) -> Result<
 /// The right to run a request, until the lease ends.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What the ids of what the request makes are derived from: the same for every run of it.
+    /// The ids of everything that the request creates are derived from this: it is the same in every run.
     pub seed: Uuid,
     request: Request,
     lease_token: LeaseToken,
 }
 
-/// What a key says of a request.
+/// The state of a request's key.
 #[derive(Debug)]
 pub enum Begun {
-    /// It is to be run.
+    /// The request is to be run.
     Run(Run),
-    /// It is running.
+    /// The request is running.
     Running,
-    /// It was done, and this was the response.
+    /// The request was done, with this response.
     Done(Vec<u8>),
     /// The key was used for another request.
     Mismatch,
 }
 
-/// Begins a request, unless its key says that it has begun before. `seed` is for a request that is new.
+/// Begins a request, unless its key says that it has begun before. `seed` is for a new request.
 pub async fn begin(
     db: &Database,
     request: Request,
@@ -215,7 +216,7 @@ async fn begin_in(
         return Ok(run(seed));
     }
     let Some(known) = of_key(&request).lock_exclusive().one(tx).await? else {
-        // It was released between the two statements; whoever asks again finds it free.
+        // It was released between the two statements; the client's next try will find it free.
         return Ok(Begun::Running);
     };
     let seed = if known.expires_at <= now {
@@ -235,7 +236,7 @@ async fn begin_in(
     Ok(run(seed))
 }
 
-/// Keeps the response of a request that is done. If another run has taken over meanwhile, its response is kept.
+/// Keeps the response of a finished request. If another run has taken over meanwhile, that one's response is kept.
 pub async fn finish(db: &Database, run: &Run, response: &[u8]) -> Result<(), StoreError> {
     let sealed = seal(db, &run.request, response)?;
     let row = idempotency_key::ActiveModel {
@@ -247,7 +248,7 @@ pub async fn finish(db: &Database, run: &Run, response: &[u8]) -> Result<(), Sto
     settle(db, run, row).await
 }
 
-/// Lets a request that has failed run again at once. It keeps its seed: nobody knows how far it came.
+/// Lets a failed request run again at once. It keeps its seed: nobody knows how far it got.
 pub async fn pause(db: &Database, run: &Run) -> Result<(), StoreError> {
     let row = idempotency_key::ActiveModel {
         leased_until: Set(Some(Timestamp::from_millis(0))),
@@ -268,7 +269,7 @@ async fn settle(db: &Database, run: &Run, row: idempotency_key::ActiveModel) -> 
     write.await
 }
 
-/// Forgets the key of a request that was refused: it can be used for a corrected one.
+/// Deletes the key of a refused request: it can be used for a corrected one.
 pub async fn release(db: &Database, run: &Run) -> Result<(), StoreError> {
     let held = held_by(run);
     let write = db.write_for(run.request.organization_id, move |tx| {
@@ -280,9 +281,9 @@ pub async fn release(db: &Database, run: &Run) -> Result<(), StoreError> {
     write.await
 }
 
-/// Lets everything that was running run again, when the only process that could run it has just started.
+/// Lets all running requests run again, after the only process that could run them has restarted.
 ///
-/// Where other nodes may be alive nothing is taken from them: their leases end by themselves.
+/// If other nodes may be alive, nothing is taken from them: their leases expire by themselves.
 pub async fn recover(db: &Database) -> Result<(), StoreError> {
     if db.has_other_nodes() {
         return Ok(());
@@ -300,7 +301,7 @@ pub async fn recover(db: &Database) -> Result<(), StoreError> {
     write.await
 }
 
-/// Removes what has expired, again and again, until `stop` says so.
+/// Removes expired keys repeatedly, until `stop` is set.
 pub async fn run(db: Database, clock: Clock, mut stop: watch::Receiver<bool>) {
     loop {
         let pause = match prune(&db, clock.now()).await {
@@ -318,7 +319,7 @@ pub async fn run(db: Database, clock: Clock, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Removes a batch of what has expired; returns how much that was.
+/// Removes a batch of expired keys; returns how many.
 pub async fn prune(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     // Rows that another node is removing are left to it.
     let skip = if db.backend() == DbBackend::Postgres {
@@ -335,7 +336,7 @@ pub async fn prune(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     Ok(db.write_one(statement).await?.rows_affected())
 }
 
-/// A response that was kept. `None` if its master key was taken away since: then it is as if it had not been kept.
+/// Opens a stored response. `None` if its master key was removed meanwhile: then it counts as not stored.
 fn open(db: &Database, request: &Request, sealed: &[u8]) -> Option<Vec<u8>> {
     db.keys.open_bytes(&associated_data(request), sealed)
 }
@@ -344,7 +345,7 @@ fn of_key(request: &Request) -> sea_orm::Select<idempotency_key::Entity> {
     idempotency_key::Entity::find_by_id((request.organization_id, request.key.as_str().to_owned()))
 }
 
-/// The row of a request, as long as this run holds it.
+/// Matches the row of a request as long as this run holds it.
 fn held_by(run: &Run) -> Condition {
     Condition::all()
         .add(idempotency_key::Column::OrganizationId.eq(run.request.organization_id))

@@ -1,25 +1,25 @@
 //! All SQL. One file per noun; the organization is an argument of every function that touches a tenant's rows.
 //!
-//! Two doors, `Database::read` and `Database::write`; nothing else begins or commits a transaction.
+//! All access goes through `Database::read` and `Database::write`; nothing else begins or commits a transaction.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`database`] | the struct and its doors; it knows no table |
+//! | [`database`] | the open database with these two entry points; it knows no table |
 //! | [`open`] | opening, migrating, the lock of an embedded database |
-//! | `engine/` | SQLite in this process, PostgreSQL by pools, group commit on either |
-//! | [`source`], [`error`] | where a database is, and what can go wrong between us and it |
+//! | `engine/` | SQLite in this process, PostgreSQL through pools, group commit on either |
+//! | [`source`], [`error`] | where a database is, and failures between the store and it |
 //! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
-//! | [`page`] | how much a page of a list holds, and where the next one goes on |
-//! | `search` | which deliveries a list shows, in walks of a bounded length |
-//! | `holders` | what is known of tokens that were used lately |
+//! | [`page`] | how much a page of a list holds, and where the next one continues |
+//! | `search` | which deliveries a list shows, in walks of bounded length |
+//! | `holders` | the cache of recently used tokens |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
-//! | [`to_its_end`] | work that goes on although nobody waits for it any more |
+//! | [`to_its_end`] | work that continues after its caller has gone away |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
-//! | [`readiness`] | what makes a node not ready although its database answers |
+//! | [`readiness`] | why a node is not ready even though its database responds |
 //! | [`secrets`] | sealing and opening secrets, and where the master keys come from |
-//! | [`upkeep`] | what runs behind: deletion, retention, copies, checks, what `/metrics` asks |
+//! | [`upkeep`] | background work: deletion, retention, copies, checks, the queries of `/metrics` |
 
 pub mod audit;
 pub mod database;

@@ -1,4 +1,4 @@
-//! Writes that are done once, however often they are sent: the words that idempotency and the writes share.
+//! Writes that are done once, however often they are sent: the types that idempotency and the writes share.
 
 use std::{fmt, sync::Arc};
 
@@ -8,10 +8,10 @@ use crate::domain::{
     idempotency_key::IdempotencyKey,
 };
 
-/// A request as its key knows it.
+/// A request, as its key identifies it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Whose key it is.
+    /// The organization that owns the key.
     pub organization_id: OrganizationId,
     /// The key.
     pub key: IdempotencyKey,
@@ -19,14 +19,15 @@ pub struct Request {
     pub fingerprint: [u8; 32],
 }
 
-/// Makes the response to what came of a write, as it is kept.
+/// Builds the response to a write's result, in the form that is stored.
 pub type Respond<T> = Arc<dyn Fn(&T) -> Option<Vec<u8>> + Send + Sync>;
 
-/// A write whose response is kept under its key, in the write's own transaction: there is no crash between the two.
+/// A write whose response is stored under its key, in the write's own transaction: there can be no crash between the
+/// two.
 pub struct Keyed<T> {
     /// The request.
     pub request: Request,
-    /// The response to what came of the write; `None` if it was refused, so that the key stays free.
+    /// The response to the write's result; `None` if it was refused, so that the key stays free.
     pub respond: Respond<T>,
 }
 
@@ -45,20 +46,20 @@ impl<T> fmt::Debug for Keyed<T> {
     }
 }
 
-/// What came of a write that may have a key.
+/// The result of a write that may have a key.
 #[derive(Clone, Debug)]
 pub enum Once<T> {
     /// It was done now.
     Now(T),
-    /// It was done before, and this was the response.
+    /// It was done before, with this response.
     Before(Vec<u8>),
-    /// The same request is under way.
+    /// The same request is in progress.
     Running,
     /// The key was used for another request.
     Mismatch,
 }
 
-/// A publication, and the key that its request may have.
+/// A publication, with its request's idempotency key, if any.
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// The event.

@@ -1,5 +1,5 @@
-//! Opening a database: the engine, its keys, the shared writes, migrations, and the lock of an embedded one. The only file
-//! that knows all the others.
+//! Opening a database: the engine, its keys, the shared writes, migrations, and the lock of an embedded one. The only
+//! file that knows all the others.
 
 use std::{
     fs::{File, OpenOptions},
@@ -39,9 +39,9 @@ use crate::{
     domain::{id::NodeId, webhook::WebhookChange},
 };
 
-/// Lets one process migrate at a time, until its transaction ends; a lock of the transaction, not of the session, works
-/// behind PgBouncer too. The wait for that turn may last; a wait for a table that is in use may not, because all later
-/// users of the table would queue up behind it. The number is arbitrary, but must stay what it is.
+/// Lets one process migrate at a time, until its transaction ends; a transaction-level lock, unlike a session-level
+/// one, also works behind PgBouncer. Waiting for that turn may take long; waiting for a table that is in use may not,
+/// because all later users of the table would queue up behind it. The number is arbitrary, but must never change.
 const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
     SET LOCAL lock_timeout = 0;
     SELECT pg_advisory_xact_lock(8230645551847);
@@ -53,13 +53,13 @@ impl Database {
         Self::open_by(options, clock, Creation::Allowed).await
     }
 
-    /// Opens a database that is there, and makes no file: an SQLite database that does not exist, or has no table of
-    /// ours, is an error, and so is a key file that does not exist.
+    /// Opens an existing database, and creates no file: it is an error if an SQLite database does not exist or has none
+    /// of our tables, or if its key file does not exist.
     pub async fn open_existing(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
         Self::open_by(options, clock, Creation::Refused).await
     }
 
-    /// The same for one that has every migration, too.
+    /// The same, and every migration must have been applied.
     pub async fn open_migrated(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
         let db = Self::open_existing(options, clock).await?;
         if Migrator::missing(&db.read()).await? > 0 {
@@ -110,8 +110,8 @@ impl Database {
         Ok(db)
     }
 
-    /// Applies the migrations that the database does not have yet: all of them or none, in one transaction. Of several
-    /// processes that do so at once, one goes first and the others find nothing left to do.
+    /// Applies the missing migrations: all of them or none, in one transaction. If several processes do this at once,
+    /// one goes first and the others find nothing left to do.
     ///
     /// Returns how many were missing.
     pub async fn migrate(&self) -> Result<usize, StoreError> {
@@ -133,12 +133,12 @@ impl Database {
         Ok(missing)
     }
 
-    /// Whether the database has every migration of this version.
+    /// Whether every migration of this version has been applied.
     pub async fn has_every_migration(&self) -> Result<bool, StoreError> {
         Ok(Migrator::missing(&self.read()).await? == 0)
     }
 
-    /// Whether the database takes writes: a PostgreSQL that only follows another one does not.
+    /// Whether the database takes writes: a PostgreSQL standby does not.
     pub async fn takes_writes(&self) -> Result<bool, StoreError> {
         let Engine::Postgres(postgres) = &self.engine else {
             self.write(|_| Box::pin(async { Ok::<_, StoreError>(()) })).await?;
@@ -154,7 +154,7 @@ impl Database {
         Ok(takes_writes)
     }
 
-    /// How PostgreSQL is connected to, as far as TLS goes, as the server sees it; none for SQLite.
+    /// How the connection to PostgreSQL is encrypted, as the server sees it; `None` for SQLite.
     pub async fn describe_connection(&self) -> Result<Option<String>, StoreError> {
         const TLS: &str = "SELECT version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
         let Engine::Postgres(postgres) = &self.engine else {
@@ -175,7 +175,7 @@ impl Database {
         Ok(Some(format!("{version} ({cipher}) to {name}, {verified}")))
     }
 
-    /// Closes every connection, after the statements under way.
+    /// Closes every connection, after the statements in progress.
     pub async fn close(self) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.close().await?,
@@ -185,8 +185,8 @@ impl Database {
     }
 }
 
-/// The ways to statements that many writes share. They work on the engine's connections: what a request waits for is its
-/// batch, not a connection.
+/// The entry points to statements that many writes share. They use the engine's connections: a request waits for its
+/// batch, not for a connection.
 fn shared_writes(db: &Database) -> SharedWrites {
     let side = db.for_delivery();
     let publications = Batcher::spawn(
@@ -213,7 +213,7 @@ fn shared_writes(db: &Database) -> SharedWrites {
     }
 }
 
-/// sea-orm's migrator takes a connection of its own kinds alone; this is the one that is open to others.
+/// sea-orm's migrator takes only sea-orm's own connection types; this is the one that can be implemented outside of it.
 struct Proxy(SqliteConnection);
 
 impl std::fmt::Debug for Proxy {
@@ -243,13 +243,13 @@ async fn migrate_sqlite(connection: SqliteConnection) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// The claim of one process to serve from an SQLite file, held until it is dropped or the process ends,
-/// however it ends. PostgreSQL needs none: its nodes share the database.
+/// One process's exclusive claim to serve from an SQLite file, held until it is dropped or the process ends, however it
+/// ends. PostgreSQL needs none: its nodes share the database.
 #[derive(Debug)]
 pub struct ServerLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] Option<File>);
 
 impl ServerLock {
-    /// Claims the database of `url` for this process. An SQLite file that is not there is made where that is allowed.
+    /// Claims the database of `url` for this process. A missing SQLite file is created if `creation` allows.
     pub fn acquire(url: &str, creation: Creation) -> Result<Self, OpenError> {
         let Some(path) = sqlite_path(url) else {
             return Ok(Self(None));

@@ -19,27 +19,27 @@ use crate::domain::{id::OrganizationId, limits::Limits, timestamp::Timestamp};
 pub struct Organization {
     /// Its id.
     pub id: OrganizationId,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// How much it may ask of the API.
+    /// How much it may use the API.
     pub limits: Limits,
 }
 
-/// Lets one node at a time look whether there is an organization, and make the first, until its transaction ends. The
-/// number is arbitrary, but must stay what it is.
+/// Lets one node at a time check whether there is an organization, and create the first one, until its transaction
+/// ends. The number is arbitrary, but must never change.
 const FIRST_LOCK: &str = "SELECT pg_advisory_xact_lock(8230645551860)";
 
-/// Makes an organization.
+/// Creates an organization.
 pub async fn create(db: &Database, organization: &Organization) -> Result<(), StoreError> {
     let row = organization::Entity::insert(row(organization));
     db.write_one(row.build(db.backend())).await?;
     Ok(())
 }
 
-/// Makes the first organization with its first token, in one transaction. False, and nothing is made, if there is an
-/// organization already; of several nodes that try at once, one succeeds.
+/// Creates the first organization with its first token, in one transaction. Returns false and creates nothing if there
+/// is an organization already; of several nodes that try at once, one succeeds.
 pub async fn create_first(
     db: &Database,
     organization: &Organization,
@@ -49,7 +49,7 @@ pub async fn create_first(
     let (organization, token) = (row(organization), tokens::row(token, digest));
     let write = db.write(move |tx| {
         Box::pin(async move {
-            // SQLite has one transaction that writes at a time.
+            // SQLite has one write transaction at a time.
             if tx.get_database_backend() == DbBackend::Postgres {
                 tx.execute_unprepared(FIRST_LOCK).await?;
             }
@@ -102,14 +102,14 @@ pub async fn list(db: &Database) -> Result<Vec<Organization>, StoreError> {
     Ok(rows.into_iter().map(view).collect())
 }
 
-/// How much the organization of that id may ask of the API; none where there is no such organization.
+/// How much the organization may use the API; `None` if it does not exist.
 pub async fn limits(db: &Database, id: OrganizationId) -> Result<Option<Limits>, StoreError> {
     let row = organization::Entity::find_by_id(id).one(&db.read()).await?;
     Ok(row.as_ref().map(limits_of))
 }
 
-/// Changes how much an organization may ask; an outer `None` leaves a limit as it is. Answers with what holds now, or
-/// with none where there is no such organization.
+/// Changes an organization's limits; an outer `None` leaves a limit as it is. Returns the limits now in force, or
+/// `None` if the organization does not exist.
 pub async fn change_limits(
     db: &Database,
     id: OrganizationId,
@@ -154,12 +154,12 @@ fn limit_column(limit: Option<NonZeroU32>) -> Option<i32> {
     limit.map(|limit| i32::try_from(limit.get()).unwrap_or(i32::MAX))
 }
 
-/// Whether there is none yet: a database that was just made.
+/// Whether there is none yet: a database that was just created.
 pub async fn is_empty(db: &Database) -> Result<bool, StoreError> {
     Ok(organization::Entity::find().count(&db.read()).await? == 0)
 }
 
-/// Whether there is one of that id.
+/// Whether an organization with that id exists.
 pub async fn exists(db: &Database, id: OrganizationId) -> Result<bool, StoreError> {
     Ok(organization::Entity::find_by_id(id).one(&db.read()).await?.is_some())
 }

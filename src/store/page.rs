@@ -1,35 +1,35 @@
-//! Pages of a list: how much one may hold, and where the next one goes on.
+//! Pages of a list: how much one may hold, and where the next one continues.
 
 /// How much a page may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimit {
-    /// Items at most.
+    /// The most items.
     pub items: u64,
-    /// Bytes of the items' texts and payloads at most. A page has one item all the same, however large that is.
+    /// The most bytes of the items' texts and payloads. A page always gets one item, however large.
     pub bytes: u64,
 }
 
 /// A page of a list.
 ///
-/// It can be short, even empty, although the list goes on: where its bytes are used up, or where what is looked for is
-/// so rare that the page ends before it is found.
+/// It can be short, even empty, although the list continues: if its bytes are used up, or if matches are so rare that
+/// the page ends before one is found.
 #[derive(Clone, Debug)]
 pub struct Page<T, C> {
     /// The items, in the order of the list.
     pub items: Vec<T>,
-    /// Where the next page goes on, behind this place; `None` at the end of the list. It holds although the item that
-    /// it is the place of is deleted meanwhile.
+    /// The next page continues after this position; `None` at the end of the list. It stays valid if the item at that
+    /// position is deleted meanwhile.
     pub next: Option<C>,
 }
 
 impl PageLimit {
-    /// How many rows to ask for: one more than the page takes tells whether the list goes on.
+    /// How many rows to fetch: one more than the page takes shows whether the list continues.
     pub(super) const fn fetch(self) -> u64 {
         self.items.saturating_add(1)
     }
 
-    /// Makes a page of rows in the order of the list, of which [`fetch`](Self::fetch) were asked for, or fewer; `next` is
-    /// where the list goes on behind all of them.
+    /// Builds a page of rows in the order of the list, of which at most [`fetch`](Self::fetch) were requested; `next`
+    /// is where the list continues after all of them.
     pub(super) fn page<T, C>(
         self,
         mut rows: Vec<T>,
@@ -46,7 +46,7 @@ impl PageLimit {
         Page { items: rows, next }
     }
 
-    /// How many of the items a page holds, by their sizes.
+    /// How many of the items fit into a page, by their sizes.
     fn fitting(self, sizes: impl Iterator<Item = u64>) -> usize {
         let mut left = self.bytes;
         let fits = |(index, size): &(usize, u64)| {

@@ -1,5 +1,5 @@
-//! How the lists are planned by the engines: by the index that they are meant for, and by nothing that grows with the
-//! history, be the organization known to the planner or not.
+//! How the engines plan the lists: by the intended index, and by nothing that grows with the history, whether the
+//! planner has statistics for the organization or not.
 
 mod statements;
 
@@ -25,14 +25,14 @@ use crate::{
     },
 };
 
-/// Deliveries of each organization: enough that to read all of them is no plan.
+/// Deliveries of each organization: enough that reading all of them is not a plan.
 const DELIVERIES: u32 = 20_000;
 
-/// How an engine writes what rows are made of.
+/// How each engine spells the values in test rows.
 struct Forms {
     /// An item of FROM: the numbers `i` from 1 to [`DELIVERIES`].
     numbers: String,
-    /// A UUID from the number in place of `{}`.
+    /// A UUID from the number substituted for `{}`.
     uuid: &'static str,
     /// 24 digits from `i`.
     hex: &'static str,
@@ -65,7 +65,7 @@ impl Forms {
     }
 }
 
-/// A database that is dropped at the end of the test, if it passes.
+/// A database that is dropped at the end of a test that passes.
 struct Scratch {
     db: Database,
     folder: Option<tempfile::TempDir>,
@@ -111,7 +111,8 @@ impl Scratch {
         write.await.unwrap();
     }
 
-    /// An organization with a history, an eighth of which waits, half of that leased, and another eighth of which has failed.
+    /// An organization with a history, an eighth of which is pending (half of that leased), and another eighth of which
+    /// has failed.
     async fn fill(&self, organization: u8) {
         let Forms {
             numbers,
@@ -151,7 +152,7 @@ impl Scratch {
         .await;
     }
 
-    /// What else the history of the first organization has, and what others have, so that every table is large.
+    /// The rest of the first organization's history, and that of others, so that every table is large.
     async fn fill_rest(&self) {
         let Forms {
             numbers,
@@ -189,7 +190,7 @@ impl Scratch {
         .await;
     }
 
-    /// How the engine would go about a statement, a step in each line.
+    /// The engine's plan for a statement, one step per line.
     async fn plan(&self, statement: &Statement) -> Vec<String> {
         let (verb, column) = match self.db.backend() {
             DbBackend::Postgres => ("EXPLAIN", "QUERY PLAN"),
@@ -205,7 +206,7 @@ impl Scratch {
     }
 
     /// # Panics
-    /// Where a statement is answered in another way than it must.
+    /// If a statement is not planned as it must be.
     async fn judge(&self, planned: &Planned) {
         let Planned {
             statement,
@@ -309,7 +310,7 @@ async fn every_list_is_a_walk_over_the_index_it_is_meant_for() {
     }
     scratch.fill(1).await;
     if scratch.server.is_none() {
-        // SQLite is never told how full its tables are. PostgreSQL is, before it is much.
+        // SQLite never has statistics. PostgreSQL has them before the history is large.
         judge_all(&scratch, 1).await;
     }
     scratch.run(vec!["ANALYZE".to_owned()]).await;
@@ -317,7 +318,7 @@ async fn every_list_is_a_walk_over_the_index_it_is_meant_for() {
     scratch.fill_rest().await;
     scratch.run(vec!["ANALYZE".to_owned()]).await;
     statements::judge(&scratch).await;
-    // Nobody has told the planner of this one.
+    // The planner has no statistics for this one.
     scratch.fill(2).await;
     judge_all(&scratch, 2).await;
     let Scratch { db, folder, server } = scratch;

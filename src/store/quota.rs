@@ -1,11 +1,12 @@
-//! How many writes an organization has made in a calendar month (UTC). Kept for organizations that have a quota alone.
+//! How many writes an organization has made in a calendar month (UTC). Counted only for organizations that have a
+//! quota.
 
 use sea_orm::{ConnectionTrait as _, QueryResult, Statement, Value};
 
 use super::{Database, StoreError, engine::Connection};
 use crate::domain::{id::OrganizationId, timestamp::Timestamp};
 
-/// The writes of the month that began at that time.
+/// The writes of the month that began at `month_start`.
 pub async fn used(db: &Database, org: OrganizationId, month_start: Timestamp) -> Result<u32, StoreError> {
     const USED: &str = "SELECT writes FROM quota_usage WHERE organization_id = $1 AND month_started_at = $2";
     let values = [org.into(), month_start.into()];
@@ -18,8 +19,8 @@ pub(in crate::store) const RESERVE: &str = "
     DO UPDATE SET writes = quota_usage.writes + 1 WHERE quota_usage.writes < $3
     RETURNING writes";
 
-/// Counts one more write, where there are fewer than `writes_max`. Answers with their new number, or with none where the
-/// quota is used up: the one statement counts and judges, so that writes at once never overshoot.
+/// Counts one more write if there are fewer than `writes_max`. Returns the new count, or `None` if the quota is used
+/// up: a single statement checks and counts, so that concurrent writes never overshoot.
 pub async fn reserve(
     db: &Database,
     org: OrganizationId,
@@ -36,7 +37,7 @@ pub(in crate::store) const GIVE_BACK: &str = "
     WHERE organization_id = $1 AND month_started_at = $2 AND writes > 0
     RETURNING writes";
 
-/// Takes back the count of a write that was refused. Answers with what is left of them.
+/// Takes back the count of a write that was refused. Returns the new count.
 pub async fn give_back(db: &Database, org: OrganizationId, month_start: Timestamp) -> Result<u32, StoreError> {
     let values = [org.into(), month_start.into()];
     let left = db.write_for(org, move |tx| {

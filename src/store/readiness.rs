@@ -1,4 +1,4 @@
-//! Whether a node is ready, as far as is known: whoever asks waits for nobody.
+//! Whether a node is ready, as far as is known, without waiting for anything.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,21 +7,21 @@ use std::{
 
 use super::{Database, engine::Engine, secrets::keys::KeyFault};
 
-/// How far this machine's clock and the database's may be apart.
+/// How far this machine's clock and the database's may differ.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
 
-/// How long ago the database took the last write of the heart at most.
+/// The longest time since the database took a heartbeat's write.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 
-/// When the database last took a write of the heart.
+/// When the database last took a heartbeat's write.
 #[derive(Debug, Default)]
 pub(super) struct Confirmed(Mutex<Option<Instant>>);
 
 /// Why a node is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unready {
-    /// Its clock and the database's differ by so much. Deliveries go on by the database's; but whatever else runs on a
-    /// machine whose clock is wrong goes wrong, TLS for one.
+    /// Its clock and the database's differ by this much. Deliveries continue by the database's clock; but anything else
+    /// on a machine with a wrong clock goes wrong, TLS for one.
     Clock(Duration),
     /// Its master keys do not open the signing secrets.
     Keys(KeyFault),
@@ -30,7 +30,7 @@ pub enum Unready {
 }
 
 impl Database {
-    /// The database has taken a write of the heart just now.
+    /// Notes that the database has taken a heartbeat's write.
     pub fn confirm(&self) {
         *self.confirmed.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
@@ -43,8 +43,8 @@ impl Database {
         at.is_some_and(|at| at.elapsed() < CONFIRMED_WITHIN)
     }
 
-    /// Why this node is not ready; `None` if it is. An SQLite server's clock is the only one
-    /// there is: where it jumps, the server goes on by the time since its start.
+    /// Why this node is not ready; `None` if it is. An SQLite server's clock is the only one there is: if it jumps, the
+    /// server continues by the time since its start.
     #[must_use]
     pub fn unready(&self) -> Option<Unready> {
         if let Some(fault) = self.key_fault() {

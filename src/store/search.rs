@@ -1,7 +1,7 @@
 //! Which deliveries a list shows: walks over an index, newest first, each of which ends after a bounded number of rows.
 //!
-//! No index answers every combination of filters. The one that fits best leads, the other filters judge what it finds,
-//! and where they find too little, the page ends early and says where the next one goes on.
+//! No index serves every combination of filters. The best one leads, the other filters select from what it finds, and
+//! if they select too little, the page ends early and says where the next one continues.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// Which deliveries to list; `None` is no condition.
+/// Which deliveries to list; `None` means any.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryQuery {
     /// Of this webhook.
@@ -32,37 +32,37 @@ pub struct DeliveryQuery {
     pub event_id: Option<EventId>,
     /// Of events of this type.
     pub event_type: Option<String>,
-    /// That stand so.
+    /// With this status.
     pub status: Option<DeliveryStatus>,
-    /// Made at this instant or after it.
+    /// Created at this instant or later.
     pub created_after: Option<Timestamp>,
-    /// Made before this instant.
+    /// Created before this instant.
     pub created_before: Option<Timestamp>,
-    /// Older than this delivery, or than one of this id would be.
+    /// Older than this delivery; the id need not exist.
     pub after: Option<DeliveryId>,
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug)]
 pub(super) struct Found {
     /// The deliveries, newest first.
     pub(super) rows: Vec<delivery::Model>,
-    /// The last delivery that was looked at, unless the walk came to the end or has found all that it was to find.
+    /// The last delivery that was examined, unless the walk reached the end or has found all that it was to find.
     pub(super) next: Option<DeliveryId>,
 }
 
-/// Deliveries that one page looks at, at most, where an index finds others than those that are looked for. A few
-/// milliseconds' worth.
+/// The most deliveries that one page examines if the index also finds others than those requested. A few milliseconds'
+/// worth.
 pub const LOOKED_AT_MAX: u64 = 2000;
 
-/// Deliveries that are looked at together.
+/// How many deliveries are examined together.
 const LOOKED_AT_ONCE: u64 = 500;
 
-/// How much later the time in a delivery's id may be than its event's, or earlier where the clock was set back: the event
+/// How much later the time in a delivery's id may be than its event's, or earlier if the clock was set back: the event
 /// gets its time when the request is read, the delivery gets its id when it is recorded.
 const ID_SLACK: Duration = Duration::from_mins(2);
 
-/// The organization's newest deliveries that answer to `query`, at most so many.
+/// The organization's newest deliveries that match `query`, at most as many as the page takes.
 pub(super) async fn newest(
     db: &Database,
     org: OrganizationId,
@@ -104,14 +104,14 @@ pub(super) async fn newest(
     }
 }
 
-/// The index that leads.
+/// The index that leads the walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lead {
-    /// An event's deliveries: one for each webhook at most, of which an organization has no more than a hundred.
+    /// An event's deliveries: at most one per webhook, of which an organization has no more than a hundred.
     Event,
-    /// The queue: the time that it takes does not depend on the history.
+    /// The queue: its cost does not depend on the history.
     Queue,
-    /// Deliveries that ended without success: few, where all is well.
+    /// Deliveries that ended without success: few, as long as deliveries succeed.
     Undelivered,
     /// Those of one webhook.
     UndeliveredOfWebhook,
@@ -134,7 +134,7 @@ impl Lead {
         }
     }
 
-    /// Table, id and index; what a row must be, beside of the organization and in the span, to be in the index.
+    /// Table, id and index; and the condition, beyond the organization and the span, for a row to be in the index.
     const fn parts(self) -> (&'static str, &'static str, &'static str, &'static str) {
         let (index, condition) = match self {
             Self::Event => ("deliveries_of_event", ""),
@@ -151,7 +151,7 @@ impl Lead {
     }
 }
 
-/// How a query is answered.
+/// How a query is executed.
 struct Walk<'a> {
     org: OrganizationId,
     query: &'a DeliveryQuery,
@@ -164,7 +164,7 @@ impl<'a> Walk<'a> {
         Self { org, query, lead }
     }
 
-    /// Whether the index finds nothing but what is looked for.
+    /// Whether the index finds only what is requested.
     fn finds_no_others(&self) -> bool {
         let DeliveryQuery {
             webhook_id: _,
@@ -185,20 +185,21 @@ impl<'a> Walk<'a> {
         self.lead != Lead::Event
     }
 
-    /// The next ids behind `after`, by the index that leads and nothing else.
+    /// The next ids after `after`, by the leading index alone.
     fn ids(&self, backend: DbBackend, after: Option<DeliveryId>) -> Statement {
         let (_, id, ..) = self.lead.parts();
         self.walk(backend, id, after, LOOKED_AT_ONCE)
     }
 
-    /// The deliveries of a walk that finds no others.
+    /// The deliveries of a walk whose index finds only what is requested.
     fn rows(&self, backend: DbBackend, rows_max: u64) -> Statement {
         self.walk(backend, "*", self.query.after, rows_max)
     }
 
     fn walk(&self, backend: DbBackend, columns: &str, after: Option<DeliveryId>, rows_max: u64) -> Statement {
         let (table, id, index, condition) = self.lead.parts();
-        // SQLite has to be told which one: of indexes that begin alike it takes any. Keys it finds by itself.
+        // SQLite needs the index's name: among indexes with the same prefix it picks any. It finds primary keys by
+        // itself.
         let by = match backend {
             DbBackend::Sqlite if !index.ends_with("_pkey") => format!(" INDEXED BY {index}"),
             _ => String::new(),
@@ -211,7 +212,8 @@ impl<'a> Walk<'a> {
             ..
         } = self.query;
         if self.lead == Lead::Event {
-            // All of them, without an order, which a planner might take from the key to walk over all of the history.
+            // All of them, unordered: with an order the planner might use the primary key and walk over all of the
+            // history.
             let sql = format!("SELECT {columns} FROM {table}{by} WHERE organization_id = $1 AND event_id = $2");
             return Statement::from_sql_and_values(backend, sql, [self.org.into(), event_id.clone().into()]);
         }
@@ -233,7 +235,7 @@ impl<'a> Walk<'a> {
         Statement::from_sql_and_values(backend, sql, span.into_iter().chain(webhook))
     }
 
-    /// Those of `ids` that answer to the query.
+    /// Those of `ids` that match the query.
     fn chosen(&self, backend: DbBackend, ids: Vec<DeliveryId>, rows_max: u64) -> Statement {
         let DeliveryQuery {
             webhook_id,
@@ -268,7 +270,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A statement of a list, the index that it must be answered by, and whether that index alone must do.
+/// A statement of a list, the index it must use, and whether that index must suffice.
 #[cfg(test)]
 pub(super) struct Planned {
     pub(super) statement: Statement,
@@ -302,8 +304,8 @@ pub(super) fn planned(
     vec![walking(walk.ids(backend, query.after)), chosen]
 }
 
-/// That a delivery stands so. The few that ended without success are found by what only those have, not by walking past
-/// all the others.
+/// Matches deliveries with this status. The few that ended without success are found by columns that only they have,
+/// not by walking past all the others.
 pub(super) fn stands_so(status: DeliveryStatus) -> Expr {
     let is = delivery::Column::Status.eq(status);
     match status {
@@ -312,8 +314,8 @@ pub(super) fn stands_so(status: DeliveryStatus) -> Expr {
     }
 }
 
-/// Deliveries of events that were published in a span of time. The ids, which begin with a time, bound the walk over
-/// the index; the events' times decide.
+/// Matches deliveries of events that were published in a span of time. The ids, which begin with a time, bound the walk
+/// over the index; the events' times decide.
 pub(super) fn made_between(since: Option<Timestamp>, until: Option<Timestamp>) -> Condition {
     let id = delivery::Column::Id;
     Condition::all()

@@ -1,4 +1,4 @@
-//! Work that goes on although nobody waits for it any more.
+//! Work that continues after its caller has gone away.
 
 use std::{
     pin::Pin,
@@ -7,14 +7,14 @@ use std::{
 
 use tokio::runtime::Handle;
 
-/// Work that comes to its end although whoever waits for it goes away: what it has reserved, begun or committed is settled
-/// in any case. It is only then that it needs a task of its own.
+/// Work that runs to completion even if its caller goes away: what it has reserved, begun or committed is settled in
+/// any case. Only then does it need a task of its own.
 pub struct ToItsEnd<T: Send + 'static>(Option<Work<T>>);
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<T: Send + 'static> ToItsEnd<T> {
-    /// Wraps work that has not begun.
+    /// Wraps work that has not started.
     pub fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(Box::pin(work)))
     }
@@ -24,7 +24,7 @@ impl<T: Send + 'static> Future for ToItsEnd<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        // Taken out, so that nothing is left to go on with after a panic.
+        // Taken out, so that nothing is left to continue after a panic.
         let Some(mut work) = self.0.take() else {
             return Poll::Pending;
         };

@@ -1,4 +1,4 @@
-//! API tokens, known by their digest alone.
+//! API tokens, known only by their digests.
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ use crate::domain::{
     token::Scopes,
 };
 
-/// What is known of a token, but for the token itself.
+/// What is stored about a token, which does not include the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
     /// Its id, by which it is revoked.
     pub id: TokenId,
-    /// The organization it acts for; none for a platform token.
+    /// The organization it acts for; `None` for a platform token.
     pub organization_id: Option<OrganizationId>,
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// What it may do.
     pub scopes: Scopes,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
-    /// When it was last used, up to a minute behind.
+    /// When it was last used, accurate to a minute.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// How exactly the last use of a token is known: a use is noted at most this often.
+/// How precisely the last use of a token is known: a use is recorded at most this often.
 const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
 
-/// Keeps a new token.
+/// Stores a new token.
 pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Result<(), StoreError> {
     db.write_one(token::Entity::insert(row(record, digest)).build(db.backend()))
         .await?;
@@ -68,12 +68,12 @@ pub(super) fn row(record: &TokenRecord, digest: [u8; 32]) -> token::ActiveModel 
     }
 }
 
-/// Who holds the token of that digest; `None` if it is unknown or revoked. That it was used is noted beside.
+/// Who holds the token with that digest; `None` if it is unknown or revoked. Also records its use.
 ///
-/// On SQLite it is looked up for each request, so that a revocation counts at once. On PostgreSQL, where that is a round
-/// trip, a look-up is believed for two seconds.
+/// On SQLite it is looked up for each request, so that a revocation takes effect at once. On PostgreSQL, where that is
+/// a round trip, a look-up is cached for two seconds.
 pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Result<Option<TokenHolder>, StoreError> {
-    // One of the hottest statements, and so a fixed text: to build it takes as long as to run it.
+    // One of the hottest statements, and so a constant: building it would take as long as running it.
     const FIND: &str = "SELECT * FROM tokens WHERE digest = $1 AND revoked_at IS NULL";
     let read_at = db.clock.monotonic();
     if db.has_other_nodes()
@@ -107,14 +107,14 @@ pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Res
     Ok(holder)
 }
 
-/// Notes a use off the request's path: nobody waits for it, and nothing is refused for its sake.
+/// Records a use off the request's path: nobody waits for it, and its failure refuses nothing.
 fn note_use(db: &Database, id: TokenId, now: Timestamp) {
     if !db.holders.lock().being_noted.insert(id) {
         return;
     }
     let db = db.clone();
     tokio::spawn(async move {
-        // Another node may have noted one meanwhile.
+        // Another node may have recorded one meanwhile.
         let stale = token::Column::LastUsedAt
             .is_null()
             .or(token::Column::LastUsedAt.lte(now.minus(USE_NOTED_EVERY)));
@@ -138,7 +138,7 @@ pub async fn list(db: &Database) -> Result<Vec<TokenRecord>, StoreError> {
     Ok(rows.into_iter().map(record).collect())
 }
 
-/// Revokes a token. False if there is no such token, or it was revoked before.
+/// Revokes a token. Returns false if it does not exist or was revoked before.
 pub async fn revoke(db: &Database, id: TokenId, now: Timestamp) -> Result<bool, StoreError> {
     let revoke = token::Entity::update_many()
         .col_expr(token::Column::RevokedAt, Expr::value(now))

@@ -1,8 +1,8 @@
-//! Changes to webhooks on PostgreSQL, where a statement costs a round trip: two for all that arrive together.
+//! Changes to webhooks on PostgreSQL, where a statement costs a round trip: two for all changes that arrive together.
 //!
 //! The rows are read, changed in memory in the order of arrival, and written back only if nobody else has changed them
-//! since: `updated_at` is their version. Who was overtaken starts again from what is there then. So no lock is held
-//! between two round trips, and many changes to one webhook take no turns.
+//! since: `updated_at` is their version. A change that was overtaken starts again from the row's new state. So no lock
+//! is held between the two round trips, and many changes to one webhook do not wait for each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,7 +26,7 @@ use crate::domain::{
     webhook::{Changed, Webhook, WebhookChange},
 };
 
-/// How many times a change that was overtaken starts again. Each time somebody else's change has gone through.
+/// How many times a change that was overtaken starts again. Each time, another change has gone through.
 const TRIES_MAX: usize = 20;
 
 /// A webhook as a batch leaves it.
@@ -123,8 +123,8 @@ async fn try_all(
     Ok(())
 }
 
-/// Health starts from nothing when a customer switches a webhook on; otherwise it is the engine's own. The settings of a
-/// webhook come as one JSON object, of which PostgreSQL makes the columns that they are.
+/// When a customer enables a webhook, its health starts from scratch; otherwise only the engine changes it. The
+/// settings of a webhook come as one JSON object, which PostgreSQL expands to columns.
 pub(in crate::store) static WRITE: LazyLock<String> = LazyLock::new(|| {
     let set: Vec<String> = webhook::SETTINGS
         .iter()
@@ -166,7 +166,7 @@ pub(in crate::store) static WRITE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The settings of a row as a JSON object of columns.
+/// A row's settings as a JSON object of columns.
 fn settings_column(row: &webhook::Model) -> Result<String, StoreError> {
     let mut columns = serde_json::Map::new();
     for column in webhook::SETTINGS.iter() {
@@ -187,7 +187,7 @@ fn settings_column(row: &webhook::Model) -> Result<String, StoreError> {
     Ok(serde_json::Value::Object(columns).to_string())
 }
 
-/// Writes rows back that nobody else has changed, with their audit entries. Returns which were written.
+/// Writes back the rows that nobody else has changed, with their audit entries. Returns which were written.
 async fn write<'a>(
     db: &Database,
     rows: impl Iterator<Item = &'a Row> + Clone,

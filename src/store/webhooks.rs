@@ -30,10 +30,11 @@ use crate::domain::{
     webhook::{Changed, NewWebhook, WEBHOOKS_MAX, Webhook, WebhookChange, WebhookChanges, WebhookObject},
 };
 
-/// The least time between two versions of a webhook: two changes within one millisecond are two changes.
+/// The shortest time between two versions of a webhook: two changes within one millisecond must differ.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// What came of registering a webhook: it and its secret, or `None` if the organization has [`WEBHOOKS_MAX`] already.
+/// The result of registering a webhook: the webhook and its secret, or `None` if the organization already has
+/// [`WEBHOOKS_MAX`].
 pub type Created = Option<(Webhook, Secret)>;
 
 /// Registers a webhook.
@@ -71,8 +72,9 @@ async fn create_in(
     origin: Origin,
     now: Timestamp,
 ) -> Result<Created, StoreError> {
-    // Two creations at once must not both take the last place: the organization's row makes them take turns. Not against
-    // those who only refer to it, who would keep a creation waiting as long as others come.
+    // Two concurrent creations must not both take the last free slot, so they lock the organization's row. The lock
+    // does not conflict with mere references to the row, which would make a creation wait for as long as new ones
+    // arrive.
     organization::Entity::find_by_id(org)
         .lock(LockType::NoKeyUpdate)
         .one(tx)
@@ -99,9 +101,9 @@ async fn create_in(
     Ok(Some((view(&row)?, secret)))
 }
 
-/// The webhook of that id.
+/// The webhook with that id.
 pub async fn find(db: &Database, org: OrganizationId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
-    // One of the hottest statements, and so a fixed text: to build it takes as long as to run it.
+    // One of the hottest statements, and so a constant: building it would take as long as running it.
     const FIND: &str = "SELECT * FROM webhooks WHERE organization_id = $1 AND id = $2";
     let find = Statement::from_sql_and_values(db.backend(), FIND, [org.into(), id.into()]);
     let row = webhook::Model::find_by_statement(find).one(&db.read()).await?;
@@ -111,8 +113,7 @@ pub async fn find(db: &Database, org: OrganizationId, id: WebhookId) -> Result<O
         .transpose()
 }
 
-/// A page of the organization's webhooks, newest first, from the one after `after`. Their number is limited, and so is
-/// what each of them holds.
+/// A page of the organization's webhooks, newest first, starting after `after`. Their number and sizes are limited.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
@@ -132,14 +133,14 @@ pub async fn list(
     Ok(limit.page(webhooks, None, |webhook: &Webhook| webhook.id, |_| 0))
 }
 
-/// Those of the organization that were not deleted.
+/// The organization's webhooks that are not deleted.
 fn of(org: OrganizationId) -> sea_orm::Select<webhook::Entity> {
     webhook::Entity::find()
         .filter(webhook::Column::OrganizationId.eq(org))
         .filter(webhook::Column::DeletedAt.is_null())
 }
 
-/// Changes a webhook, if its version is one that `if_match` allows. `updated_at` moves only when something changes.
+/// Changes a webhook, if `if_match` allows its version. `updated_at` moves only if something changes.
 pub async fn update(
     db: &Database,
     change: WebhookChange,
@@ -150,7 +151,7 @@ pub async fn update(
         (Some(shared), None) => shared.changes.submit(change).await.map(Once::Now),
         (_, key) => update_alone(db, change, key).await,
     };
-    // The next attempt of this node reads it again, before anybody hears that it was changed.
+    // This node's next attempt must read it again before the client sees the response.
     if let Some(lanes) = db.hand_over.get() {
         lanes.changed(id);
     }
@@ -202,7 +203,7 @@ async fn update_in(db: &Database, tx: &Connection<'_>, change: &WebhookChange) -
     view(&after).map(Changed::Done)
 }
 
-/// Whether the customer switched a webhook on, so that its health is counted again from the start.
+/// Whether the customer enabled the webhook, which resets its health.
 pub(super) fn is_switched_on(before: &webhook::Model, after: &webhook::Model) -> bool {
     after.enabled && !before.enabled
 }
@@ -237,7 +238,7 @@ pub(super) fn applied(
     Ok(Some(row))
 }
 
-/// The row of a webhook, as nobody else can change it until the transaction ends, if `if_match` allows its version.
+/// Locks a webhook's row until the transaction ends, if `if_match` allows its version.
 async fn lock(
     tx: &Connection<'_>,
     org: OrganizationId,
@@ -258,14 +259,14 @@ async fn lock(
     }))
 }
 
-/// Whether the version of a row is one that the client names, or it names none.
+/// Whether the client named the row's version, or named none.
 pub(super) fn allows(if_match: Option<&IfMatch>, row: &webhook::Model) -> bool {
     let current = EntityTag::of_version(row.updated_at);
     if_match.is_none_or(|condition| condition.allows(&current))
 }
 
-/// Deletes a webhook, if its version is one that `if_match` allows: it is gone for every reader and for every claim. What
-/// it is owed is canceled behind it, in batches; the first of them before this returns.
+/// Deletes a webhook, if `if_match` allows its version: it disappears for every reader and for every claim. Its pending
+/// deliveries are canceled in batches in the background, the first batch before this returns.
 pub async fn delete(
     db: &Database,
     org: OrganizationId,
@@ -299,7 +300,7 @@ pub async fn delete(
             lanes.changed(id);
         }
         db.deleted.notify_one();
-        // It is deleted, whatever comes of this: the rest is done behind it, and again after a crash.
+        // It is deleted, whether or not this succeeds: the rest is done in the background, and again after a crash.
         if let Err(error) = deletion::cancel_batch(db, org, id, now).await {
             tracing::warn!(exception.message = %error, kallima.webhook.id = %id, "canceling what a deleted webhook is owed; retrying later");
         }
@@ -307,7 +308,7 @@ pub async fn delete(
     Ok(deleted)
 }
 
-/// A webhook as its row says.
+/// A webhook as stored in its row.
 pub(super) fn view(row: &webhook::Model) -> Result<Webhook, StoreError> {
     Ok(Webhook {
         id: row.id,

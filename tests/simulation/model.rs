@@ -265,8 +265,8 @@ impl Model {
         let about = webhook.id;
         let notice = signal
             .filter(|_| !webhook.deleted)
-            .and_then(|signal| webhook.health.take_in(signal, now));
-        let exhausted = exhausted && !webhook.deleted && webhook.health.exhaust(now).is_some();
+            .and_then(|signal| webhook.health.record(signal, now));
+        let exhausted = exhausted && !webhook.deleted && webhook.health.record_exhausted(now).is_some();
         let kinds = notice.map(|notice| match notice {
             Notice::Failing { .. } => "webhook.failing",
             Notice::Disabled { .. } => "webhook.disabled",

@@ -1,4 +1,4 @@
-//! What each policy says of a URL.
+//! What each policy decides about a URL.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn strict() -> DestinationPolicy {
     DestinationPolicy::default()
 }
 
-/// An operator who allows the loopback addresses and one private network.
+/// The policy of an operator who allows the loopback addresses and one private network.
 fn opened(allow_http: bool) -> DestinationPolicy {
     let networks = ["127.0.0.0/8", "::1/128", "10.0.0.0/8"].map(|text| text.parse().unwrap());
     DestinationPolicy {
@@ -20,7 +20,7 @@ fn verdict(text: &str, policy: &DestinationPolicy) -> &'static str {
     Destination::parse(text, policy).map_or_else(|error| error.code(), |_| "accepted")
 }
 
-/// A row is a verdict and the URLs that it is expected for, separated by spaces.
+/// A row is a verdict followed by the URLs it is expected for, separated by spaces.
 #[track_caller]
 fn assert_verdicts(policy: &DestinationPolicy, row: &str) {
     let (expected, texts) = row.split_once(' ').unwrap();
@@ -29,7 +29,7 @@ fn assert_verdicts(policy: &DestinationPolicy, row: &str) {
     }
 }
 
-/// What the default policy says, and to which URLs.
+/// The default policy's verdicts, with their URLs.
 const STRICT_VERDICTS: [&str; 8] = [
     // Ordinary URLs, and hosts that only look like refused ones.
     "accepted \
@@ -40,13 +40,13 @@ const STRICT_VERDICTS: [&str; 8] = [
      https://notlocalhost/ https://localhost.example.com/ https://mylocal/ https://home.arpa.example/ \
      https://127.0.0.1.example.com/ https://localdomain.example.com/ https://notlocaldomain/ https://a--b.example/ \
      https://_dmarc.example.com/ https://xn--80ak6aa92e.example/ https://例え.テスト/",
-    // Other schemes, before anything else is judged.
+    // Other schemes, before anything else is checked.
     "https_required \
      http://example.com/ http://127.0.0.1/ http://user:pass@example.com/#part ftp://example.com/ \
      file:///etc/passwd gopher://127.0.0.1/ gopher://127.0.0.1:6379/_FLUSHALL ws://example.com/ \
      wss://example.com/ data:text/plain,hello javascript:alert(1) httpss://example.com/ localhost:8080/hook \
      blob:https://example.com/1 view-source:https://example.com/",
-    // Refused IPv4 addresses, in every spelling that the parser takes for one.
+    // Refused IPv4 addresses, in every spelling that the parser accepts.
     "address_refused \
      https://127.0.0.1/ https://127.0.0.1./ https://127.1/ https://127.0.1/ https://127.255.255.254/ \
      https://2130706433/ https://017700000001/ https://0x7f000001/ https://0x7F.1/ https://0177.0.0.1/ \
@@ -59,7 +59,7 @@ const STRICT_VERDICTS: [&str; 8] = [
      https://2852039166/latest/meta-data/ https://0xa9fea9fe/ https://169.254.43518/ https://169.16689662/ \
      https://0251.0376.0251.0376/ https://192.0.0.192/ https://224.0.0.1/ https://255.255.255.255/ \
      https://4294967295/",
-    // Refused IPv6 addresses, IPv4 inside IPv6 among them.
+    // Refused IPv6 addresses, including IPv4 inside IPv6.
     "address_refused \
      https://[::]/ https://[::1]/ https://[0:0:0:0:0:0:0:1]/ \
      https://[0000:0000:0000:0000:0000:0000:0000:0001]/ https://[::1]:8443/ https://[::ffff:127.0.0.1]/ \
@@ -88,7 +88,7 @@ const STRICT_VERDICTS: [&str; 8] = [
     // A fragment, even when it is empty.
     "fragment \
      https://example.com/#part https://example.com/# https://example.com#@127.0.0.1/ https://127.0.0.1/#part",
-    // No URL at all, or one that programs read in different ways.
+    // Not a URL, or one that programs read in different ways.
     "invalid_url \
      https https: https:// https:/// https://:443/ https://?query https://. https://.. //example.com/ /hook \
      example.com https:example.com https:/example.com https:///example.com https:127.0.0.1 \
@@ -147,7 +147,7 @@ fn the_length_is_counted_in_the_ascii_form() {
     let of_length = |length: usize| format!("https://example.com/{}", "x".repeat(length - 20));
     assert_eq!(verdict(&of_length(URL_LENGTH_MAX), &strict()), "accepted");
     assert_eq!(verdict(&of_length(URL_LENGTH_MAX + 1), &strict()), "too_long");
-    // In the ASCII form each of these is six characters.
+    // Each of these is six characters in the ASCII form.
     let encoded = |count: usize| format!("https://example.com/{}", "é".repeat(count));
     assert_eq!(verdict(&encoded((URL_LENGTH_MAX - 20) / 6), &strict()), "accepted");
     assert_eq!(verdict(&encoded((URL_LENGTH_MAX - 20) / 6 + 1), &strict()), "too_long");

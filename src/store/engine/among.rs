@@ -1,8 +1,8 @@
-//! "One of these", as a condition whose text does not depend on how many they are: it is prepared once.
+//! "One of these" conditions whose text does not depend on the number of values: they are prepared once.
 
 use sea_orm::{DbBackend, Value, prelude::Uuid, sea_query::Expr};
 
-/// That `column` is one of `ids`. The column's name is the program's own.
+/// Matches rows whose `column` is one of `ids`. `column` must not come from user input.
 pub(in crate::store) fn among_ids<I: Into<Uuid>>(
     backend: DbBackend,
     column: &str,
@@ -15,7 +15,7 @@ pub(in crate::store) fn among_ids<I: Into<Uuid>>(
     Expr::cust_with_values(condition, [ids_value(backend, ids)])
 }
 
-/// Ids as one value: an array on PostgreSQL, JSON on SQLite.
+/// Ids as a single value: an array on PostgreSQL, JSON on SQLite.
 pub(in crate::store) fn ids_value<I: Into<Uuid>>(backend: DbBackend, ids: impl IntoIterator<Item = I>) -> Value {
     let ids = ids.into_iter().map(Into::into);
     if backend == DbBackend::Postgres {
@@ -25,12 +25,12 @@ pub(in crate::store) fn ids_value<I: Into<Uuid>>(backend: DbBackend, ids: impl I
     serde_json::Value::from(ids).to_string().into()
 }
 
-/// Rows of an organization by their keys, as an item of FROM that is called `found`: `$1` is the organization, `$2` the keys
-/// ([`ids_value`] or [`texts_value`]). Names are the program's own.
+/// An organization's rows by key, as an item of FROM with the alias `found`: `$1` is the organization, `$2` the keys
+/// ([`ids_value`] or [`texts_value`]). Names must not come from user input.
 ///
-/// A planner that has not heard of an organization yet takes each of its rows for the only one: any index that begins with
-/// the organization looks as good to it as the key's, and it may read all of them for each key. The order, which the key's
-/// index alone has, decides it.
+/// As long as the planner has no statistics for an organization, it assumes that it has a single row: any index that
+/// begins with the organization looks as good as the primary key's, and it might read all of them for each key. The
+/// ORDER BY, which only the key's index satisfies, decides.
 pub(in crate::store) fn found_among(backend: DbBackend, table: &str, key: &str, keys: Keys) -> String {
     if backend == DbBackend::Postgres {
         return format!(
@@ -50,14 +50,14 @@ pub(in crate::store) fn found_among(backend: DbBackend, table: &str, key: &str, 
     )
 }
 
-/// What keys are.
+/// The type of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Keys {
     Ids,
     Texts,
 }
 
-/// Texts as one value: an array on PostgreSQL, JSON on SQLite.
+/// Texts as a single value: an array on PostgreSQL, JSON on SQLite.
 pub(in crate::store) fn texts_value(backend: DbBackend, texts: Vec<String>) -> Value {
     if backend == DbBackend::Postgres {
         return texts.into();
@@ -65,8 +65,8 @@ pub(in crate::store) fn texts_value(backend: DbBackend, texts: Vec<String>) -> V
     serde_json::Value::from(texts).to_string().into()
 }
 
-/// One column of many rows, as an array that `UNNEST` makes rows of again. PostgreSQL alone has arrays, and the driver's
-/// hold no NULL.
+/// One column of many rows as an array, which `UNNEST` turns back into rows. Only PostgreSQL has arrays, and the
+/// driver's cannot contain NULL.
 pub(in crate::store) fn array<T, V>(rows: impl IntoIterator<Item = T>, column: impl Fn(T) -> V) -> Value
 where
     Vec<V>: Into<Value>,
@@ -74,7 +74,7 @@ where
     rows.into_iter().map(column).collect::<Vec<V>>().into()
 }
 
-/// That `column` is one of `texts`.
+/// Matches rows whose `column` is one of `texts`.
 pub(in crate::store) fn among_texts(backend: DbBackend, column: &str, texts: Vec<String>) -> Expr {
     let condition = match backend {
         DbBackend::Postgres => format!("{column} = ANY($1)"),

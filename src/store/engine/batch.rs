@@ -1,6 +1,6 @@
 //! Group commit on PostgreSQL: concurrent writes of one kind share one statement, so that many of them cost one round
-//! trip and one flush to disk. While one batch commits, the next gathers by itself; nobody waits for a timer. Where more
-//! wait than one batch takes, organizations take turns.
+//! trip and one disk flush. While one batch commits, the next one fills up; nobody waits for a timer. If more are
+//! waiting than one batch takes, organizations take turns.
 
 use std::{
     future::Future,
@@ -16,15 +16,16 @@ use crate::{
     store::StoreError,
 };
 
-/// How many writes may wait for the next transaction before callers wait in turn.
+/// How many writes may wait for the next transaction before callers are held back.
 const WAITING_MAX: usize = 4096;
 
-/// How many writes share one transaction at most. More make it hardly faster, and whoever comes next waits for all of it.
+/// The most writes that share one transaction. More would hardly make it faster, and every later write waits for all of
+/// it.
 const BATCH_MAX: usize = 64;
 
 type Waiting<I, O> = (I, oneshot::Sender<Result<O, StoreError>>);
 
-/// A way into one kind of write.
+/// The entry point for one kind of write.
 pub(in crate::store) struct Batcher<I, O> {
     waiting: mpsc::Sender<Waiting<I, O>>,
     sizes: Arc<OnceLock<BatchSizes>>,
@@ -40,10 +41,10 @@ impl<I, O> Clone for Batcher<I, O> {
 }
 
 impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
-    /// Starts the task that runs `write` on each batch. It ends with the last clone of the batcher.
+    /// Starts the task that runs `write` on each batch. It ends when the last clone of the batcher is dropped.
     ///
-    /// `organization` says whose turn a write takes. `write` takes a whole batch and returns one result per item, in order,
-    /// after its commit.
+    /// `organization` returns whose turn a write takes. `write` takes a whole batch and returns one result per item, in
+    /// order, after its commit.
     pub(in crate::store) fn spawn<F, R>(work: Work, organization: fn(&I) -> OrganizationId, write: F) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
@@ -78,12 +79,12 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
         Self { waiting, sizes }
     }
 
-    /// Where the sizes of batches are observed from now on.
+    /// Sets where the sizes of batches are observed from now on.
     pub(in crate::store) fn observe(&self, sizes: BatchSizes) {
         drop(self.sizes.set(sizes));
     }
 
-    /// Hands in one write and waits until it is durable.
+    /// Submits one write and waits until it is durable.
     pub(in crate::store) async fn submit(&self, item: I) -> Result<O, StoreError> {
         let (answer, answered) = oneshot::channel();
         let stopped = || StoreError::Unavailable(sea_orm::DbErr::Custom("the writer has stopped".to_owned()));
@@ -100,7 +101,7 @@ where
 {
     match write(Arc::clone(&items)).await {
         Ok(results) => {
-            // A caller that has gone away is owed nothing; its write is durable all the same.
+            // A caller that has gone away needs no result; its write is durable all the same.
             for (caller, result) in callers.into_iter().zip(results) {
                 drop(caller.send(Ok(result)));
             }
@@ -110,7 +111,7 @@ where
                 drop(caller.send(Err(error.clone())));
             }
         }
-        // One poisonous write must not take its neighbours down: each is tried alone.
+        // One poisonous write must not fail its neighbors: each is retried alone.
         Err(_) => {
             for (item, caller) in items.iter().zip(callers) {
                 let alone = write(Arc::from([item.clone()])).await;

@@ -1,4 +1,4 @@
-//! Whether a database was closed.
+//! Whether a database has been closed.
 
 use std::sync::{
     Arc,
@@ -7,17 +7,17 @@ use std::sync::{
 
 use sea_orm::{DbErr, RuntimeErr};
 
-/// Whether the database was closed. Clones share it.
+/// Whether the database has been closed. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Closed(Arc<AtomicBool>);
 
 impl Closed {
-    /// From now on.
+    /// Marks the database as closed.
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Refuses whatever comes after the database was closed.
+    /// Refuses everything after the database was closed.
     pub(super) fn refuse(&self) -> Result<(), DbErr> {
         if self.0.load(Ordering::SeqCst) {
             return Err(DbErr::Conn(RuntimeErr::Internal("the database was closed".to_owned())));

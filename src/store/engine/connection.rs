@@ -1,4 +1,4 @@
-//! What a statement runs on, whichever engine it is.
+//! What a statement runs on, for either engine.
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
@@ -9,13 +9,13 @@ use super::{
     sqlite_connection::SqliteConnection,
 };
 
-/// What a statement runs on: a connection that only reads, or a transaction.
+/// What a statement runs on: a read-only connection, or a transaction.
 pub(in crate::store) enum Connection<'a> {
     /// SQLite: each statement takes a free connection of that side, on the caller's thread.
     SqliteRead(&'a Readers, Side),
-    /// The same for reads that may take long: they do not hold up the runtime's other tasks.
+    /// The same for reads that may take long, without blocking the runtime's other tasks.
     SqliteLongRead(&'a Readers, Side),
-    /// SQLite: the transaction of the thread that writes, or a snapshot.
+    /// SQLite: the writer thread's transaction, or a snapshot.
     SqliteTransaction(&'a SqliteConnection),
     /// PostgreSQL: each statement takes a connection of the pool.
     Postgres(&'a Pool),

@@ -1,5 +1,5 @@
-//! How each PostgreSQL server is connected to: TLS, settings of a connection, and the name under which the server's
-//! administrator sees it.
+//! How each PostgreSQL server is connected to: TLS, connection settings, and the application name that the server's
+//! administrator sees.
 
 use std::{fs::File, net::IpAddr, path::Path};
 
@@ -15,10 +15,10 @@ use crate::{
     store::source::OpenError,
 };
 
-/// A server that may be connected to.
+/// A candidate server.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
-    /// Its name and port, for people.
+    /// Its host name and port, for messages.
     pub(super) name: String,
     pub(super) connect: PgConnectOptions,
 }
@@ -34,7 +34,7 @@ fn host(url: &Url, options: &DatabaseOptions, node: NodeId) -> Result<Host, Open
     readable(url)?;
     let connect = PgConnectOptions::from_url(url).map_err(|cause| OpenError::Url(cause.to_string()))?;
     let connect = with_settings(connect, options, node);
-    // The driver resolves an address in brackets as a name.
+    // The driver would resolve an address in brackets as a host name.
     let bare = connect.get_host().trim_matches(['[', ']']).to_owned();
     let connect = connect.host(&bare);
     let mode = wanted.mode(&connect);
@@ -47,7 +47,7 @@ fn host(url: &Url, options: &DatabaseOptions, node: NodeId) -> Result<Host, Open
     Ok(Host { name, connect })
 }
 
-/// What the URL and libpq's variables say of TLS.
+/// What the URL and libpq's variables say about TLS.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wanted {
     mode: bool,
@@ -68,8 +68,8 @@ impl Wanted {
         }
     }
 
-    /// Nothing goes over a network in plaintext unless that is asked for in so many words. As in libpq, sockets know no
-    /// TLS, and an authority is given to be checked against.
+    /// Nothing is sent over a network in plaintext unless explicitly requested. As in libpq, sockets have no TLS, and a
+    /// given certificate authority is used for verification.
     fn mode(self, connect: &PgConnectOptions) -> PgSslMode {
         if connect.get_socket().is_some() || connect.get_host().starts_with('/') {
             return PgSslMode::Disable;
@@ -93,7 +93,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Finds out before the first connection, which would say less, whether the files that the URL names can be read.
+/// Checks that the files named by the URL are readable; the first connection would report less.
 fn readable(url: &Url) -> Result<(), OpenError> {
     const FILES: [&str; 7] = [
         "sslrootcert",
@@ -105,7 +105,7 @@ fn readable(url: &Url) -> Result<(), OpenError> {
         "ssl-key",
     ];
     for (parameter, value) in url.query_pairs() {
-        // A certificate may stand in the URL itself.
+        // The URL may contain a certificate itself.
         if FILES.contains(&&*parameter) && !value.trim().starts_with("-----BEGIN") {
             let path = Path::new(&*value);
             File::open(path).map_err(|cause| OpenError::Certificate {
@@ -119,8 +119,7 @@ fn readable(url: &Url) -> Result<(), OpenError> {
 }
 
 fn with_settings(connect: PgConnectOptions, options: &DatabaseOptions, node: NodeId) -> PgConnectOptions {
-    // PgBouncer refuses what it does not know at the start of a connection, and this says nothing that PostgreSQL 12 and
-    // newer do not do by themselves.
+    // PgBouncer refuses unknown startup parameters, and this one changes nothing on PostgreSQL 12 and newer.
     let connect = connect.disable_statement_logging().extra_float_digits(None);
     let connect = match connect.get_application_name() {
         Some(_) => connect,
@@ -135,9 +134,8 @@ fn with_settings(connect: PgConnectOptions, options: &DatabaseOptions, node: Nod
         ("statement_timeout", timeout_ms.to_string()),
         ("lock_timeout", half.clone()),
         ("idle_in_transaction_session_timeout", half),
-        // A plan that is kept suits the tables as they were when it was made. The queue is empty one moment and long the
-        // next: what was planned for the former reads all of it for each batch of the latter, until somebody analyzes
-        // the table.
+        // A cached plan suits the tables as they were when it was made. The queue is empty one moment and long the
+        // next: a plan made for the former reads all of it for each batch of the latter, until the table is analyzed.
         ("plan_cache_mode", "force_custom_plan".to_owned()),
     ])
 }

@@ -1,4 +1,4 @@
-//! The two database engines behind one interface: [`Connection`] is what a statement runs on, whichever engine it is.
+//! The two database engines behind one interface: [`Connection`] is what a statement runs on, for either engine.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -6,16 +6,16 @@
 //! | [`sqlite`] | SQLite in this process: its readers and its writer |
 //! | [`sqlite_connection`] | one connection to it, on rusqlite |
 //! | [`rows`] | its parameters and rows as sea-orm's values |
-//! | [`readers`] | the connections that only read |
+//! | [`readers`] | the read-only connections |
 //! | [`writer`] | the one thread that writes to SQLite, with group commit for every write |
-//! | [`closed`] | whether it was closed, which both ask |
+//! | [`closed`] | whether it has been closed, which readers and writer check |
 //! | [`postgres`] | the pools of PostgreSQL and their settings |
-//! | [`pool`] | one pool: connections that are lent and kept, and transactions |
+//! | [`pool`] | one pool: connections that are borrowed and reused, and transactions |
 //! | [`hosts`] | how each of its servers is connected to: TLS, settings |
 //! | [`primary`] | which of them takes writes, and how the pools follow it |
-//! | [`among`] | conditions whose text does not depend on how many values they have |
-//! | [`side`] | who asks: each has connections of its own |
-//! | [`worker`] | what of this runs by itself, and is watched |
+//! | [`among`] | conditions whose text does not depend on the number of values |
+//! | [`side`] | who uses the database: each has connections of its own |
+//! | [`worker`] | the engines' background tasks, which are supervised |
 //! | [`batch`] | group commit for PostgreSQL: concurrent writes of one kind share one statement |
 
 pub(super) mod among;
@@ -42,8 +42,8 @@ use self::{postgres::Postgres, sqlite::Sqlite};
 /// An open database of one engine. Clones share its connections.
 #[derive(Clone)]
 pub(super) enum Engine {
-    /// One process, one file.
+    /// SQLite: one process, one file.
     Sqlite(Arc<Sqlite>),
-    /// Any number of nodes.
+    /// PostgreSQL: any number of nodes.
     Postgres(Postgres),
 }

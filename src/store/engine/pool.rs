@@ -1,8 +1,8 @@
 //! A pool of connections to PostgreSQL, and what statements run on.
 //!
-//! sqlx's own pool pings each connection when it is given back, in a task of its own: a second round trip per
-//! statement. This one tests a connection only if it was idle for a while, or was given back in the middle of
-//! a statement. One that was given back in the middle of a transaction is closed at once: its locks end with it.
+//! sqlx's own pool pings each connection when it is returned, in a task of its own: a second round trip per statement.
+//! This one tests a connection only if it was idle for a while, or was returned in the middle of a statement. One that
+//! was returned in the middle of a transaction is closed at once, which releases its locks.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -33,10 +33,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was idle for this long is tested before use: the server may have closed it.
 const TESTED_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// A connection is replaced after this time, so that what its server process keeps for it does not grow forever.
+/// A connection is replaced after this time, so that the memory of its server process does not grow forever.
 const AGE_MAX: Duration = Duration::from_mins(30);
 
-/// How often closing looks whether the last connection was given back.
+/// How often closing checks whether the last connection was returned.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How full a pool is.
@@ -61,7 +61,7 @@ pub(in crate::store) struct Pool {
 }
 
 impl Pool {
-    /// A pool that opens up to `connections_max` connections, each when it is first needed.
+    /// A pool that opens up to `connections_max` connections on demand.
     pub(super) fn new(primary: &Arc<Primary>, connections_max: u32, patience: Option<Duration>) -> Result<Self, DbErr> {
         let times = Arc::<OnceLock<StatementTimes>>::default();
         let config = PoolConfig {
@@ -71,7 +71,7 @@ impl Pool {
                 create: Some(CONNECT_TIMEOUT),
                 recycle: Some(CONNECT_TIMEOUT),
             },
-            // The connection that was used last knows the statements, and needs no test.
+            // The most recently used connection has the statements prepared, and needs no test.
             queue_mode: QueueMode::Lifo,
         };
         let manager = Manager {
@@ -90,14 +90,14 @@ impl Pool {
         })
     }
 
-    /// Says where its statements are observed. Once.
+    /// Sets where its statements are observed. Called once.
     pub(super) fn observe(&self, times: StatementTimes) {
         drop(self.times.set(times));
     }
 
     async fn get(&self) -> Result<Object<Manager>, DbErr> {
         let began = Instant::now();
-        // Boxed: what connecting needs would make every future of a statement large.
+        // Boxed: otherwise the state for connecting would make the future of every statement large.
         let connection = Box::pin(self.connections.get()).await;
         if let Some(times) = self.times.get() {
             times.waited(began.elapsed());
@@ -114,7 +114,7 @@ impl Pool {
         self.primary.watch(self.patience, statement).await
     }
 
-    /// Opens a connection, or shows why there is none.
+    /// Opens a connection, or returns why it cannot.
     pub(super) async fn test(&self) -> Result<(), DbErr> {
         self.get().await.map(drop)
     }
@@ -135,7 +135,7 @@ impl Pool {
         self.watch(async { self.get().await?.query_all(statement).await }).await
     }
 
-    /// Begins a transaction. Dropped without an end, it closes its connection.
+    /// Begins a transaction. Dropped unfinished, it closes its connection.
     pub(super) async fn begin(&self) -> Result<Transaction, DbErr> {
         let begun = async {
             let mut connection = self.get().await?;
@@ -162,7 +162,7 @@ impl Pool {
         }
     }
 
-    /// Lends no more connections, and closes each when it is given back.
+    /// Stops lending connections, and closes each one when it is returned.
     pub(super) async fn close(&self) {
         self.connections.close();
         let all = async {
@@ -170,7 +170,7 @@ impl Pool {
                 tokio::time::sleep(CLOSE_INTERVAL).await;
             }
         };
-        // A statement that hangs ends with its connection.
+        // A hanging statement ends with its connection.
         drop(tokio::time::timeout(ACQUIRE_TIMEOUT, all).await);
     }
 }
@@ -178,14 +178,14 @@ impl Pool {
 /// A transaction on one connection, which may be abandoned meanwhile.
 pub(in crate::store) struct Transaction {
     connection: Mutex<Object<Manager>>,
-    /// Declared behind the connection, and so dropped when that was given back.
+    /// Declared after the connection, and so dropped after it was returned.
     _closes: CloseAbandoned,
     primary: Arc<Primary>,
     generation: u64,
 }
 
-/// Closes the pool's connections that were given back in the middle of a transaction. Whether such a transaction still
-/// is one is unknown, since its COMMIT may have been sent.
+/// Closes the pool's connections that were returned in the middle of a transaction. Whether such a transaction is still
+/// open is unknown, since its COMMIT may have been sent.
 struct CloseAbandoned(managed::Pool<Manager>);
 
 impl Drop for CloseAbandoned {
@@ -234,7 +234,7 @@ impl Transaction {
     }
 }
 
-/// Opens connections, and says which can be used again.
+/// Opens connections, and decides which can be reused.
 pub(in crate::store) struct Manager {
     primary: Arc<Primary>,
     times: Arc<OnceLock<StatementTimes>>,
@@ -262,7 +262,7 @@ impl managed::Manager for Manager {
             return Err(RecycleError::message("it is not used again"));
         }
         if kept.in_statement.is_some() || metrics.last_used() >= TESTED_AFTER_IDLE {
-            // Its answer comes after everything that is still to be read.
+            // Its reply comes after everything that is still unread.
             kept.connection.ping().await?;
         }
         kept.in_statement = None;
@@ -270,13 +270,13 @@ impl managed::Manager for Manager {
     }
 }
 
-/// A connection, and what it was given back in the middle of.
+/// A pooled connection, and what it was returned in the middle of.
 pub(in crate::store) struct Kept {
     connection: PgConnection,
-    /// Which server it goes to, as [`Primary::generation`] has it.
+    /// Which server it goes to, as counted by [`Primary::generation`].
     generation: u64,
     times: Arc<OnceLock<StatementTimes>>,
-    /// When the statement began that it is in the middle of.
+    /// When the unfinished statement began, if there is one.
     in_statement: Option<Instant>,
     in_transaction: bool,
     is_broken: bool,
@@ -319,7 +319,7 @@ impl Kept {
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
-    /// Notes that a statement has come to its end, and whether the connection has.
+    /// Records that a statement has ended, and whether the connection has, too.
     fn noted<T>(&mut self, result: Result<T, SqlxError>) -> Result<T, SqlxError> {
         if let (Some(began), Some(times)) = (self.in_statement.take(), self.times.get()) {
             times.took(began.elapsed());
@@ -330,7 +330,7 @@ impl Kept {
     }
 }
 
-/// The statement as sqlx takes it.
+/// Converts the statement for sqlx.
 fn query<'a>(statement: Statement) -> Query<'a, Postgres, SqlxValues> {
     let values = statement.values.unwrap_or(Values(Vec::new()));
     sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values))
@@ -345,7 +345,7 @@ mod tests {
 
     const LOCK: &str = "SELECT pg_advisory_xact_lock(7165109)";
 
-    /// Only where a PostgreSQL server is given.
+    /// Only if a PostgreSQL server is configured.
     #[tokio::test]
     async fn an_abandoned_transaction_ends_with_its_connection_and_frees_its_locks() {
         let Ok(server) = std::env::var("TEST_DATABASE_URL") else {
@@ -363,7 +363,7 @@ mod tests {
             0,
             "it would keep its locks until somebody needs the connection"
         );
-        // This pool has no connection to spare: another one asks for the lock.
+        // This pool has no connection to spare: another one requests the lock.
         let locked = other.execute_script(LOCK);
         tokio::time::timeout(ACQUIRE_TIMEOUT, locked).await.unwrap().unwrap();
 

@@ -23,10 +23,11 @@ use crate::{
     store::{StoreError, source::OpenError},
 };
 
-/// How long a heartbeat may take before the server is suspected to be gone: others take a node for dead soon after.
+/// How long a heartbeat may take before the server is suspected to be gone: soon after that, others consider the node
+/// dead.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a server that is starting or stopping says (`cannot_connect_now`).
+/// The error code of a server that is starting or stopping (`cannot_connect_now`).
 const STARTING: &str = "57P03";
 
 /// The pools. Clones share them.
@@ -35,7 +36,7 @@ pub(in crate::store) struct Postgres {
     api: Pool,
     delivery: Pool,
     heartbeat: Pool,
-    /// Which server they lead to.
+    /// Which server they connect to.
     pub(in crate::store) primary: Arc<Primary>,
     _follower: Arc<Follower>,
 }
@@ -50,7 +51,7 @@ impl Drop for Follower {
 }
 
 impl Postgres {
-    /// Opens the pools. The node says who it is.
+    /// Opens the pools. `node` identifies this process to the server.
     pub(in crate::store) async fn open(
         options: &DatabaseOptions,
         node: NodeId,
@@ -58,7 +59,7 @@ impl Postgres {
     ) -> Result<Self, OpenError> {
         let primary = Arc::new(Primary::new(hosts(options, node)?));
         primary.choose(ACQUIRE_TIMEOUT).await?;
-        // One for the heartbeat; the engine's few statements are large, the API's many are small.
+        // One for the heartbeat; the engine's statements are few and large, the API's are many and small.
         let shared = options.connections_max.saturating_sub(1).max(2);
         let delivery = (shared / 2).max(1);
         let pool = |connections_max, patience| Pool::new(&primary, connections_max, patience);
@@ -77,7 +78,7 @@ impl Postgres {
         })
     }
 
-    /// Says where the statements of each pool are observed.
+    /// Sets where the statements of each pool are observed.
     pub(in crate::store) fn observe(&self, metrics: &Metrics) {
         for side in Side::ALL {
             self.side(side).observe(metrics.statement_times(side.name()));
@@ -104,7 +105,7 @@ impl Postgres {
         }
     }
 
-    /// Closes every connection, after the statements under way.
+    /// Closes every connection, after the statements in progress.
     pub(in crate::store) async fn close(&self) {
         for side in Side::ALL {
             self.side(side).close().await;
@@ -130,7 +131,7 @@ where
             Ok(done)
         }
         Err(error) => {
-            // Where this fails the connection is gone, and the transaction with it.
+            // If this fails the connection is gone, and the transaction with it.
             drop(tx.roll_back().await);
             Err(error)
         }
@@ -140,7 +141,7 @@ where
 /// Why there is no first connection.
 fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
     match &cause {
-        // The driver's own failures of TLS are words alone: this one says that the server said no.
+        // The driver's own TLS failures are text only: this one says that the server refused.
         DbErr::Conn(RuntimeErr::SqlxError(tls)) if matches!(&**tls, SqlxError::Tls(said) if said.to_string().contains("does not support TLS")) => {
             OpenError::NoTls(primary.name().to_owned())
         }
@@ -165,8 +166,8 @@ fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
     }
 }
 
-/// Warns if nothing ends a statement that hangs, which would hold its locks and its connection forever, and if plans
-/// are kept.
+/// Warns if nothing ends a hanging statement, which would hold its locks and its connection forever, and if plans are
+/// cached.
 async fn warn_of_settings(pool: &Pool) -> Result<(), DbErr> {
     const SETTINGS: &str =
         "SELECT current_setting('statement_timeout') AS timeout, current_setting('plan_cache_mode') AS plans";

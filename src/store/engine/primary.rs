@@ -1,9 +1,9 @@
 //! Which of the PostgreSQL servers takes writes, and how the pools follow it.
 //!
-//! While all goes well nobody is asked. A statement that fails as it does on a server that is gone, or that only follows
-//! another one, starts a search: every server of the URL in turn, the present one first, until one takes writes. The pools
-//! then connect there. Connections from before are used no more, and whoever waits on one hears of it at once, however
-//! long the network would go on waiting.
+//! As long as everything works, no server is probed. A statement that fails as it does on a server that is gone, or is
+//! a standby, starts a search: every server of the URL in turn, the current one first, until one takes writes. The
+//! pools then connect there. Earlier connections are no longer used, and callers that wait on one are notified at once,
+//! however long the network would keep them waiting.
 
 use std::{
     future::Future,
@@ -26,26 +26,26 @@ use tokio::{sync::Notify, time::timeout};
 use super::{hosts::Host, worker::Work};
 use crate::store::{error::ServerSign, source::OpenError};
 
-/// How long one server may take to say whether it takes writes.
+/// How long one server may take to report whether it takes writes.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause between two rounds of a search.
 const SEARCH_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long what is under way may go on after the pools have another server: most of it waits for a connection, and gets
-/// one there.
+/// How long statements in progress may continue after the pools have another server: most of them wait for a
+/// connection, and get one there.
 const SWITCH_GRACE: Duration = Duration::from_secs(1);
 
-/// The servers, and the one that is used.
+/// The servers, and which one is in use.
 #[derive(Debug)]
 pub(in crate::store) struct Primary {
     hosts: Vec<Host>,
     current: AtomicUsize,
-    /// Rises whenever connections are abandoned: those of an earlier generation are not used.
+    /// Incremented whenever connections are abandoned: those of an earlier generation are not used.
     generation: AtomicU64,
-    /// The server in use has refused a write since the last search.
+    /// Whether the server in use has refused a write since the last search.
     is_read_only: AtomicBool,
-    /// The last search found nothing.
+    /// Whether the last search found nothing.
     is_lost: AtomicBool,
     suspected: Notify,
     abandoned: Notify,
@@ -64,7 +64,7 @@ impl Primary {
         }
     }
 
-    /// Finds the server to begin with. Where there is only one, it is used whatever it says: it may be asked why.
+    /// Finds the server to start with. A single one is used whatever it reports: the reason may be needed.
     pub(super) async fn choose(&self, patience: Duration) -> Result<(), OpenError> {
         let began = Instant::now();
         while self.hosts.len() > 1 {
@@ -84,7 +84,7 @@ impl Primary {
         self.hosts.get(self.current.load(Ordering::SeqCst))
     }
 
-    /// The server in use: its name and port.
+    /// The host name and port of the server in use.
     pub(in crate::store) fn name(&self) -> &str {
         self.host().map(|host| host.name.as_str()).unwrap_or_default()
     }
@@ -106,30 +106,30 @@ impl Primary {
         self.is_lost.load(Ordering::SeqCst)
     }
 
-    /// Which connections are in use; a higher number after they were abandoned.
+    /// The current generation of connections, which rises when they are abandoned.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// The server in use may be gone: it is asked.
+    /// Starts a search because the server in use may be gone.
     pub(super) fn suspect(&self) {
         self.suspected.notify_one();
     }
 
-    /// The server in use takes no writes: its connections are abandoned, and another one is searched for.
+    /// The server in use takes no writes: abandons its connections and starts a search for another one.
     pub(in crate::store) fn turned_read_only(&self) {
         self.is_read_only.store(true, Ordering::SeqCst);
         self.abandon();
         self.suspect();
     }
 
-    /// No connection that there is now is used again.
+    /// No existing connection is used again.
     fn abandon(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Runs something on a connection, and draws conclusions from its failure. It ends a little after connections were
-    /// abandoned; if it takes longer than `patience`, the server is asked meanwhile.
+    /// Runs an operation on a connection, and draws conclusions from its failure. It ends shortly after connections are
+    /// abandoned; if it takes longer than `patience`, the server is probed meanwhile.
     pub(super) async fn watch<T>(
         &self,
         patience: Option<Duration>,
@@ -206,7 +206,7 @@ impl Primary {
         if self.is_lost.swap(false, Ordering::SeqCst) {
             tracing::info!(server.address = self.name(), "a PostgreSQL server takes writes again");
         }
-        // Connections that were made while the server was read-only may remember that.
+        // Connections that were opened while the server was read-only may remember that.
         if self.is_read_only.swap(false, Ordering::SeqCst) || is_another {
             self.abandon();
             tokio::time::sleep(SWITCH_GRACE).await;
@@ -215,7 +215,7 @@ impl Primary {
         Ok(())
     }
 
-    /// The first server that takes writes, beginning with the one in use; or what each of them says.
+    /// The first server that takes writes, starting with the one in use; or what each of them reports.
     async fn find(&self) -> Result<usize, String> {
         let current = self.current.load(Ordering::SeqCst);
         let mut said = Vec::new();
@@ -233,17 +233,17 @@ impl Primary {
     }
 }
 
-/// Asks a server whether it takes writes, by a connection of its own.
+/// Queries whether a server takes writes, over a connection of its own.
 async fn takes_writes(connect: &PgConnectOptions) -> Result<bool, SqlxError> {
     let mut connection = connect.connect().await?;
     let row = connection.fetch_one("SHOW transaction_read_only").await?;
     let read_only: String = row.try_get(0)?;
-    // Whether it closes cleanly is no matter.
+    // Whether it closes cleanly doesn't matter.
     drop(connection.close().await);
     Ok(read_only == "off")
 }
 
-/// The connection was abandoned: nobody knows what came of what was under way on it.
+/// The connection was abandoned: nobody knows how its statements ended.
 fn gone() -> DbErr {
     let cause = std::io::Error::new(
         std::io::ErrorKind::ConnectionAborted,

@@ -1,9 +1,9 @@
-//! The connections that only read from SQLite.
+//! The read-only connections to SQLite.
 //!
-//! A statement runs on the thread that asks for it. With its page in memory a look-up takes some ten microseconds, less
-//! than handing it to another thread would. What may take longer, a walk over history, runs on connections of its own
-//! and tells the runtime that it blocks ([`Readers::reading_long`]), so that it delays no other task. The delivery engine
-//! has connections of its own for both: however much the API reads, a claim waits for no request.
+//! A statement runs on its caller's thread. With its page in memory a look-up takes some ten microseconds, less than
+//! handing it to another thread would. Reads that may take longer, such as walks over history, run on connections of
+//! their own and tell the runtime that they block ([`Readers::reading_long`]), so that they delay no other task. The
+//! delivery engine has its own connections for both: however much the API reads, a claim waits for no request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,7 +27,7 @@ const LONG_READERS: usize = 2;
 const DELIVERY_READERS: usize = 2;
 const DELIVERY_LONG_READERS: usize = 1;
 
-/// The connections that each side reads by.
+/// The connections that each side reads with.
 pub(in crate::store) struct Readers {
     api: SideReaders,
     delivery: SideReaders,
@@ -50,10 +50,10 @@ impl Readers {
         self.of(side).short.run(read)
     }
 
-    /// Runs a read that may take long: on the caller's thread, which the runtime is told to do without meanwhile.
+    /// Runs a read that may take long: on the caller's thread, which the runtime is told not to rely on meanwhile.
     ///
-    /// Who finds all connections in use waits as a task. A thread for each of them would use up those that the runtime
-    /// may have, and then it would stand still.
+    /// If all connections are in use, it waits as a task. A blocked thread per waiter would use up the threads that the
+    /// runtime may have, and the runtime would stall.
     pub(super) async fn reading_long<T>(
         &self,
         side: Side,
@@ -71,7 +71,7 @@ impl Readers {
         }
     }
 
-    /// The pools of readers: name, connections that serve a statement now, connections.
+    /// The pools of readers: name, connections in use, connections.
     pub(in crate::store) fn pools(&self) -> [(&'static str, u32, u32); 4] {
         let of = |name, pool: &Pool| (name, count(pool.busy()), count(pool.connections.len()));
         [
@@ -99,11 +99,11 @@ fn closed(error: tokio::sync::AcquireError) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(error.to_string()))
 }
 
-/// The connections that one side reads by.
+/// The connections that one side reads with.
 struct SideReaders {
     short: Pool,
     long: Pool,
-    /// A permit for each connection of `long`.
+    /// One permit per connection of `long`.
     long_turns: Semaphore,
 }
 
@@ -123,7 +123,7 @@ impl SideReaders {
     }
 }
 
-/// Connections of which a statement takes any.
+/// Interchangeable connections.
 struct Pool {
     connections: Vec<SqliteConnection>,
     next: AtomicUsize,

@@ -1,4 +1,4 @@
-//! What goes into SQLite's statements and what comes out of them, as sea-orm's values.
+//! Parameters and results of SQLite's statements, as sea-orm's values.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,10 +6,12 @@ use rusqlite::{CachedStatement, Row, types::ValueRef};
 use sea_orm::{DbErr, ProxyRow, RuntimeErr, Value, prelude::Uuid};
 
 /// Result codes of a lock, a full or failing disk, and a file that went away: the same call may succeed later
-/// (<https://www.sqlite.org/rescode.html>): busy, locked, no memory, read-only, interrupted, I/O error, full, cannot open.
+/// (<https://www.sqlite.org/rescode.html>): busy, locked, no memory, read-only, interrupted, I/O error, full, cannot
+/// open.
 const PASSING: [i32; 8] = [5, 6, 7, 8, 9, 10, 13, 14];
 
-/// What a column holds. SQLite itself knows integers, texts and blobs only, and sea-orm asks for more than that.
+/// The type of a column's values. SQLite itself knows only integers, texts and blobs, and sea-orm requires more than
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Kind {
     Bool,
@@ -20,24 +22,24 @@ pub(in crate::store) enum Kind {
     Uuid,
 }
 
-/// What the columns of each table hold.
+/// The types of each table's columns.
 pub(in crate::store) type Kinds = HashMap<String, HashMap<String, Kind>>;
 
-/// What a statement takes and gives.
+/// A statement's parameters and result columns.
 pub(super) struct Shape {
-    /// Which value each parameter is, from zero. `$3` is the third, wherever it stands; SQLite itself takes it for a name.
+    /// The index (from 0) of the value for each parameter. `$3` is the third value wherever it appears; SQLite itself
+    /// takes it for a name.
     pub(super) parameters: Vec<usize>,
     pub(super) columns: Vec<Column>,
 }
 
-/// A column of a result; of an expression nothing is known.
+/// A column of a result; nothing is known about an expression.
 pub(super) struct Column {
     name: String,
     kind: Option<Kind>,
 }
 
-/// The parameters of a statement, and the columns of its result. Their kind is that of the table's column that they come
-/// from.
+/// A statement's parameters, and its result's columns. Their kinds are those of the table columns they come from.
 pub(super) fn shape_of(statement: &CachedStatement<'_>, kinds: &Kinds) -> Shape {
     let parameter = |index: usize| {
         let name = statement.parameter_name(index).and_then(|name| name.strip_prefix('$'));
@@ -96,7 +98,7 @@ pub(super) fn proxy_row(row: &Row<'_>, columns: &[Column]) -> Result<ProxyRow, D
     Ok(ProxyRow::new(values))
 }
 
-/// A stored value as sea-orm's type of that kind; as it is stored where nothing is known of the column.
+/// A stored value as sea-orm's type of that kind; as it is stored if the kind is unknown.
 fn value_of(stored: ValueRef<'_>, kind: Option<Kind>) -> Option<Value> {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
     Some(match (kind, stored) {
@@ -117,7 +119,7 @@ fn value_of(stored: ValueRef<'_>, kind: Option<Kind>) -> Option<Value> {
     })
 }
 
-/// A failure of SQLite. A passing one is told as a failure of the connection.
+/// Converts a failure of SQLite. A temporary one is reported as a connection failure.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 pub(super) fn failed(error: rusqlite::Error) -> DbErr {
     let passing = error

@@ -1,10 +1,10 @@
-//! Who asks a database.
+//! Who uses a database.
 
-/// Who asks. Each has connections of its own, so that neither the API nor the engine can starve the other, and nothing
-/// at all the heartbeat.
+/// Who uses the database. Each has connections of its own, so that neither the API nor the engine can starve the other,
+/// and nothing can starve the heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Side {
-    /// Requests, and what the command line does.
+    /// Requests, and the command line.
     Api,
     /// The delivery engine.
     Delivery,

@@ -31,8 +31,8 @@ pub(in crate::store) struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the database file. Where it may have been made for this, it is switched to WAL, which stays with the file; one
-    /// that was there is left as it is.
+    /// Opens the database file. If it may have been created by this call, it is switched to WAL, which the file
+    /// remembers; an existing one is left as it is.
     pub(in crate::store) fn open(
         path: &Path,
         kinds: Kinds,
@@ -56,21 +56,21 @@ impl Sqlite {
         })
     }
 
-    /// Waits for the writes that were handed in, and moves the log into the database file.
+    /// Waits for the submitted writes, and moves the log into the database file.
     pub(in crate::store) async fn close(&self) -> Result<(), DbErr> {
         self.writer.close().await;
         let connection = self.connect()?;
-        // Whoever reads keeps a part of the log: it is moved the next time.
+        // A reader keeps a part of the log: it is moved next time.
         drop(connection.execute_script("PRAGMA wal_checkpoint(TRUNCATE)"));
         Ok(())
     }
 
-    /// A connection of its own that writes, for migrations.
+    /// A separate connection that writes, for migrations.
     pub(in crate::store) fn connect(&self) -> Result<SqliteConnection, DbErr> {
         SqliteConnection::open(&self.path, Mode::Write, &self.kinds, &self.counts)
     }
 
-    /// A connection of its own whose reads all see the database as it is at its first one.
+    /// A separate connection whose reads all see the database as of its first read.
     pub(in crate::store) fn snapshot(&self) -> Result<SqliteConnection, DbErr> {
         let connection = SqliteConnection::open(&self.path, Mode::Read, &self.kinds, &self.counts)?;
         connection.execute_script("BEGIN")?;
@@ -78,8 +78,8 @@ impl Sqlite {
     }
 }
 
-/// Whether a database file has been migrated by any version of ours. It only reads, so that a file of another program
-/// stays as it is.
+/// Whether a database file has been migrated by any version of ours. Read-only, so that another program's file stays as
+/// it is.
 pub(in crate::store) fn is_ours(path: &Path) -> Result<bool, DbErr> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(failed)?;

@@ -18,10 +18,10 @@ use super::rows::{Column, Kinds, Shape, bind, failed, proxy_row, shape_of};
 /// How long a statement waits for another process's write lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Prepared statements that a connection keeps.
+/// How many prepared statements a connection keeps.
 const STATEMENTS_KEPT: usize = 256;
 
-/// What was done, for `/metrics` and the benchmarks.
+/// Counters for `/metrics` and the benchmarks.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Counts {
     /// Statements run.
@@ -42,7 +42,7 @@ pub(in crate::store) struct SqliteConnection {
     inner: Mutex<Inner>,
 }
 
-/// A connection, and what it has learned of the statements that it keeps.
+/// A connection, with what it has learned about the statements that it keeps.
 pub(super) struct Inner {
     connection: rusqlite::Connection,
     shapes: HashMap<String, Arc<Shape>>,
@@ -51,23 +51,23 @@ pub(super) struct Inner {
 }
 
 impl SqliteConnection {
-    /// Opens the database file and sets the connection up.
+    /// Opens the database file and configures the connection.
     pub(super) fn open(path: &Path, mode: Mode, kinds: &Arc<Kinds>, counts: &Arc<Counts>) -> Result<Self, DbErr> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-        // A plan does not depend on the values that are bound: otherwise a statement is prepared again whenever they change.
+        // Makes plans independent of the bound values: otherwise a statement is prepared again whenever they change.
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
             .map_err(failed)?;
         let set = |name: &str, value: &str| connection.pragma_update(None, name, value).map_err(failed);
-        // With WAL, a commit is on disk before it is acknowledged, power cut included.
+        // With WAL, a commit is on disk before it is acknowledged, and survives a power cut.
         set("synchronous", "FULL")?;
         set("foreign_keys", "ON")?;
         match mode {
             Mode::Read => set("query_only", "ON")?,
-            // Each write has a savepoint, and the pages to undo it go to a temporary file otherwise: a fifth of all the
+            // Each write has a savepoint, whose undo pages would otherwise go to a temporary file: a fifth of the whole
             // time of publishing.
             Mode::Write => set("temp_store", "MEMORY")?,
         }
@@ -80,7 +80,7 @@ impl SqliteConnection {
         Ok(Self { inner })
     }
 
-    /// The connection, if no statement runs on it now.
+    /// The connection, unless a statement is running on it.
     pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
         self.inner.try_lock().ok()
     }
@@ -106,7 +106,7 @@ impl SqliteConnection {
         self.lock().query_all(statement)
     }
 
-    /// The rows of a statement, for the proxy that migrations run over.
+    /// A statement's rows, for the proxy that migrations run over.
     pub(in crate::store) fn rows(&self, statement: &Statement) -> Result<Vec<ProxyRow>, DbErr> {
         let mut rows = Vec::new();
         self.lock().run(statement, |row, columns| {
@@ -163,7 +163,7 @@ impl Inner {
         Ok(rows)
     }
 
-    /// Runs a statement, and hands `each` the rows until it has seen enough.
+    /// Runs a statement, and passes the rows to `each` until it has seen enough.
     fn run(
         &mut self,
         statement: &Statement,
@@ -175,7 +175,7 @@ impl Inner {
             Arc::clone(shape)
         } else {
             let shape = Arc::new(shape_of(&prepared, &self.kinds));
-            // The statements of the program are fewer than this; what is written for one call is not kept.
+            // The program has fewer statements than this; one-off statements are not kept.
             if self.shapes.len() < 2 * STATEMENTS_KEPT {
                 self.shapes.insert(statement.sql.clone(), Arc::clone(&shape));
             }

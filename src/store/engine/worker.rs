@@ -1,5 +1,5 @@
-//! What the engines run by themselves: batches, the thread that writes to SQLite, the search for PostgreSQL's primary. A
-//! store that has lost one of them hangs or refuses for good, so whoever serves from it watches them.
+//! The engines' background tasks: batches, the thread that writes to SQLite, the search for PostgreSQL's primary. A
+//! store that has lost one of them hangs or refuses everything, so the server supervises them.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -8,7 +8,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-/// The workers of a database. Clones share them.
+/// A database's background tasks. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Workers {
     shared: Arc<Shared>,
@@ -17,19 +17,19 @@ pub(in crate::store) struct Workers {
 #[derive(Debug, Default)]
 struct Shared {
     names: Mutex<Vec<&'static str>>,
-    /// The first that has ended, and whether it panicked.
+    /// The first one that has ended, and whether it panicked.
     ended: watch::Sender<Option<(&'static str, bool)>>,
     is_watched: AtomicBool,
 }
 
-/// A worker at work: it has ended when this is dropped.
+/// A running worker: it has ended when this is dropped.
 pub(in crate::store) struct Work {
     name: &'static str,
     shared: Arc<Shared>,
 }
 
 impl Workers {
-    /// Notes that a worker begins.
+    /// Registers a worker that starts.
     pub(in crate::store) fn begin(&self, name: &'static str) -> Work {
         let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.push(name);
@@ -45,7 +45,7 @@ impl Workers {
         names.clone()
     }
 
-    /// Waits until one of them has ended: its name, and whether it panicked.
+    /// Waits until one of them ends: returns its name, and whether it panicked.
     pub(in crate::store) async fn ended(&self) -> (&'static str, bool) {
         self.shared.is_watched.store(true, Ordering::SeqCst);
         let mut ended = self.shared.ended.subscribe();
@@ -58,7 +58,7 @@ impl Workers {
 }
 
 impl Work {
-    /// Panics if a test of the binary asks for it, once the workers are watched.
+    /// Panics if a test of the binary requests it, once the workers are supervised.
     pub(super) fn fail_on_purpose(&self) {
         #[cfg(debug_assertions)]
         if self.shared.is_watched.load(Ordering::SeqCst) && crate::faults::is_wanted(self.name) {

@@ -1,11 +1,11 @@
 //! Group commit on SQLite: one thread runs every write.
 //!
-//! Writes that arrive while a transaction commits wait for the next one and share it: one flush to the disk for all of
-//! them, and nobody waits for a timer. Each has a savepoint of its own, so that the failure of one leaves its neighbors
-//! as they are. A caller hears of its write after the commit, never before.
+//! Writes that arrive while a transaction commits wait for the next one and share it: one disk flush for all of them,
+//! and nobody waits for a timer. Each has a savepoint of its own, so that one failure does not affect its neighbors. A
+//! caller gets its result after the commit, never before.
 //!
-//! Where more wait than one transaction takes, organizations take turns: however many writes of one wait, a write of
-//! another is in the next transaction.
+//! If more are waiting than one transaction takes, organizations take turns: however many writes one organization has
+//! waiting, a write of another is in the next transaction.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,26 +25,26 @@ use crate::{
     store::StoreError,
 };
 
-/// How many writes may wait for the next transaction before callers wait in turn.
+/// How many writes may wait for the next transaction before callers are held back.
 const WAITING_MAX: usize = 4096;
 
-/// How many writes share one transaction at most.
+/// The most writes that share one transaction.
 const BATCH_MAX: usize = 512;
 
-/// How long a transaction takes in writes. One of another organization that arrives in between waits for so long, and for
-/// the commit.
+/// How long a transaction accepts more writes. Another organization's write that arrives meanwhile waits this long,
+/// plus the commit.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// A future that can be sent between threads.
 pub(in crate::store) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One write, until its caller knows what came of it.
+/// One write, until its caller gets its result.
 trait Write: Send {
-    /// When it was handed in.
+    /// When it was submitted.
     fn arrived_at(&self) -> Instant;
-    /// Runs the write in the open transaction. False where it failed, and is to be undone.
+    /// Runs the write in the open transaction. Returns false if it failed and must be undone.
     fn run(&mut self, connection: &SqliteConnection) -> bool;
-    /// Tells the caller; `lost` says why the transaction was not committed.
+    /// Sends the caller its result; `lost` is why the transaction was not committed.
     fn answer(self: Box<Self>, lost: Option<&StoreError>);
 }
 
@@ -77,18 +77,18 @@ where
 
     fn answer(self: Box<Self>, lost: Option<&StoreError>) {
         let result = match (self.result, lost) {
-            // What failed by itself failed for its own reason.
+            // A write that failed itself reports its own error.
             (Some(Err(error)), _) => Err(error),
             (_, Some(cause)) => Err(cause.clone().into()),
             (Some(done), None) => done,
             (None, None) => Err(stopped().into()),
         };
-        // A caller that has gone away is owed nothing; its write is durable all the same.
+        // A caller that has gone away needs no result; its write is durable all the same.
         drop(self.caller.send(result));
     }
 }
 
-/// Runs a write to its end. On SQLite every statement is done when it is first asked for, so one poll is all it takes.
+/// Runs a write to completion. On SQLite every statement is done when it is first polled, so a single poll is enough.
 fn at_once<F, T, E>(work: F, connection: &SqliteConnection) -> Result<T, E>
 where
     F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>>,
@@ -104,15 +104,15 @@ where
     }
 }
 
-/// What is handed in to the thread.
+/// What is sent to the thread.
 enum Arrival {
-    /// A write, and whose it is: an organization's, or the engine's own.
+    /// A write, and who it belongs to: an organization, or the engine itself.
     Write(Option<OrganizationId>, Box<dyn Write>),
-    /// Somebody who waits until all that was handed in before is done.
+    /// A caller that waits until everything submitted before is done.
     Last(oneshot::Sender<()>),
 }
 
-/// What waits in the thread.
+/// What is waiting in the thread.
 #[derive(Default)]
 struct Waiters {
     turns: Turns<Option<OrganizationId>, Box<dyn Write>>,
@@ -127,10 +127,11 @@ impl Waiters {
         }
     }
 
-    /// Takes in all that has arrived, and waits only if there is nothing to do. False if nothing more will come.
+    /// Takes everything that has arrived, and blocks only if there is nothing to do. Returns false if nothing more will
+    /// come.
     fn gather(&mut self, arrivals: &mut mpsc::Receiver<Arrival>) -> bool {
         while self.turns.is_empty() {
-            // That they are dropped is their answer.
+            // Dropping them is the notification.
             self.last.clear();
             let Some(first) = arrivals.blocking_recv() else {
                 return false;
@@ -146,13 +147,13 @@ impl Waiters {
     }
 }
 
-/// Where it is observed how many writes share a transaction, how long they waited for it, and how long it took.
+/// Observes how many writes share a transaction, how long they waited for it, and how long it took.
 struct Observed {
     sizes: BatchSizes,
     times: StatementTimes,
 }
 
-/// The way to the thread that writes. The thread ends with it.
+/// The handle of the writer thread. The thread ends with it.
 pub(in crate::store) struct Writer {
     arrivals: mpsc::Sender<Arrival>,
     observed: Arc<OnceLock<Observed>>,
@@ -186,12 +187,12 @@ impl Writer {
         })
     }
 
-    /// Where transactions are observed from now on: how many writes share one, and how long that takes.
+    /// Sets where transactions are observed from now on: how many writes share one, and how long that takes.
     pub(in crate::store) fn observe(&self, sizes: BatchSizes, times: StatementTimes) {
         drop(self.observed.set(Observed { sizes, times }));
     }
 
-    /// Takes no more writes, and waits for those that were handed in.
+    /// Refuses further writes, and waits for the submitted ones.
     pub(super) async fn close(&self) {
         let (caller, answered) = oneshot::channel();
         if self.arrivals.send(Arrival::Last(caller)).await.is_ok() {
@@ -200,7 +201,7 @@ impl Writer {
         self.closed.set();
     }
 
-    /// Hands in a write, and waits until it is durable. `party` is the organization whose turn it takes; the engine has
+    /// Submits a write, and waits until it is durable. `party` is the organization whose turn it takes; the engine has
     /// turns of its own.
     pub(in crate::store) async fn submit<F, T, E>(&self, party: Option<OrganizationId>, work: F) -> Result<T, E>
     where
@@ -228,7 +229,8 @@ fn stopped() -> StoreError {
     StoreError::Unavailable(DbErr::Conn(RuntimeErr::Internal("the writer has stopped".to_owned())))
 }
 
-/// Runs writes in one transaction, for as long as it may take, and tells their callers. Returns how many there were.
+/// Runs writes in one transaction, for at most `BATCH_TIME_MAX`, and sends their callers the results. Returns how many
+/// there were.
 fn run(
     connection: &SqliteConnection,
     writes: impl Iterator<Item = Box<dyn Write>>,
@@ -243,14 +245,14 @@ fn run(
             begun = run_one(connection, write.as_mut());
         }
         ran.push(write);
-        // Where nothing works, all of them hear of it at once.
+        // If the transaction cannot even begin, all of them get the error at once.
         if begun.is_ok() && since.elapsed() >= BATCH_TIME_MAX {
             break;
         }
     }
     let committed = begun.and_then(|()| connection.control("COMMIT").map_err(StoreError::from));
     if committed.is_err() && !connection.is_idle() {
-        // Whatever it says, the next BEGIN tells whether it worked.
+        // Whatever it returns, the next BEGIN shows whether it worked.
         drop(connection.control("ROLLBACK"));
     }
     let lost = committed.err().map(|error| match error {
@@ -271,14 +273,14 @@ fn run(
     count
 }
 
-/// Runs one write in its savepoint. An error is the end of the whole transaction.
+/// Runs one write in its savepoint. An error ends the whole transaction.
 fn run_one(connection: &SqliteConnection, write: &mut dyn Write) -> Result<(), StoreError> {
     connection.control("SAVEPOINT one")?;
     if write.run(connection) {
         return Ok(connection.control("RELEASE one")?);
     }
     if connection.is_idle() {
-        // SQLite has rolled back everything: the disk is full, or memory is.
+        // SQLite has rolled back everything: the disk or memory is full.
         return Err(StoreError::Unavailable(DbErr::Conn(RuntimeErr::Internal(
             "the transaction was rolled back by another write's failure".to_owned(),
         ))));
@@ -353,7 +355,7 @@ mod tests {
         assert_eq!(numbers(&sqlite).await, [1, 3]);
     }
 
-    /// A write that says whose it was when it ran.
+    /// A write that records whose it was when it ran.
     fn noted(
         sqlite: &Arc<Sqlite>,
         party: Option<OrganizationId>,
@@ -373,7 +375,7 @@ mod tests {
     async fn however_many_writes_of_one_wait_anothers_is_next_but_one() {
         let (_folder, sqlite) = database();
         let [busy, other] = [1, 2].map(|number| Some(OrganizationId::new(Uuid::from_u128(number))));
-        // Keeps the thread until all the others wait.
+        // Blocks the thread until all the others wait.
         let (go, going) = std::sync::mpsc::channel::<()>();
         let (running, is_running) = oneshot::channel();
         let first = sqlite.writer.submit(None, move |_| {
@@ -393,7 +395,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             drop(go);
-            // Whoever closes waits for all of them.
+            // Closing waits for all of them.
             sqlite.writer.close().await;
             assert_eq!(ran.lock().unwrap().len(), writes.len());
             for write in writes {
@@ -434,7 +436,7 @@ mod tests {
         assert_eq!(numbers(&sqlite).await, [1]);
     }
 
-    /// More than the runtime has threads for: who waits for a connection must not take one of them.
+    /// More than the runtime has threads: a task that waits for a connection must not block one.
     const LONG_READS: usize = 600;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -456,7 +458,7 @@ mod tests {
             });
         }
         is_begun.recv().await.unwrap();
-        // Only a task that runs makes the engine's reads.
+        // Only a running task makes the engine's reads.
         let engine = Arc::clone(&sqlite);
         let reads_of_engine = tokio::spawn(async move {
             engine.readers.reading(Side::Delivery, |_| Ok(())).unwrap();

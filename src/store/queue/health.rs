@@ -93,12 +93,12 @@ pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(O
         let Some(known) = after.get_mut(&webhook_id) else {
             continue;
         };
-        let notice = signal.and_then(|signal| known.health.take_in(signal, *ended_at));
+        let notice = signal.and_then(|signal| known.health.record(signal, *ended_at));
         news.extend(notice.map(|notice| (organization_id, event(webhook_id, notice))));
         // A delivery of the service's own news ends in silence: two webhooks that both fail would otherwise tell each
         // other of it for ever.
         if finished.exhausted && !is_operational(&finished.event_type) {
-            let count = known.health.exhaust(*ended_at);
+            let count = known.health.record_exhausted(*ended_at);
             news.extend(count.map(|count| (organization_id, exhausted(finished, count))));
         }
     }

@@ -97,7 +97,7 @@ pub(super) async fn compare(tx: &Connection<'_>, publication: &Publication) -> R
     let row = row.ok_or_else(vanished)?;
     let same = row.event_type == publication.event_type && data(&row.payload)? == data(&publication.payload)?;
     Ok(if same {
-        Recorded::Before(row.into())
+        Recorded::Existing(row.into())
     } else {
         Recorded::Conflict
     })

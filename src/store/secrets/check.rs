@@ -14,7 +14,7 @@ use super::keys::{KeyFault, fault_of};
 use crate::{
     domain::{
         id::WebhookId,
-        keyring::{KeyRing, SecretOwner},
+        keyring::{Keyring, SecretOwner},
     },
     store::{Database, StoreError, engine::among::among_ids, entity::webhook},
 };
@@ -90,7 +90,7 @@ pub async fn review(db: &Database) -> Result<(), StoreError> {
 ///
 /// Of each key the secrets of the oldest and of the newest webhook are tried, and one that opens is enough: a row that
 /// is damaged says nothing of the key.
-async fn verdict(db: &Database, ring: &KeyRing) -> Result<(BTreeSet<u8>, Option<KeyFault>), StoreError> {
+async fn verdict(db: &Database, ring: &Keyring) -> Result<(BTreeSet<u8>, Option<KeyFault>), StoreError> {
     let connection = db.read_long();
     let rows = webhook::Entity::find()
         .filter(among_ids(connection.get_database_backend(), "id", samples(db).await?))
@@ -98,7 +98,7 @@ async fn verdict(db: &Database, ring: &KeyRing) -> Result<(BTreeSet<u8>, Option<
         .await?;
     let mut by_key: BTreeMap<u8, bool> = BTreeMap::new();
     for row in rows {
-        let Some(id) = KeyRing::sealed_with(&row.secret) else {
+        let Some(id) = Keyring::sealed_with(&row.secret) else {
             continue;
         };
         let owner = SecretOwner {

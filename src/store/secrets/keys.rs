@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 use crate::{
     config::DatabaseOptions,
     domain::{
-        keyring::{KeyRing, SecretOwner},
+        keyring::{Keyring, SecretOwner},
         secret::Secret,
     },
     store::source::{Creation, OWNER_ONLY, OpenError, folder, sqlite_path, sync_folder, with_suffix},
@@ -29,7 +29,7 @@ use crate::{
 /// The master keys, as they stand now.
 #[derive(Debug)]
 pub(in crate::store) struct Keys {
-    ring: RwLock<Arc<KeyRing>>,
+    ring: RwLock<Arc<Keyring>>,
     file: Option<KeyFile>,
     known: Mutex<Known>,
 }
@@ -63,7 +63,7 @@ pub enum KeyFault {
 /// A key file that has changed, and does not have every key that it had.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    pub(super) ring: KeyRing,
+    pub(super) ring: Keyring,
     stamp: Stamp,
 }
 
@@ -85,14 +85,14 @@ impl Keys {
     /// PostgreSQL without a key is refused: its nodes must share one, and a file beside one of them would not do.
     pub(in crate::store) fn load(options: &DatabaseOptions, creation: Creation) -> Result<Self, OpenError> {
         if let Some(text) = &options.master_key {
-            return Ok(Self::of(KeyRing::parse(text)?, None));
+            return Ok(Self::of(Keyring::parse(text)?, None));
         }
         let Some(path) = key_file(options) else {
             if options.is_postgres() {
                 return Err(OpenError::NoKey);
             }
             // A database in memory ends with the process, and so may its key.
-            return Ok(Self::of(KeyRing::generate(&mut UnwrapErr(SysRng)), None));
+            return Ok(Self::of(Keyring::generate(&mut UnwrapErr(SysRng)), None));
         };
         // Of a file that is there, from before it is read: a change meanwhile is seen as one.
         let before = stamp(&path);
@@ -105,7 +105,7 @@ impl Keys {
         Ok(Self::of(ring, Some(KeyFile { path, read })))
     }
 
-    fn of(ring: KeyRing, file: Option<KeyFile>) -> Self {
+    fn of(ring: Keyring, file: Option<KeyFile>) -> Self {
         Self {
             ring: RwLock::new(Arc::new(ring)),
             file,
@@ -141,7 +141,7 @@ impl Keys {
         if opened.is_none() && self.read_again() {
             opened = self.ring().open(owner, sealed);
         }
-        if let Some(id) = KeyRing::sealed_with(sealed) {
+        if let Some(id) = Keyring::sealed_with(sealed) {
             if opened.is_some() {
                 self.prove(id);
             } else {
@@ -152,7 +152,7 @@ impl Keys {
     }
 
     /// The ring as it stands.
-    pub(in crate::store) fn ring(&self) -> Arc<KeyRing> {
+    pub(in crate::store) fn ring(&self) -> Arc<Keyring> {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -234,7 +234,7 @@ impl Keys {
     }
 
     /// The key file and its ring, where it is another than was read or refused last.
-    fn changed(&self) -> Option<(Stamp, KeyRing)> {
+    fn changed(&self) -> Option<(Stamp, Keyring)> {
         let KeyFile { path, read: last } = self.file.as_ref()?;
         let found = stamp(path)?;
         let is_refused = self.known().refused.is_some_and(|(stamp, _)| stamp == found);
@@ -263,7 +263,7 @@ impl Keys {
         }
     }
 
-    fn replace(&self, ring: KeyRing, stamp: Stamp) {
+    fn replace(&self, ring: Keyring, stamp: Stamp) {
         tracing::info!(keys = ?ring, "the master key file was read again");
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
         if let Some(file) = &self.file {
@@ -296,7 +296,7 @@ impl KeyFault {
 }
 
 /// What is wrong with a ring that does not open what the key of that id has sealed.
-pub(super) fn fault_of(ring: &KeyRing, id: u8) -> KeyFault {
+pub(super) fn fault_of(ring: &Keyring, id: u8) -> KeyFault {
     if ring.ids().any(|given| given == id) {
         KeyFault::Wrong(id)
     } else {
@@ -371,21 +371,21 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
 }
 
-fn read(path: &Path) -> Result<KeyRing, OpenError> {
+fn read(path: &Path) -> Result<Keyring, OpenError> {
     let text = fs::read_to_string(path).map_err(|cause| OpenError::KeyFile(path.to_owned(), cause))?;
     let text = Zeroizing::new(text);
-    Ok(KeyRing::parse(&text)?)
+    Ok(Keyring::parse(&text)?)
 }
 
 /// The key file beside an SQLite database; made at the first start where that is allowed, for the owner's eyes alone.
-fn beside(path: &Path, creation: Creation) -> Result<KeyRing, OpenError> {
+fn beside(path: &Path, creation: Creation) -> Result<Keyring, OpenError> {
     if path.exists() {
         return read(path);
     }
     if creation == Creation::Refused {
         return Err(OpenError::KeyFileGone(path.to_owned()));
     }
-    let ring = KeyRing::generate(&mut UnwrapErr(SysRng));
+    let ring = Keyring::generate(&mut UnwrapErr(SysRng));
     match write_new(path, &ring) {
         Ok(()) => Ok(ring),
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => read(path),
@@ -394,7 +394,7 @@ fn beside(path: &Path, creation: Creation) -> Result<KeyRing, OpenError> {
 }
 
 /// Writes the ring to a new key file, which is on the disk when this returns: what it seals must not outlive it.
-pub(in crate::store) fn write_new(path: &Path, ring: &KeyRing) -> io::Result<()> {
+pub(in crate::store) fn write_new(path: &Path, ring: &Keyring) -> io::Result<()> {
     // Under another name first: two servers that start at once must end up with the same whole key.
     let draft = write_draft(path, ring)?;
     fs::hard_link(draft.path(), path)?;
@@ -403,7 +403,7 @@ pub(in crate::store) fn write_new(path: &Path, ring: &KeyRing) -> io::Result<()>
 }
 
 /// Writes the ring to the disk, under a name that nothing else has, for the owner's eyes alone. Dropped, it is removed.
-fn write_draft(path: &Path, ring: &KeyRing) -> io::Result<NamedTempFile> {
+fn write_draft(path: &Path, ring: &Keyring) -> io::Result<NamedTempFile> {
     let mut draft = NamedTempFile::new_in(folder(path))?;
     draft.write_all(ring.expose().as_bytes())?;
     draft.as_file().sync_all()?;

@@ -13,7 +13,7 @@ pub mod keys;
 use super::{Database, StoreError, entity::webhook};
 use crate::domain::{
     id::{OrganizationId, WebhookId},
-    keyring::{KeyRing, SecretOwner},
+    keyring::{Keyring, SecretOwner},
     secret::Secret,
     timestamp::Timestamp,
 };
@@ -167,7 +167,7 @@ pub async fn stale_secrets(db: &Database, cursor: Option<WebhookId>, limit: u64)
     let cursor = rows.last().filter(|_| full).map(|row| row.id);
     let stale = rows
         .into_iter()
-        .filter(|row| KeyRing::sealed_with(&row.secret) != current)
+        .filter(|row| Keyring::sealed_with(&row.secret) != current)
         .map(|row| StaleSecret {
             owner: SecretOwner {
                 organization_id: row.organization_id,
