@@ -1,4 +1,4 @@
-//! One attempt, from what is leased to its record.
+//! One attempt, from a leased delivery to its record.
 
 use std::time::{Duration, Instant};
 
@@ -39,17 +39,17 @@ use crate::{
     },
 };
 
-/// An attempt that may be made: what is sent, and what has to be known when it has ended.
+/// An attempt that is ready to send: the request, and what must be known when it has ended.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// Where it goes.
+    /// The URL to send to.
     pub url: Url,
-    /// The headers, both signatures among them.
+    /// The headers, including both signatures.
     pub headers: DeliveryHeaders,
     /// The exact bytes that are signed and sent.
     pub payload: Bytes,
     span: AttemptSpan,
-    /// The trace that the publisher named.
+    /// The trace that the publisher's request belongs to.
     traceparent: Option<TraceParent>,
     started_at: Timestamp,
     event_id: EventId,
@@ -58,19 +58,19 @@ pub struct Prepared {
     schedule_start: u32,
 }
 
-/// How long the record of an attempt waits for a database that is away, before it tries again.
+/// The pause before recording an attempt is retried while the database is unavailable.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Makes the attempt of `lease` and records what came of it.
+    /// Makes the attempt of `lease` and records its outcome.
     ///
-    /// It runs to its end even when the caller goes away, so that no lease is left behind.
+    /// It runs to completion even if the caller goes away, so that no lease is left behind.
     pub async fn attempt(&self, lease: Lease, trigger: AttemptTrigger) -> Result<(), StoreError> {
         let engine = self.clone();
         let attempt = tokio::spawn(async move {
             match engine.read(lease.clone()).await {
                 Ok(Some(start)) => engine.carry_out(start, trigger, None).await,
-                // It was not sent, so it does not count.
+                // Nothing was sent, so it does not count.
                 Ok(None) => engine.give_back(vec![lease], Duration::ZERO).await,
                 Err(error) => {
                     engine.give_back(vec![lease], NOT_SENT_PAUSE).await;
@@ -84,7 +84,7 @@ impl Engine {
             .unwrap_or_else(|cause| Err(StoreError::Corrupt(format!("an attempt panicked: {cause}"))))
     }
 
-    /// Reads what the attempt of a lease needs. `None` if the delivery or its webhook is gone.
+    /// Reads what a lease's attempt needs. `None` if the delivery or its webhook is gone.
     async fn read(&self, lease: Lease) -> Result<Option<Start>, StoreError> {
         let until = self.clock.now().plus(self.options.lease());
         let Some(leased) = work::for_manual(&self.db, lease, until).await? else {
@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    /// Signs an attempt, and so prepares it. It counts as started when its webhook was read.
+    /// Prepares and signs an attempt. It counts as started when its webhook was read.
     #[must_use]
     pub fn prepare(&self, start: &Start, trigger: AttemptTrigger) -> Prepared {
         let Start {
@@ -139,8 +139,8 @@ impl Engine {
         }
     }
 
-    /// Makes an attempt, and records what came of it. `flight` holds its permit until the request has ended: the record
-    /// keeps no other attempt waiting.
+    /// Makes an attempt, and records its outcome. `flight` holds its permit until the request has ended: recording it
+    /// holds up no other attempt.
     pub(super) async fn carry_out(&self, start: Start, trigger: AttemptTrigger, mut flight: Option<Flight>) {
         let mut prepared = self.prepare(&start, trigger);
         let Leased {
@@ -160,7 +160,7 @@ impl Engine {
                 Exchange::Ours(cause) if trigger == AttemptTrigger::Automatic => {
                     return self.not_sent(lease, &cause).await;
                 }
-                // Whoever asked for it waits for the answer.
+                // The client that requested it waits for the result.
                 Exchange::Ours(cause) => {
                     tracing::warn!(exception.message = %cause, "an attempt that somebody asked for could not be sent");
                     Outcome {
@@ -181,12 +181,13 @@ impl Engine {
         };
         carry_out.instrument(span).await;
         if grant != Grant::Plain {
-            // The breaker may be closed now, and what waited behind it due.
+            // The breaker may be closed now, so that what it held back is due.
             self.hint();
         }
     }
 
-    /// An attempt could not be sent for want of something on this machine: it does not count, and is made a little later.
+    /// An attempt could not be sent because this machine ran out of something: it does not count, and is made a little
+    /// later.
     async fn not_sent(&self, lease: Lease, cause: &std::io::Error) {
         tracing::warn!(exception.message = %cause, "an attempt could not be sent; it will be made later");
         self.give_back(vec![lease], NOT_SENT_PAUSE).await;
@@ -209,10 +210,10 @@ impl Engine {
         let signal = match decision {
             Decision::Delivered => Some(HealthSignal::Success),
             Decision::FailedAndDisable => Some(HealthSignal::Gone),
-            // A test is the customer's own question; its failure says nothing about the service of deliveries.
+            // A test is the customer's own experiment; its failure says nothing about regular deliveries.
             Decision::RetryAt(_) | Decision::Failed => (!is_test).then_some(HealthSignal::Failure),
         };
-        // Whoever asked for a test has the answer, so it is not asked again.
+        // The client that requested a test has its result, so it is not retried.
         let decision = match decision {
             Decision::RetryAt(_) if is_test => Decision::Failed,
             decision => decision,
@@ -234,7 +235,7 @@ impl Engine {
         }
     }
 
-    /// Measures an attempt that has ended. A test owes nobody anything, and what is replayed was published long ago.
+    /// Measures an attempt that has ended. A test was not owed to anybody, and a replayed event was published long ago.
     fn measure(&self, lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared, outcome: &Outcome, took: Duration) {
         let metrics = &self.metrics;
         metrics.attempt(trigger, outcome, took);
@@ -250,7 +251,7 @@ impl Engine {
         }
     }
 
-    /// The line of an attempt. One that succeeds has it only where that is asked for: a summary counts those.
+    /// Logs an attempt. One that succeeded is logged only if configured: a summary counts those.
     fn log_end(&self, finished: &Finished) {
         let Finished { outcome, status, .. } = finished;
         let code = outcome.response_status;
@@ -271,9 +272,9 @@ impl Engine {
         }
     }
 
-    /// Records an attempt, and tries again as long as the database is away: the receiver has the event already, and a
-    /// record that is lost means that it gets it twice. The lease is renewed meanwhile; a server that stops waits until
-    /// it would have ended.
+    /// Records an attempt, and retries while the database is unavailable: the receiver already has the event, and
+    /// losing the record means that it gets the event twice. The lease is renewed meanwhile; a stopping server waits
+    /// until the lease would have ended.
     async fn record(&self, finished: Finished, until: Timestamp) {
         let _kept = self.records.keep(&finished.lease, self.clock.monotonic());
         let mut is_told = false;
@@ -308,8 +309,7 @@ impl Engine {
     }
 }
 
-/// The span of the log that says which attempt a line is of. It is an error's, so that no filter takes it from the lines
-/// inside it.
+/// The log's span for an attempt. It has the level error, so that no filter removes it from the lines inside it.
 fn lines_of(lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared) -> Span {
     let place = prepared.span.place();
     let trace = place.or(prepared.traceparent).map(TraceParent::trace_id);
@@ -346,7 +346,7 @@ fn headers(
         (name("kallima-delivery"), lease.delivery_id.to_string()),
         (name("kallima-attempt"), lease.number.to_string()),
     ];
-    // The attempt is a span of its own in the publisher's trace, whether or not anybody exports it.
+    // The attempt is a span of its own in the publisher's trace, whether or not it is exported.
     let unseen = || message.traceparent.map(|parent| parent.child(rand::rng().random()));
     let trace = span.place().or_else(unseen);
     headers.extend(trace.map(|parent| (name("traceparent"), parent.to_string())));

@@ -1,9 +1,9 @@
 //! One HTTP/1.1 connection to a receiver, driven by the attempt that uses it.
 //!
-//! hyper's usual client gives each connection a task of its own, so that every request and every piece of an answer passes
-//! between two tasks, often between two threads. Here the attempt itself polls the connection: a request costs no change
-//! of thread, and a connection that is dropped is closed at once. While nobody uses it nobody polls it; whether the
-//! receiver has closed it meanwhile is found out when it is taken up again.
+//! hyper's usual client gives each connection a task of its own, so that every request and every piece of a response
+//! passes between two tasks, often between two threads. Here the attempt itself polls the connection: a request costs
+//! no change of thread, and a dropped connection is closed at once. An idle connection is not polled; whether the
+//! receiver has closed it meanwhile is found out when it is reused.
 
 use std::{
     future::poll_fn,
@@ -32,26 +32,26 @@ use tokio::{
 use super::connector::{Stream, word_of};
 use crate::domain::outcome::ErrorWord;
 
-/// How large an answer's head may be, in bytes.
+/// The largest head of a response, in bytes.
 const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// How many interim answers (1xx; RFC 9110, section 15.2) may come before the answer: any server has said by then what it
-/// has to say, and a flood of them would keep a core busy until the deadline.
+/// How many interim responses (1xx; RFC 9110, section 15.2) may precede the response: more than any server needs, and a
+/// flood of them would keep a core busy until the deadline.
 const INTERIM_ANSWERS_MAX: usize = 64;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken {
-    /// The word that the attempt's outcome carries.
+    /// The error word of the attempt's outcome.
     pub(super) word: ErrorWord,
-    /// Whether the connection broke before a byte of the answer had come.
+    /// Whether the connection broke before the first byte of the response.
     pub(super) unanswered: bool,
 }
 
 /// A connection to a receiver.
 pub(super) struct Connection {
     requests: SendRequest<Full<Bytes>>,
-    /// What reads and writes; `None` when it has ended.
+    /// Reads and writes; `None` once it has ended.
     driver: Option<http1::Connection<TokioIo<Watched>, Full<Bytes>>>,
     progress: Arc<Progress>,
     opened_at: Instant,
@@ -82,13 +82,13 @@ impl Connection {
         self.opened_at
     }
 
-    /// Whether another request can be sent: the last answer was read to its end, and neither side has closed.
+    /// Whether another request can be sent: the last response was read to its end, and neither side has closed.
     pub(super) fn is_ready(&mut self) -> bool {
         self.drive(&mut unheard());
         self.driver.is_some() && self.requests.is_ready()
     }
 
-    /// Sends a request and returns the answer, its body yet to be [read](Self::frame).
+    /// Sends a request and returns the response, whose body is yet to be [read](Self::frame).
     pub(super) async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Broken> {
         self.progress.begin();
         let progress = Arc::clone(&self.progress);
@@ -107,7 +107,7 @@ impl Connection {
         })
     }
 
-    /// The next piece of an answer's body; `None` at its end.
+    /// The next piece of a response's body; `None` at its end.
     pub(super) async fn frame(&mut self, body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
         // It may have come with the head.
         if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(&mut unheard()) {
@@ -116,7 +116,7 @@ impl Connection {
         poll_fn(|context| self.poll(context, |unheard| Pin::new(&mut *body).poll_frame(unheard))).await
     }
 
-    /// Whether an answer's body has ended, as far as one can tell without waiting.
+    /// Whether a response's body has ended, as far as can be told without waiting.
     pub(super) fn has_ended(&mut self, body: &mut Incoming) -> bool {
         let mut next = || Pin::new(&mut *body).poll_frame(&mut unheard());
         if next().is_pending() {
@@ -125,11 +125,11 @@ impl Connection {
         matches!(next(), Poll::Ready(None))
     }
 
-    /// Polls for something that becomes ready by the driver alone.
+    /// Polls for something that only the driver makes ready.
     ///
-    /// The driver gets the task's waker only if there is nothing left to do but wait. It wakes whoever polled it last when
-    /// something is handed to it or taken from it, and that is this very task, which would be scheduled once more for
-    /// nothing: once for every request, as likely as not on another thread.
+    /// The driver gets the task's waker only if there is nothing left to do but wait. It wakes its last poller whenever
+    /// something is passed to it or taken from it, and that is this very task, which would be scheduled again for
+    /// nothing: once per request, often on another thread.
     fn poll<T>(&mut self, context: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         self.drive(&mut unheard());
         if let ready @ Poll::Ready(_) = poll(&mut unheard()) {
@@ -145,19 +145,19 @@ impl Connection {
             .as_mut()
             .is_some_and(|driver| Pin::new(driver).poll(context).is_ready());
         if ended {
-            // Its error has gone to the answer or to the body, whichever is awaited; a request that it has not begun to
-            // write gets one when the driver is dropped.
+            // Its error went to the response or to the body, whichever is awaited; a request that it has not begun to
+            // write gets an error when the driver is dropped.
             self.driver = None;
         }
     }
 }
 
-/// A context whose waker wakes nobody.
+/// A context with a no-op waker.
 fn unheard() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// What has come of the answer that is awaited.
+/// What has arrived of the awaited response.
 #[derive(Debug, Default)]
 struct Progress {
     bytes: AtomicUsize,
@@ -187,7 +187,7 @@ impl Progress {
     }
 }
 
-/// A stream that notes what is read from it, and reads no more of a flood.
+/// A stream that notes what is read from it, and stops reading a flood.
 struct Watched {
     stream: Box<dyn Stream>,
     progress: Arc<Progress>,

@@ -1,5 +1,5 @@
-//! Connecting to a receiver: the only place that resolves a receiver's name, and the only one that opens a
-//! connection to it. Literal addresses and names take the same path, so no spelling goes round the check.
+//! Connecting to a receiver: the only module that resolves a receiver's name, and the only one that opens a connection
+//! to it. Literal addresses and names take the same path, so no spelling bypasses the check.
 
 use std::{
     error::Error,
@@ -20,7 +20,7 @@ use crate::{
     machine,
 };
 
-/// Finds the addresses of a host name.
+/// Resolves host names.
 #[derive(Clone)]
 pub struct Resolver(Arc<dyn Fn(String) -> BoxFuture<io::Result<Vec<IpAddr>>> + Send + Sync>);
 
@@ -34,7 +34,7 @@ impl Resolver {
         })
     }
 
-    /// A resolver that answers as `look_up` does.
+    /// A resolver that returns what `look_up` does.
     pub fn from_fn<F, R>(look_up: F) -> Self
     where
         F: Fn(String) -> R + Send + Sync + 'static,
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-/// Who a connection is to: requests to the same peer can share one.
+/// The peer of a connection: requests to the same peer can share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     https: bool,
@@ -90,12 +90,12 @@ pub enum ConnectError {
     /// The receiver cannot be reached, or must not be.
     #[error("{word}: {detail}")]
     Failed {
-        /// The word that the attempt's outcome carries.
+        /// The error word of the attempt's outcome.
         word: ErrorWord,
         /// What happened, for the log.
         detail: String,
     },
-    /// This machine has run out of something that a connection needs: it says nothing about the receiver.
+    /// This machine has run out of something that a connection needs, which says nothing about the receiver.
     #[error("this machine cannot connect now: {0}")]
     Ours(#[source] io::Error),
 }
@@ -109,12 +109,12 @@ impl ConnectError {
     }
 }
 
-/// A connection, with TLS or without.
+/// A connection, with or without TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connects to allowed destinations alone.
+/// Connects to allowed destinations only.
 #[derive(Clone)]
 pub struct Connector {
     resolver: Resolver,
@@ -124,7 +124,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connector that asks `resolver`, and keeps of its answers what `policy` allows.
+    /// A connector that resolves names with `resolver`, and keeps the addresses that `policy` allows.
     #[must_use]
     pub fn new(resolver: Resolver, policy: DestinationPolicy, tls: ClientConfig, dialer: Dialer) -> Self {
         Self {
@@ -135,10 +135,11 @@ impl Connector {
         }
     }
 
-    /// Connects to `peer`, TLS included. The policy is asked again here, whatever was allowed when the URL was registered.
+    /// Connects to `peer`, including TLS. The policy is checked again here, whatever was allowed when the URL was
+    /// registered.
     ///
     /// # Errors
-    /// Without a packet sent, if the policy allows the scheme, the port or none of the addresses.
+    /// Without a packet sent, if the policy does not allow the scheme, the port or any of the addresses.
     pub async fn connect(&self, peer: &Peer) -> Result<Box<dyn Stream>, ConnectError> {
         if !self.policy.allows_scheme(peer.scheme()) {
             let detail = format!("deliveries over {} are not allowed", peer.scheme());
@@ -158,7 +159,7 @@ impl Connector {
             .map(|address| SocketAddr::new(address, peer.port))
             .collect();
         let stream = self.dialer.dial(candidates).await.map_err(unconnected)?;
-        // Requests are small and waited for: nothing is won by holding their last bytes back.
+        // Requests are small and waited for: delaying their last bytes gains nothing.
         stream.set_nodelay(true).map_err(unconnected)?;
         if !peer.https {
             return Ok(Box::new(stream));
@@ -209,7 +210,8 @@ fn unconnected(cause: io::Error) -> ConnectError {
     }
 }
 
-/// A resolver that gets no socket may report that the name could not be resolved, so this looks whether there are any.
+/// A resolver that gets no socket may report that the name could not be resolved, so this checks whether sockets are
+/// available.
 fn unresolved(cause: io::Error) -> ConnectError {
     if is_ours(&cause) {
         return ConnectError::Ours(cause);
@@ -220,7 +222,7 @@ fn unresolved(cause: io::Error) -> ConnectError {
     }
 }
 
-/// Walks an error's causes to the first that says in our words what happened.
+/// Walks an error's causes to the first that has an error word.
 pub(super) fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
     let mut cause = Some(error);
     let mut word = ErrorWord::Network;
@@ -237,7 +239,7 @@ pub(super) fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
         }
         let socket = current.downcast_ref::<io::Error>();
         word = socket.map_or(word, io_word);
-        // The `source` of an io::Error skips the error it wraps, and that may be the one that says what happened.
+        // An io::Error's `source` skips the error it wraps, which may be the one with the error word.
         cause = match socket.and_then(io::Error::get_ref) {
             Some(wrapped) => Some(wrapped),
             None => current.source(),
@@ -246,7 +248,7 @@ pub(super) fn word_of(error: &(dyn Error + 'static)) -> ErrorWord {
     word
 }
 
-/// The word for an error of a socket.
+/// The error word for a socket's error.
 fn io_word(error: &io::Error) -> ErrorWord {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ErrorWord::ConnectionRefused,

@@ -11,18 +11,19 @@ use crate::machine;
 /// A future that can be sent between threads.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Head start of each candidate before the next one is tried beside it: RFC 8305's "Connection Attempt Delay" (section 8).
+/// The head start of each candidate before the next one is tried in parallel: RFC 8305's "Connection Attempt Delay"
+/// (section 8).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// How long one candidate may take: a SYN that is lost is sent again after 1 and 3 seconds, and a host that answered none
-/// of the three will not answer the next.
+/// How long one candidate may take: a lost SYN is resent after 1 and 3 seconds, and a host that replied to none of the
+/// three will not reply to the next.
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many addresses are tried; a name may have hundreds.
 const CANDIDATES_MAX: usize = 8;
 
-/// The error numbers of a process, and of a system, that has no file descriptors left: the same on all Unix systems, and
-/// without a word of their own in [`io::ErrorKind`].
+/// The error numbers of a process, and of a system, that has no file descriptors left: the same on all Unix systems,
+/// and without a variant in [`io::ErrorKind`].
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
@@ -46,15 +47,15 @@ impl Dialer {
         Self(Arc::new(move |address| Box::pin(connect(address))))
     }
 
-    /// Connects to the first of `candidates` that answers. They are tried in turn, the two families of addresses
-    /// alternating, each with a head start before the next; the others are given up as soon as one is connected.
+    /// Connects to the first of `candidates` that responds. They are tried in order, the two address families
+    /// alternating, each with a head start before the next; the others are dropped as soon as one is connected.
     ///
     /// # Errors
-    /// The error of the candidate that failed last; if one failed for a [reason of ours](is_ours), that one, since it says
-    /// nothing about the receiver.
+    /// The error of the candidate that failed last; but if one failed for a [local reason](is_local), that one, since
+    /// it says nothing about the receiver.
     pub(super) async fn dial(&self, candidates: Vec<SocketAddr>) -> io::Result<TcpStream> {
         let mut waiting = alternating(candidates).into_iter().take(CANDIDATES_MAX);
-        // Dropped, it aborts what is left: the losers, or all when the attempt's deadline has come.
+        // Dropping it aborts the rest: the losers, or all of them at the attempt's deadline.
         let mut racing = JoinSet::new();
         let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
         loop {
@@ -99,16 +100,16 @@ impl std::fmt::Debug for Dialer {
     }
 }
 
-/// Whether an error says that this machine has run out of something (file descriptors, ports, memory), and nothing about
-/// the receiver.
+/// Whether an error says that this machine has run out of something (file descriptors, ports, memory), and nothing
+/// about the receiver.
 #[must_use]
 pub fn is_ours(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
         || matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::ResourceBusy)
 }
 
-/// What an error of connecting to `address` means. EADDRNOTAVAIL has two meanings: all ports are taken, which is ours and
-/// will pass, or there is no address to send from (IPv6 on a machine that has none), which is not going to change.
+/// Interprets an error of connecting to `address`. EADDRNOTAVAIL has two meanings: all ports are in use, which is local
+/// and temporary, or there is no source address (IPv6 on a machine without it), which will not change.
 fn judged(error: io::Error, address: SocketAddr) -> io::Error {
     if error.kind() != io::ErrorKind::AddrNotAvailable {
         return error;
@@ -119,8 +120,8 @@ fn judged(error: io::Error, address: SocketAddr) -> io::Error {
     }
 }
 
-/// The same addresses, the two families alternating, beginning with that of the first (RFC 8305, section 4): the resolver
-/// has sorted them by preference.
+/// The same addresses, the two families alternating, starting with that of the first (RFC 8305, section 4): the
+/// resolver has sorted them by preference.
 fn alternating(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let ipv6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let count = addresses.len();
@@ -154,8 +155,8 @@ mod tests {
     /// When and to what a dialer connected.
     type Journal = Arc<Mutex<Vec<(Duration, SocketAddr)>>>;
 
-    /// A dialer to a network where an address whose last part is 1 is alive, 2 is a black hole, 3 refuses, 4 takes a
-    /// second, and for others there is no file descriptor. It waits for nothing but the clock, which goes on by itself.
+    /// A dialer on a network where an address whose last part is 1 is alive, 2 is a black hole, 3 refuses, 4 takes a
+    /// second, and for others there is no file descriptor. It only waits on the clock, which advances by itself.
     fn network() -> (Dialer, Journal) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (begun, journal) = (Instant::now(), Journal::default());
@@ -286,7 +287,7 @@ mod tests {
         ] {
             assert!(!is_ours(&kind.into()), "{kind}");
         }
-        // All ports are taken where there is a way; without one there is no address to send from.
+        // All ports are in use if there is a route; without one there is no source address.
         let taken = || io::Error::from(io::ErrorKind::AddrNotAvailable);
         assert!(is_ours(&judged(taken(), addresses(&["127.0.0.1:80"])[0])));
         assert!(!is_ours(&judged(taken(), addresses(&["255.255.255.255:80"])[0])));

@@ -1,5 +1,5 @@
-//! The loop that claims due deliveries and fills the lanes: retries, backlog, what a dead node has left, what has a rate
-//! or an open breaker. What is published goes to its lane by itself.
+//! The loop that claims due deliveries and fills the lanes: retries, backlog, what a dead node left behind, webhooks
+//! with a rate limit or an open breaker. Published events go to their lanes directly.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -18,19 +18,19 @@ use crate::{
     },
 };
 
-/// How long the dispatcher waits after the database failed, before it asks again.
+/// How long the dispatcher waits after the database failed before it tries again.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The shortest time from one walk over the queue to the next.
+/// The shortest interval between two walks over the queue.
 const WALK_INTERVAL_MIN: Duration = Duration::from_millis(5);
 
-/// The longest time to the next walk while something is due that the lanes have no room for.
+/// The longest wait for the next walk while something is due that the lanes have no room for.
 const NO_ROOM_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Deliveries in one claim at most.
+/// The most deliveries in one claim.
 const CLAIM_MAX: usize = 1000;
 
-/// Claims until `stop` says so; then finishes the attempts under way and returns.
+/// Claims until `stop` is set; then finishes the attempts in progress and returns.
 pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     let mut dispatcher = Dispatcher {
         engine: engine.clone(),
@@ -62,26 +62,26 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     engine.finish().await;
 }
 
-/// How long to wait at most when nothing is due: the interval, a quarter less or more, so that the nodes of one database
-/// do not all ask at the same time.
+/// The longest wait when nothing is due: the interval, give or take up to a quarter, so that the nodes of one database
+/// do not all query at the same time.
 fn poll_pause(interval_ms: u64) -> Duration {
     Duration::from_millis(interval_ms).mul_f64(rand::rng().random_range(0.75..1.25))
 }
 
-/// Where the claims have come to.
+/// The state of the claims.
 struct Dispatcher {
     engine: Engine,
-    /// The walk goes on behind this webhook, so that each gets its turn.
+    /// The walk continues after this webhook, so that each gets its turn.
     cursor: Option<WebhookId>,
     /// Whether something was claimed since the walk last began with the first webhook.
     has_claimed: bool,
-    /// When the first of what is not due yet will be, as far as is known since the walk last began.
+    /// When the first delivery that is not due yet will be, as far as is known since the walk last began.
     next_at: Option<Timestamp>,
     /// Whether something was due since then.
     is_ready: bool,
-    /// When to look for webhooks with something due, unless somebody says before that there are some.
+    /// When to look for webhooks with something due, unless a hint comes earlier.
     next_walk: Instant,
-    /// When that was last done. Hints that come close together are one.
+    /// When that was last done. Hints in quick succession count as one.
     last_walk: Instant,
 }
 
@@ -89,7 +89,8 @@ impl Dispatcher {
     /// Claims once. Returns how long the next round may wait.
     async fn round(&mut self) -> Result<Duration, StoreError> {
         let poll = poll_pause(self.engine.options.poll_interval_ms);
-        // A node that others may take for dead waits for its next heartbeat, and one with wrong keys for right ones.
+        // A node that others may consider dead waits for its next heartbeat, and one with wrong keys for the right
+        // ones.
         if !self.engine.may_work() {
             return Ok(poll);
         }
@@ -114,7 +115,7 @@ impl Dispatcher {
         Ok(pause)
     }
 
-    /// Fills the lanes that run low although more is due, without looking for others.
+    /// Refills the lanes that run low although more is due, without looking for others.
     async fn refill(&self) -> Result<(), StoreError> {
         let low = self.engine.lanes().low();
         let wanted = low.into_iter().map(|(organization_id, webhook_id)| Ready {
@@ -125,8 +126,8 @@ impl Dispatcher {
         self.claim(wanted.collect()).await.map(drop)
     }
 
-    /// Looks for webhooks with something due, and claims of them. Returns how long to rest before the next walk: until
-    /// something known is due, and no longer than `poll`, for others may have put something in the queue.
+    /// Finds webhooks with something due, and claims from them. Returns how long to wait before the next walk: until
+    /// something known is due, but at most `poll`, since other nodes may have queued something.
     async fn walk(&mut self, poll: Duration) -> Result<Duration, StoreError> {
         let engine = &self.engine;
         let now = engine.clock.now();
@@ -138,7 +139,7 @@ impl Dispatcher {
         if self.cursor.is_some() {
             return Ok(WALK_INTERVAL_MIN);
         }
-        // It has gone all the way round. Whoever found nothing to claim rests.
+        // It has gone all the way round. If it found nothing to claim, it waits.
         let (next_at, is_ready) = (self.next_at.take(), std::mem::take(&mut self.is_ready));
         if std::mem::take(&mut self.has_claimed) {
             return Ok(WALK_INTERVAL_MIN);
@@ -148,8 +149,8 @@ impl Dispatcher {
         Ok(rest.max(WALK_INTERVAL_MIN))
     }
 
-    /// Claims of these webhooks what the lanes have room for, in turn for each organization: that of one does not use up
-    /// what a claim may take before another had some. Returns how many deliveries that were.
+    /// Claims from these webhooks what the lanes have room for, organization by organization in turn: one organization
+    /// does not use up what a claim may take before another got some. Returns how many deliveries it claimed.
     async fn claim(&self, ready: Vec<Ready>) -> Result<usize, StoreError> {
         let engine = &self.engine;
         let mut left = CLAIM_MAX;

@@ -1,4 +1,4 @@
-//! The engine: what everything on this floor works with, and the pump that turns what waits in the lanes into attempts.
+//! The engine: the state that all of this module shares, and the pump that turns waiting deliveries into attempts.
 
 use std::{
     sync::{
@@ -36,7 +36,7 @@ use crate::{
     telemetry::{LogAttempts, spans::Spans},
 };
 
-/// All that the delivery engine works with. Clones share it.
+/// The delivery engine's shared state. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub(super) db: Database,
@@ -50,23 +50,23 @@ pub struct Engine {
     pub(super) metrics: Metrics,
     /// Wakes the dispatcher: something is due, or a lane runs low.
     pub(super) wake: Arc<Notify>,
-    /// Whether something is due that no lane knows of.
+    /// Whether something is due that is not in any lane.
     pub(super) is_due: Arc<AtomicBool>,
-    /// What has ended and waits for its record.
+    /// Attempts that have ended and wait to be recorded.
     pub(super) records: Arc<Records>,
     lanes: Arc<Mutex<Lanes>>,
     is_stopping: Arc<AtomicBool>,
-    /// Leases of attempts that were not made and could not be given back yet, with the times at which they are due.
+    /// Leases of attempts that were not made and could not be released yet, with the times at which they are due.
     left: Arc<Mutex<Vec<(Lease, Timestamp)>>>,
-    /// Told when an attempt has been recorded.
+    /// Notified when an attempt has been recorded.
     quiet: Arc<Notify>,
 }
 
-/// How long a delivery waits whose attempt could not be sent: for want of descriptors, ports or memory, or because what it
-/// needs could not be read.
+/// How long a delivery waits whose attempt could not be sent: because descriptors, ports or memory ran out, or because
+/// what it needs could not be read.
 pub(super) const NOT_SENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a delivery waits whose webhook this node cannot read, although its keys are right: the row is damaged.
+/// How long a delivery waits if this node cannot read its webhook although its keys are right: the row is damaged.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Engine {
@@ -99,7 +99,7 @@ impl Engine {
         }
     }
 
-    /// The same, but its attempts are spans of these, have lines in the log as is said here, and are counted here.
+    /// The same, with its attempts traced, logged and counted as given here.
     #[must_use]
     pub fn observed(self, spans: Spans, log_attempts: LogAttempts, metrics: Metrics) -> Self {
         Self {
@@ -114,7 +114,7 @@ impl Engine {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is in the lanes now.
+    /// The current contents of the lanes.
     #[must_use]
     pub fn load(&self) -> Load {
         self.lanes().load()
@@ -124,14 +124,14 @@ impl Engine {
         self.is_stopping.load(Ordering::SeqCst)
     }
 
-    /// Says that something is due that nobody has claimed.
+    /// Reports that something is due that nobody has claimed.
     pub fn hint(&self) {
         self.is_due.store(true, Ordering::SeqCst);
         self.wake.notify_one();
     }
 
-    /// Starts whatever may start now, and sees to it that what stands in the way of the rest is done. Called after
-    /// everything that may let an attempt start; it never waits.
+    /// Starts whatever may start now, and triggers what the rest is waiting for. Called after everything that may let
+    /// an attempt start; it never blocks.
     pub(super) fn pump(&self) {
         let may_start = self.may_work();
         loop {
@@ -161,8 +161,8 @@ impl Engine {
         self.pulse.is_alive() && self.db.key_fault().is_none()
     }
 
-    /// Gives back what this node cannot read. Where that is for its keys, another node may have it at once: this one
-    /// claims nothing until they are right.
+    /// Releases leases whose webhooks this node cannot read. If its keys are the reason, another node may have them at
+    /// once: this one claims nothing until its keys are right.
     async fn postpone(&self, leases: Vec<Lease>) {
         let pause = if self.db.key_fault().is_some() {
             Duration::ZERO
@@ -195,8 +195,8 @@ impl Engine {
         self.pump();
     }
 
-    /// Gives back the leases of attempts that are not made; the deliveries are due after a pause. While the database is
-    /// away they are kept, and given back when it is there: until then nobody knows that those attempts do not count.
+    /// Releases the leases of attempts that are not made; the deliveries are due after a pause. While the database is
+    /// unavailable they are kept, and released once it is back: until then the attempts still count.
     pub(super) async fn give_back(&self, leases: Vec<Lease>, pause: Duration) {
         let due_at = self.clock.now().plus(pause);
         if let Err(error) = leases::give_back(&self.db, leases.clone(), due_at).await {
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Gives back what could not be given back before.
+    /// Releases what could not be released before.
     pub(super) async fn give_back_left(&self) -> Result<(), StoreError> {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(due_at) = left.iter().map(|(_, due_at)| *due_at).max() else {
@@ -222,7 +222,7 @@ impl Engine {
         given_back
     }
 
-    /// Puts what was claimed in the lanes; the webhooks are to be read at `at` or later.
+    /// Puts claimed deliveries in the lanes; their webhooks must be read at `at` or later.
     pub(super) fn offer(&self, claimed: Vec<Leased>, at: Duration) {
         if claimed.is_empty() {
             return;
@@ -231,8 +231,8 @@ impl Engine {
         self.pump();
     }
 
-    /// Takes nothing more, gives back what waits, and returns when every attempt under way is recorded. That takes no
-    /// longer than the deadline of one, and its record.
+    /// Stops taking deliveries, releases the waiting ones, and returns when every attempt in progress is recorded. That
+    /// takes no longer than an attempt's deadline, plus its record.
     pub(super) async fn finish(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
         let waiting = self.lanes().drain();
@@ -294,7 +294,7 @@ impl HandOver for Engine {
     }
 }
 
-/// An attempt under way. However it ends, its permit comes back.
+/// An attempt in progress. However it ends, its permit is released.
 pub(super) struct Flight {
     engine: Engine,
     lease: Lease,

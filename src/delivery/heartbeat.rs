@@ -1,5 +1,5 @@
-//! The heartbeat of a node: it says that the node is alive, learns which others are, and takes over from those that have
-//! died. Beside it, leases are renewed and released.
+//! A node's heartbeat: it reports that the node is alive, reads which others are, and takes over from dead ones.
+//! Alongside it, leases are renewed and released.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -18,22 +18,22 @@ use crate::{
     },
 };
 
-/// How often the heart beats. With [`nodes::SILENCE_MAX`] it says how soon a dead node's work goes on: within five
-/// seconds.
+/// The interval of the heartbeat. With [`nodes::SILENCE_MAX`] it determines how soon a dead node's work continues:
+/// within five seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often leases that ended without a record are looked for, and how far that goes back before the last time: a
-/// transaction that was under way then may have committed since.
+/// How often leases that ended without a record are searched for, and how far each search goes back before the previous
+/// one: a transaction that was in progress then may have committed since.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const SWEEP_MARGIN: Duration = Duration::from_secs(15);
 
-/// How long before a waiting lease would be too short for an attempt it is renewed.
+/// A waiting lease is renewed this long before it would be too short for an attempt.
 const RENEWED_BEFORE: Duration = Duration::from_secs(4);
 
-/// How long a record takes at most while the database is well; the lease of one that takes longer is renewed.
+/// The longest that recording takes while the database is healthy; leases of slower records are renewed.
 const RECORDED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Beats until `stop` says so.
+/// Beats until `stop` is set.
 pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     let heart = engine.db.for_heartbeat();
     loop {
@@ -47,7 +47,7 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// One beat.
+/// One heartbeat.
 pub async fn beat(engine: &Engine) -> Result<(), StoreError> {
     beat_by(engine, &engine.db.for_heartbeat()).await
 }
@@ -81,7 +81,7 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Says when the database's clock jumps, and when this machine's is wrong or right again.
+/// Logs when the database's clock jumps, and when this machine's is wrong or right again.
 fn check_clock(engine: &Engine, moved_ms: i64) {
     let is_far = |millis: i64| u128::from(millis.unsigned_abs()) > CLOCK_MOVED_MAX.as_millis();
     let pulse = &engine.pulse;
@@ -111,8 +111,8 @@ fn check_clock(engine: &Engine, moved_ms: i64) {
     }
 }
 
-/// This node's place among those that are alive. One that has just come sends nothing until every other one knows of it
-/// or has fallen silent: till then they divide the caps without it.
+/// This node's share among the nodes that are alive. A new one sends nothing until every other node knows about it or
+/// has fallen silent: until then they divide the caps without it.
 fn seat(nodes: &[NodeId], own: NodeId, is_known: bool) -> Seat {
     let index = nodes.iter().position(|node| *node == own);
     match index {
@@ -124,9 +124,9 @@ fn seat(nodes: &[NodeId], own: NodeId, is_known: bool) -> Seat {
     }
 }
 
-/// Gives back what could not be given back before, renews the leases of what waits in the lanes, and releases those of
-/// this node that ended without a record, until `stop` says so. Apart from the heartbeat: however much that is, the node
-/// is alive.
+/// Releases what could not be released before, renews the leases of what waits in the lanes, and releases those of this
+/// node that ended without a record, until `stop` is set. Separate from the heartbeat: however much work that is, the
+/// node is alive.
 pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     let mut sweep = Sweep::default();
     loop {
@@ -140,21 +140,21 @@ pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// How far ended leases were looked for.
+/// How far ended leases have been searched for.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sweep {
-    /// Up to when, by the clock.
+    /// Up to which time, by the clock.
     until: Option<Timestamp>,
     /// When, by the monotonic clock.
     at: Option<Duration>,
 }
 
-/// One round. What fails keeps the rest from being done: a lease that could not be given back or renewed must not be
-/// released as one whose attempt may have been made.
+/// One round. A failure skips the rest: a lease that could not be released or renewed must not be treated as one whose
+/// attempt may have been made.
 async fn tend(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
     engine.give_back_left().await?;
     if engine.db.key_fault().is_some() {
-        // It can do nothing with what waits. Another node may.
+        // This node can do nothing with what waits. Another one may.
         let waiting = engine.lanes().drain();
         engine.give_back(waiting, Duration::ZERO).await;
     }
@@ -187,7 +187,7 @@ async fn tend(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Renews what waits and would end too soon for an attempt, and what has waited for its record.
+/// Renews the leases that would end too soon for an attempt, and those that have waited for their record.
 pub async fn renew(engine: &Engine) -> Result<(), StoreError> {
     let (now, lease) = (engine.clock.now(), engine.options.lease());
     let ends_before = now.plus(engine.options.lease_needed() + RENEWED_BEFORE);

@@ -1,4 +1,4 @@
-//! One lane: the deliveries of one webhook that this node has leased, and what is known of their receiver.
+//! One lane: the deliveries of one webhook that this node has leased, and what is known about their receiver.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,13 +7,13 @@ use crate::{
     store::queue::lease::{Judgement, Leased},
 };
 
-/// How long a lane may keep its permits busy by itself: so far ahead deliveries are leased.
+/// How far ahead deliveries are leased: enough to keep a lane's permits busy for this long.
 const AHEAD: Duration = Duration::from_millis(250);
 
-/// Deliveries that wait in one lane at most, beside the publications that arrive in the very moment it is filled.
+/// The most deliveries that wait in one lane, apart from publications that arrive at the very moment it fills up.
 const LANE_WAITING_MAX: usize = 512;
 
-/// How long an attempt is taken to last while nothing is known of a receiver.
+/// How long an attempt is assumed to take while nothing is known about a receiver.
 pub(super) const PACE_UNKNOWN: Duration = Duration::from_millis(20);
 
 /// A delivery in its lane.
@@ -29,14 +29,14 @@ pub(super) struct Lane {
     pub(super) organization: OrganizationId,
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) running: usize,
-    /// Those that run, and those that wait for their record.
+    /// Attempts that are running or waiting to be recorded.
     pub(super) unrecorded: usize,
     pub(super) judgement: Option<(Judgement, Duration)>,
-    /// Whether a reading of the webhook is under way.
+    /// Whether the webhook is being read.
     pub(super) is_judged: bool,
-    /// Whether it stands in its organization's ring.
+    /// Whether it is in its organization's turn queue.
     pub(super) in_ring: bool,
-    /// How long attempts last, smoothed.
+    /// How long attempts take, smoothed.
     pub(super) pace: Duration,
     /// Whether more is due in the queue than was claimed.
     pub(super) is_behind: bool,
@@ -49,20 +49,20 @@ pub(super) struct Tenant {
     pub(super) ring: VecDeque<WebhookId>,
     pub(super) running: usize,
     pub(super) in_ring: bool,
-    /// Deliveries, and bytes of their payloads, that wait in its lanes.
+    /// The deliveries that wait in its lanes, and the bytes of their payloads.
     pub(super) waiting: usize,
     pub(super) waiting_bytes: usize,
 }
 
 impl Tenant {
-    /// Whether nothing of it is here.
+    /// Whether it has nothing here.
     pub(super) fn is_idle(&self) -> bool {
         self.running == 0 && self.waiting == 0 && !self.in_ring
     }
 }
 
 impl Lane {
-    /// One with nothing in it.
+    /// An empty lane.
     pub(super) fn new(organization: OrganizationId) -> Self {
         Self {
             organization,
@@ -77,7 +77,7 @@ impl Lane {
         }
     }
 
-    /// Takes in what was read of the webhook at `at`, unless something newer is known.
+    /// Applies a reading of the webhook at `at`, unless something newer is known.
     pub(super) fn learn(&mut self, judgement: Judgement, at: Duration) {
         if self.judgement.as_ref().is_none_or(|(_, known_at)| *known_at <= at) {
             self.judgement = Some((judgement, at));
@@ -85,7 +85,7 @@ impl Lane {
     }
 }
 
-/// How many deliveries a lane may hold beyond its permits, by how long an attempt lasts.
+/// How many deliveries a lane may hold beyond its permits, given how long an attempt takes.
 pub(super) fn ahead(share: usize, pace: Duration) -> usize {
     let rounds = AHEAD.as_micros() / pace.as_micros().max(1);
     usize::try_from(rounds)

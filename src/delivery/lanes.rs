@@ -1,15 +1,15 @@
-//! What waits in memory: for each webhook a *lane* of deliveries that this node has leased.
+//! What waits in memory: a *lane* per webhook, with the deliveries that this node has leased.
 //!
-//! A delivery comes into its lane from a publication or from a claim, and leaves it when its webhook has a permit free and
-//! it is its organization's turn. Nothing here waits or does I/O: [`Lanes::next`] says what is to be done next.
+//! A delivery enters its lane from a publication or from a claim, and leaves it when its webhook has a free permit and
+//! it is its organization's turn. Nothing here waits or does I/O: [`Lanes::next`] returns the next step.
 //!
 //! ```text
 //! offer ──▶ lane ──▶ next: Start ──▶ attempt ──▶ ended ──▶ recorded
-//!                     │ Judge: the webhook is to be read again first
-//!                     └ GiveBack: the attempt is not to be made; the delivery is anybody's again
+//!                     │ ReadWebhooks: the webhook must be read again first
+//!                     └ Release: the attempt must not be made; the delivery is free again
 //! ```
-//! Bounds: attempts under way (in all, for each webhook, and a fair share for each organization), attempts that wait
-//! for their record, deliveries and bytes that wait (in all, and a fair share for each organization).
+//! Bounds: attempts in progress (in total, per webhook, and a fair share per organization), attempts that wait to be
+//! recorded, waiting deliveries and bytes (in total, and a fair share per organization).
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -30,19 +30,19 @@ use crate::{
     store::queue::lease::{Full, Judgement, Lease, Leased},
 };
 
-/// How old the reading of a webhook may be when an attempt starts that relies on it. The attempt counts as started at the
-/// reading: what changed a webhook before that counts for it, on whichever node it was changed.
+/// How old the reading of a webhook may be when an attempt that relies on it starts. The attempt counts as started at
+/// the reading: it respects every earlier change to the webhook, whichever node made it.
 pub const JUDGEMENT_AGE_MAX: Duration = Duration::from_millis(10);
 
-/// Deliveries and bytes of payloads that wait in all lanes together; past either, nothing more is leased, but for
-/// organizations that have less than their fair share.
+/// The most deliveries and payload bytes that wait in all lanes together; beyond either, nothing more is leased, except
+/// for organizations below their fair share.
 const WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Attempts that have ended and wait for their record, at most; past it no attempt starts.
+/// The most attempts that have ended and wait to be recorded; beyond it no attempt starts.
 const UNRECORDED_MAX: usize = 4096;
 
-/// Lanes that are kept with nothing in them, for what they know of their receivers.
+/// How many empty lanes are kept, for what they know about their receivers.
 const LANES_KEPT: usize = 4096;
 
 /// All lanes of this node.
@@ -52,9 +52,9 @@ pub struct Lanes {
     seat: Seat,
     by_webhook: HashMap<WebhookId, Lane>,
     tenants: HashMap<OrganizationId, Tenant>,
-    /// The organizations with a ring that is not empty, in turn.
+    /// The organizations that have a webhook in their turn queue, in turn.
     ring: VecDeque<OrganizationId>,
-    /// Webhooks that are to be read before anything of them starts.
+    /// Webhooks that must be read before any attempt of theirs starts.
     to_judge: Vec<(OrganizationId, WebhookId)>,
     to_give_back: Vec<Lease>,
     to_postpone: Vec<Lease>,
@@ -66,7 +66,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Lanes with nothing in them.
+    /// Empty lanes.
     #[must_use]
     pub fn new(limits: LaneLimits) -> Self {
         Self {
@@ -86,10 +86,10 @@ impl Lanes {
         }
     }
 
-    /// Puts deliveries in their lanes, with what is known of their webhooks since `at`. Of which nothing is said, it is
-    /// read before the next attempt.
+    /// Puts deliveries in their lanes, with what is known about their webhooks since `at`. A webhook about which
+    /// nothing is given is read before the next attempt.
     ///
-    /// What does not fit is given back: those that are leased at once by one transaction have not seen each other here.
+    /// What does not fit is released: deliveries that one transaction leases together have not been counted here yet.
     pub fn offer(&mut self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, at: Duration) {
         let mut touched = HashSet::new();
         for leased in leased {
@@ -112,7 +112,7 @@ impl Lanes {
             lane.waiting.push_back(Waiting { leased, since: at });
             touched.insert(webhook);
         }
-        // What was claimed is leased for how its webhook stands now: what was known before says nothing of that.
+        // What was claimed was leased for its webhook's current state, about which older readings say nothing.
         for webhook in &touched {
             if let Some(lane) = self.by_webhook.get_mut(webhook) {
                 lane.judgement = None;
@@ -128,7 +128,7 @@ impl Lanes {
         }
     }
 
-    /// Takes in what was read of webhooks at `at` or later.
+    /// Applies readings of webhooks made at `at` or later.
     pub fn judge(&mut self, judgements: Vec<(WebhookId, Judgement)>, at: Duration) {
         for (webhook, judgement) in judgements {
             if let Some(lane) = self.by_webhook.get_mut(&webhook) {
@@ -139,7 +139,7 @@ impl Lanes {
         }
     }
 
-    /// The reading of these webhooks failed; it is tried again when they are next in turn.
+    /// Reading these webhooks failed; it is retried when their next turn comes.
     pub fn judge_failed(&mut self, webhooks: &[(OrganizationId, WebhookId)]) {
         for (_, webhook) in webhooks {
             if let Some(lane) = self.by_webhook.get_mut(webhook) {
@@ -149,15 +149,15 @@ impl Lanes {
         }
     }
 
-    /// Forgets what is known of a webhook that was changed on this node: the next attempt reads it again.
+    /// Discards what is known about a webhook that was changed on this node: the next attempt reads it again.
     pub fn forget(&mut self, webhook: WebhookId) {
         if let Some(lane) = self.by_webhook.get_mut(&webhook) {
             lane.judgement = None;
         }
     }
 
-    /// Says what is to be done next; nothing while every permit is taken or nothing waits. `may_start` is false on a
-    /// node that the others may take for dead.
+    /// Returns the next step; `None` while every permit is in use or nothing waits. `may_start` is false on a node that
+    /// the others may consider dead.
     pub fn next(&mut self, now: Now, may_start: bool) -> Option<Step> {
         if let Some(step) = self.refuse() {
             return Some(step);
@@ -174,7 +174,7 @@ impl Lanes {
         (!self.to_judge.is_empty()).then(|| Step::Judge(std::mem::take(&mut self.to_judge)))
     }
 
-    /// What is not to be attempted by this node now.
+    /// What this node must not attempt now.
     fn refuse(&mut self) -> Option<Step> {
         if !self.to_give_back.is_empty() {
             return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
@@ -182,7 +182,7 @@ impl Lanes {
         (!self.to_postpone.is_empty()).then(|| Step::Postpone(std::mem::take(&mut self.to_postpone)))
     }
 
-    /// The request of an attempt has ended: its permit is free. True where the lane runs low although more is due.
+    /// An attempt's request has ended: its permit is free. Returns true if the lane runs low although more is due.
     pub fn ended(&mut self, lease: &Lease, took: Duration) -> bool {
         self.running = self.running.saturating_sub(1);
         if let Some(tenant) = self.tenants.get_mut(&lease.organization_id) {
@@ -200,7 +200,7 @@ impl Lanes {
         self.is_low(lease.webhook_id)
     }
 
-    /// The record of an attempt is durable, or was given up. True if attempts have waited for that.
+    /// An attempt's record is durable, or was given up. Returns true if attempts were waiting for that.
     pub fn recorded(&mut self, lease: &Lease) -> bool {
         if let Some(lane) = self.by_webhook.get_mut(&lease.webhook_id) {
             lane.unrecorded = lane.unrecorded.saturating_sub(1);
@@ -210,7 +210,7 @@ impl Lanes {
         was_full
     }
 
-    /// How many more deliveries of a webhook may be leased for this node.
+    /// How many more deliveries of a webhook may be leased to this node.
     #[must_use]
     pub fn room(&self, organization: OrganizationId, webhook: WebhookId) -> usize {
         if self.is_full_for(organization) {
@@ -225,15 +225,15 @@ impl Lanes {
         (share + ahead(share, pace)).saturating_sub(held)
     }
 
-    /// Whether this node may send the one attempt that an open breaker lets out.
+    /// Whether this node may send the one attempt that an open breaker lets through.
     #[must_use]
     pub fn may_probe(&self, webhook: WebhookId) -> bool {
-        // Until the last one is recorded, the database does not know whether there is to be another.
+        // Until the last one is recorded, the database does not know whether there will be another.
         let is_idle = |lane: &Lane| lane.unrecorded == 0 && lane.waiting.is_empty();
         self.seat.share(1, webhook) == 1 && self.by_webhook.get(&webhook).is_none_or(is_idle)
     }
 
-    /// What has no room now of these organizations and their webhooks; `None` if nothing at all is to be leased.
+    /// Which of these organizations and their webhooks have no room now; `None` if nothing at all may be leased.
     #[must_use]
     pub fn full(&self, organizations: &[OrganizationId]) -> Option<Full> {
         // With more nodes than permits some have none, and only a claim knows which.
@@ -264,7 +264,7 @@ impl Lanes {
         behind.filter(|(_, webhook)| self.is_low(*webhook)).collect()
     }
 
-    /// Takes this node's place among the others.
+    /// Sets this node's share of the caps.
     pub fn sit(&mut self, seat: Seat) {
         if self.seat == seat {
             return;
@@ -276,7 +276,7 @@ impl Lanes {
         }
     }
 
-    /// Empties the lanes: what waits is to be given back. What runs goes on.
+    /// Empties the lanes: the caller releases what waits. Attempts in progress continue.
     pub fn drain(&mut self) -> Vec<Lease> {
         let mut leases = std::mem::take(&mut self.to_give_back);
         leases.append(&mut self.to_postpone);
@@ -294,7 +294,7 @@ impl Lanes {
         leases
     }
 
-    /// The leases that wait and end before `ends_before`.
+    /// The waiting leases that end before `ends_before`.
     #[must_use]
     pub fn renewable(&self, ends_before: Timestamp) -> Vec<Lease> {
         let waiting = self.by_webhook.values().flat_map(|lane| &lane.waiting);
@@ -313,7 +313,7 @@ impl Lanes {
         }
     }
 
-    /// What is in the lanes now.
+    /// The current contents of the lanes.
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
@@ -327,7 +327,7 @@ impl Lanes {
         self.waiting >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
-    /// The same for one organization: what others have leased leaves it a reserve, up to its fair share.
+    /// The same for one organization: whatever others have leased, it has a reserve, up to its fair share.
     fn is_full_for(&self, organization: OrganizationId) -> bool {
         if !self.is_full() {
             return false;
@@ -349,7 +349,7 @@ impl Lanes {
         share > 0 && self.room(lane.organization, webhook) * 2 >= wanted
     }
 
-    /// Puts a lane in its organization's ring if it has something to start and a permit for it.
+    /// Puts a lane in its organization's turn queue if it has something to start and a permit for it.
     fn queue_up(&mut self, webhook: WebhookId) {
         let share = self.seat.share(self.limits.per_webhook_max, webhook);
         let Some(organization) = self.by_webhook.get(&webhook).map(|lane| lane.organization) else {
@@ -384,8 +384,8 @@ impl Lanes {
         }
     }
 
-    /// The webhook whose turn it is: organizations take turns, and so do the webhooks of each. Once every permit is
-    /// taken, the reserve is for organizations below their fair share.
+    /// The webhook whose turn it is: organizations take turns, and so do each one's webhooks. Once every permit is in
+    /// use, the reserve is for organizations below their fair share.
     fn take_turn(&mut self) -> Option<WebhookId> {
         let busy = self
             .tenants
@@ -395,7 +395,7 @@ impl Lanes {
         let permits = PermitUse {
             max: self.limits.attempts_max,
             taken: self.running,
-            // Counted only where it matters.
+            // Counted only if it matters.
             holders: if is_crowded { busy.count() } else { 1 },
         };
         let may_start = |organization| {
@@ -417,7 +417,7 @@ impl Lanes {
         Some(webhook)
     }
 
-    /// Starts the first delivery of a lane, if its webhook allows it; else says what is to be done first.
+    /// Starts the first delivery of a lane, if its webhook allows it; otherwise returns what must be done first.
     fn start(&mut self, webhook: WebhookId, now: Now) -> Option<Start> {
         let lane = self.by_webhook.get_mut(&webhook)?;
         let since = lane.waiting.front()?.since;

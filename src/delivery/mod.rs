@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! publication ──leased at once──┐
-//! dispatcher    claims the rest ─┤      of retries, backlog, dead nodes, rates and breakers
+//! dispatcher    claims the rest ─┤      retries, backlog, dead nodes, rate limits and breakers
 //!                                ▼
-//! lanes         what waits in memory, a lane for each webhook; whose turn it is
+//! lanes         what waits in memory, a lane per webhook; whose turn it is
 //!    │ start                     ▲ the webhook is read again, if that was too long ago
 //! attempt       signs, sends, decides, records     │ the permit is free when the request has ended
 //!    │ request                                     ▲ outcome
@@ -14,11 +14,12 @@
 //!    │ host
 //! connector     resolves, checks scheme, port and every address, connects to an address that was checked
 //!    │ addresses
-//! dial          the first of several addresses that answers
+//! dial          the first of several addresses that responds
 //! ```
-//! `engine` holds what they share; `seat` is how nodes divide the caps; `records` keeps the leases of attempts that wait
-//! for the database. Beside them beats the *heartbeat*: the node is alive, what waits keeps its leases, dead
-//! nodes' work goes on; `pulse` is what the node knows of that. No transaction is open while the network is used.
+//! `engine` holds what they share; `cap_share` is how nodes divide the caps; `records` keeps the leases of attempts
+//! that wait for the database. Alongside them runs the *heartbeat*: the node stays alive, waiting deliveries keep their
+//! leases, dead nodes' work is taken over; `liveness` is what the node knows about that. No transaction is open while
+//! the network is used.
 
 pub mod attempt;
 mod connection;

@@ -1,4 +1,4 @@
-//! Connections that wait for the next attempt to the same receiver.
+//! Idle connections that wait for the next attempt to the same receiver.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,25 +10,26 @@ use tokio::time::{self, Instant};
 
 use super::connector::Peer;
 
-/// How many connections may wait for one receiver: as many as may be in use at once by 25 webhooks that share a host.
+/// How many connections may be idle per receiver: as many as 25 webhooks on the same host can use at once.
 const IDLE_PER_PEER_MAX: usize = 256;
 
-/// How many connections may wait in all: as many as attempts may be under way, unless the operator says otherwise.
+/// How many connections may be idle in total: as many as attempts may be in progress, unless the operator configures
+/// otherwise.
 const IDLE_MAX: usize = 512;
 
-/// How often connections whose time is up are closed.
+/// How often expired connections are closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Idle connections, by receiver. Clones share them.
 pub(super) struct Pool<C>(Arc<Mutex<Idle<C>>>);
 
-/// What is in a pool.
+/// The contents of a pool.
 struct Idle<C> {
-    /// By receiver, in the order in which they were put back: the one used last is taken first, so that those that are not
-    /// needed any more grow old.
+    /// By receiver, in the order in which they were returned: the most recent one is taken first, so that superfluous
+    /// ones expire.
     peers: HashMap<Arc<Peer>, VecDeque<Parked<C>>>,
     count: usize,
-    /// Whether somebody closes what is too old.
+    /// Whether a task closes what has expired.
     is_swept: bool,
 }
 
@@ -49,7 +50,7 @@ impl<C> Default for Pool<C> {
 }
 
 impl<C: Send + 'static> Pool<C> {
-    /// Takes a connection to `peer`: the one that was used last.
+    /// Takes the most recently used connection to `peer`.
     pub(super) fn take(&self, peer: &Peer) -> Option<C> {
         let now = Instant::now();
         let mut guard = lock(&self.0);
@@ -68,8 +69,8 @@ impl<C: Send + 'static> Pool<C> {
         None
     }
 
-    /// Puts a connection back, to wait no longer than `keep`. Where there is no room, the one that has waited longest is
-    /// closed.
+    /// Returns a connection to the pool, to idle no longer than `keep`. If there is no room, the one that has been idle
+    /// longest is closed.
     pub(super) fn put(&self, peer: &Arc<Peer>, connection: C, keep: Duration) {
         let since = Instant::now();
         let parked = Parked {
@@ -94,7 +95,7 @@ impl<C: Send + 'static> Pool<C> {
         drop(evicted);
     }
 
-    /// Closes all, and returns how many there were.
+    /// Closes all of them, and returns how many there were.
     pub(super) fn clear(&self) -> usize {
         let mut idle = lock(&self.0);
         let all = std::mem::take(&mut idle.peers);
@@ -112,7 +113,7 @@ impl<C> Clone for Pool<C> {
 }
 
 impl<C> Idle<C> {
-    /// Takes out a connection that has to go before another one to `peer` can come.
+    /// Evicts a connection, if needed, so that another one to `peer` fits.
     fn make_room(&mut self, peer: &Peer) -> Option<Parked<C>> {
         let full = |parked: &VecDeque<_>| parked.len() >= IDLE_PER_PEER_MAX;
         let evicted = if let Some(parked) = self.peers.get_mut(peer).filter(|parked| full(parked)) {
@@ -131,7 +132,7 @@ impl<C> Idle<C> {
         evicted
     }
 
-    /// Takes out what has waited long enough.
+    /// Removes what has expired.
     fn expired(&mut self, now: Instant) -> Vec<Parked<C>> {
         let mut expired = Vec::new();
         self.peers.retain(|_, parked| {
@@ -147,7 +148,7 @@ impl<C> Idle<C> {
     }
 }
 
-/// Closes connections whose time is up, until none is left.
+/// Closes expired connections until none is left.
 async fn sweep<C>(pool: Weak<Mutex<Idle<C>>>) {
     loop {
         time::sleep(SWEEP_INTERVAL).await;
@@ -259,7 +260,7 @@ mod tests {
             assert!(count(&pool) <= IDLE_MAX);
         }
         assert_eq!(count(&pool), IDLE_MAX);
-        // Those that had waited longest had to go.
+        // Those that had been idle longest were evicted.
         let left: Vec<_> = std::iter::from_fn(|| pool.take(&peer(0))).collect();
         assert_eq!(left, [IDLE_PER_PEER_MAX]);
         assert_eq!(pool.take(&peer(1)), Some(1));

@@ -1,4 +1,4 @@
-//! What a node knows of its own life.
+//! What a node knows about its own liveness.
 
 use std::{
     sync::{Mutex, PoisonError, atomic::AtomicBool},
@@ -7,17 +7,17 @@ use std::{
 
 use crate::store::queue::nodes::SILENCE_MAX;
 
-/// What is known of this node's own life.
+/// What is known about this node's own liveness.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     beats: Mutex<Option<Beats>>,
-    /// Whether the wall clock was found wrong, so that it is said once.
+    /// Whether the wall clock was found wrong, so that it is logged once.
     pub(super) is_skewed: AtomicBool,
-    /// Whether the clock was set back, so that what is stored may lie too far ahead.
+    /// Whether the clock was set back, so that stored times may lie too far ahead.
     pub(super) was_set_back: AtomicBool,
 }
 
-/// Beats without a gap.
+/// Heartbeats without a gap.
 #[derive(Clone, Copy, Debug)]
 struct Beats {
     since: Instant,
@@ -30,26 +30,26 @@ impl Pulse {
         beats.filter(|beats| beats.last.elapsed() < SILENCE_MAX)
     }
 
-    /// The node has said that it is alive.
+    /// The node has reported that it is alive.
     pub(super) fn beat(&self) {
         let last = Instant::now();
         let since = self.beats().map_or(last, |beats| beats.since);
         *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = Some(Beats { since, last });
     }
 
-    /// Begins to count anew: whoever's clock has jumped knows nothing of the others' silence.
+    /// Starts counting again: a node whose clock has jumped knows nothing about the others' silence.
     pub(super) fn restart(&self) {
         *self.beats.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether the others know that this node is alive. One that slept too long, or could not reach the database, has
-    /// been taken for dead: it claims nothing until it has said otherwise.
+    /// been considered dead: it claims nothing until it has reported again.
     pub(super) fn is_alive(&self) -> bool {
         self.beats().is_some()
     }
 
-    /// Whether this node was awake, and the database there, for as long as the others may be silent. One that was not
-    /// knows nothing of their silence.
+    /// Whether this node was awake, and the database available, for as long as the others may be silent. Otherwise it
+    /// knows nothing about their silence.
     pub(super) fn may_judge(&self) -> bool {
         self.beats().is_some_and(|beats| beats.since.elapsed() >= SILENCE_MAX)
     }

@@ -1,5 +1,5 @@
-//! The attempts that have ended and wait for their record. Their leases are renewed for as long as that takes, so that
-//! nobody makes them again: the receiver has the event.
+//! Attempts that have ended and wait to be recorded. Their leases are renewed for as long as that takes, so that nobody
+//! repeats them: the receiver has the event.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use crate::{
     store::queue::lease::Lease,
 };
 
-/// The leases of these attempts, each with the time at which the attempt ended, by the monotonic clock.
+/// The leases of these attempts, each with the monotonic time at which its attempt ended.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     waiting: Mutex<Waiting>,
@@ -21,7 +21,7 @@ pub(super) struct Records {
 /// By delivery and token: the leases of one claim share a token, and a delivery may be leased again.
 type Waiting = HashMap<(DeliveryId, LeaseToken), (Lease, Duration)>;
 
-/// An attempt that waits for its record, until this is dropped.
+/// An attempt that waits to be recorded, until this is dropped.
 pub(super) struct Kept<'a> {
     records: &'a Records,
     key: (DeliveryId, LeaseToken),
@@ -32,14 +32,14 @@ impl Records {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the lease of an attempt that has ended `at`.
+    /// Holds the lease of an attempt that ended at `at`.
     pub(super) fn keep(&self, lease: &Lease, at: Duration) -> Kept<'_> {
         let key = (lease.delivery_id, lease.token);
         self.waiting().insert(key, (lease.clone(), at));
         Kept { records: self, key }
     }
 
-    /// The leases of those that have waited since then, or longer.
+    /// The leases of those that have waited since `then` or longer.
     pub(super) fn waiting_since(&self, then: Duration) -> Vec<Lease> {
         let waiting = self.waiting();
         let late = waiting.values().filter(|(_, at)| *at <= then);

@@ -1,24 +1,24 @@
-//! How nodes that share a database divide the cap of a webhook, without asking each other.
+//! How nodes that share a database divide a webhook's cap without communicating.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::domain::id::WebhookId;
 
-/// The place of this node among those that share a database. The cap of a webhook is divided among them, so that
-/// together they keep it without asking each other.
+/// This node's share of each webhook's cap. The nodes that share a database divide the cap, so that together they
+/// respect it without communicating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
-    /// From zero, in the order of the nodes' ids.
+    /// This node's index, from 0, ordered by node id.
     pub index: usize,
-    /// Nodes that are alive; zero while this one must not send.
+    /// The number of live nodes; zero while this one must not send.
     pub nodes: usize,
 }
 
 impl Seat {
-    /// The seat of the only node.
+    /// The share of the only node.
     pub const ALONE: Self = Self { index: 0, nodes: 1 };
 
-    /// This node's share of a cap. What does not divide goes to other nodes for each webhook.
+    /// This node's part of a cap. A remainder goes to different nodes depending on the webhook.
     #[must_use]
     pub fn share(self, cap: usize, webhook: WebhookId) -> usize {
         let Self { index, nodes } = self;

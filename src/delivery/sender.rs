@@ -1,5 +1,5 @@
-//! One HTTP request to a receiver that may be hostile: within a deadline, reading no more than a cap, following
-//! nothing.
+//! One HTTP request to a receiver that may be hostile: within a deadline, reading no more than a cap, following no
+//! redirects.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -25,26 +25,26 @@ use crate::domain::{
     outcome::{ErrorWord, Outcome, RetryAfter},
 };
 
-/// How much of an answer's body is read and kept, in bytes; the connection is dropped behind it.
+/// How much of a response's body is read and kept, in bytes; beyond it the connection is dropped.
 pub const RESPONSE_BODY_BYTES_MAX: usize = 4096;
 
-/// How long a connection waits for the next attempt to the same receiver unless that says how long it keeps one open:
-/// less than the 5 s after which Node.js, Apache and uvicorn close one. Others keep them longer (nginx 75 s, load
-/// balancers 60 s); a receiver that is sent less than one event in 4 s is not worth a connection.
+/// How long a connection stays idle for the next attempt to the same receiver, unless the receiver says how long it
+/// keeps it open: less than the 5 s after which Node.js, Apache and uvicorn close one. Others keep them longer (nginx
+/// 75 s, load balancers 60 s); a receiver that gets less than one event in 4 s is not worth a connection.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 
-/// How much earlier than the receiver says (`Keep-Alive: timeout=5`) a connection is given up, so that no request is on
-/// its way when it is closed.
+/// A connection is given up this much earlier than the receiver says (`Keep-Alive: timeout=5`), so that no request is
+/// on its way when it is closed.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
 
-/// How long a connection waits at most, whatever the receiver says.
+/// The longest time that a connection stays idle, whatever the receiver says.
 const IDLE_TIME_MAX: Duration = Duration::from_mins(1);
 
-/// How old a connection may become: a receiver that moves to another address must be found there, however busy the old
-/// connection is kept.
+/// The maximum age of a connection: a receiver that moves to another address must be found there, however busy the old
+/// connection is.
 const CONNECTION_AGE_MAX: Duration = Duration::from_mins(5);
 
-/// What every delivery says it is.
+/// The content type of every delivery.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The value of `User-Agent`.
@@ -61,20 +61,21 @@ pub struct Sender {
     timeout: Duration,
 }
 
-/// The headers of a delivery beside the ones that every request has.
+/// A delivery's headers, apart from those that every request has.
 pub type DeliveryHeaders = Vec<(HeaderName, String)>;
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Exchange {
     /// The attempt was made, with this outcome.
     Ended(Outcome),
-    /// Nothing was sent, because this machine has run out of something: file descriptors, ports, memory. It says nothing
-    /// about the receiver, so it must not count as an attempt; try again later.
+    /// Nothing was sent, because this machine has run out of file descriptors, ports or memory. That says nothing about
+    /// the receiver, so it must not count as an attempt; try again later.
     Ours(io::Error),
 }
 
-/// Where requests go: what has to be known of a URL to send one there. Cheap to clone, and worth keeping for the next.
+/// Where requests go: what must be known about a URL to send one there. Cheap to clone, and worth keeping for the next
+/// one.
 #[derive(Clone, Debug)]
 pub struct Target {
     peer: Arc<Peer>,
@@ -111,8 +112,8 @@ impl Target {
 }
 
 impl Sender {
-    /// A sender to what `policy` allows, whose attempts end after `timeout`. It trusts the public certificate authorities
-    /// and `extra` ones.
+    /// A sender that sends where `policy` allows, with attempts that end after `timeout`. It trusts the public
+    /// certificate authorities and `extra` ones.
     ///
     /// # Errors
     /// If an extra certificate cannot be used as an authority.
@@ -126,7 +127,7 @@ impl Sender {
         Ok(Self::through(connector, timeout))
     }
 
-    /// A sender that connects through `connector`, and whose attempts end after `timeout`.
+    /// A sender that connects through `connector`, with attempts that end after `timeout`.
     #[must_use]
     pub fn through(connector: Connector, timeout: Duration) -> Self {
         Self {
@@ -136,10 +137,10 @@ impl Sender {
         }
     }
 
-    /// Connects to the host of `url`, TLS included, as an attempt would, and sends nothing.
+    /// Connects to the host of `url`, including TLS, as an attempt would, and sends nothing.
     ///
     /// # Errors
-    /// The word that an attempt would carry.
+    /// The error word that an attempt would get.
     pub async fn connect(&self, url: &Url) -> Result<(), String> {
         let peer = Peer::of(url).ok_or_else(|| ErrorWord::Network.to_string())?;
         match timeout(self.timeout, self.connector.connect(&peer)).await {
@@ -149,7 +150,7 @@ impl Sender {
         }
     }
 
-    /// The same as [`Self::post_to`], for a URL that has yet to be made a [`Target`].
+    /// The same as [`Self::post_to`], for a URL that is not a [`Target`] yet.
     pub async fn post(&self, url: &Url, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
         match Target::new(url) {
             Some(target) => self.post_to(&target, headers, body).await,
@@ -157,12 +158,12 @@ impl Sender {
         }
     }
 
-    /// Posts `body` and returns what came of it. Whatever a receiver does, this returns within the deadline.
+    /// Posts `body` and returns the result. Whatever a receiver does, this returns within the deadline.
     ///
-    /// A connection that has waited since an earlier request may be closed by the receiver in the very moment in which it
-    /// is used again. If it breaks before a byte of the answer, the request is sent once more over a new connection: to
-    /// the receiver both are one attempt, alike to the last byte. If it has taken the first one after all, it sees
-    /// the same event id (`webhook-id`) again, as it does after an attempt whose answer was lost.
+    /// A connection that is reused may be closed by the receiver at that very moment. If it breaks before the first
+    /// byte of the response, the request is sent again over a new connection: to the receiver both are one attempt,
+    /// identical to the last byte. If it did take the first one after all, it sees the same event id (`webhook-id`)
+    /// again, as it does after an attempt whose response was lost.
     pub async fn post_to(&self, target: &Target, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
         timeout(self.timeout, self.exchange(target, headers, body))
             .await
@@ -199,7 +200,7 @@ impl Sender {
         }
     }
 
-    /// A connection that an earlier request has left, if there is one that the receiver has not closed.
+    /// An idle connection from an earlier request, if there is one that the receiver has not closed.
     fn reused(&self, peer: &Peer) -> Option<Connection> {
         while let Some(mut connection) = self.pool.take(peer) {
             if connection.is_ready() {
@@ -213,7 +214,7 @@ impl Sender {
     /// A new connection.
     async fn connected(&self, peer: &Peer) -> Result<Connection, ConnectError> {
         let stream = match self.connector.connect(peer).await {
-            // What only waits makes room for what is needed now.
+            // Idle connections make room for what is needed now.
             Err(ConnectError::Ours(_)) if self.pool.clear() > 0 => self.connector.connect(peer).await,
             connected => connected,
         };
@@ -224,7 +225,7 @@ impl Sender {
         opened.map_err(|error| ConnectError::failed(word_of(&error), &error))
     }
 
-    /// Sends a request, reads the answer, and keeps the connection if it can be used again.
+    /// Sends a request, reads the response, and keeps the connection if it can be reused.
     async fn over(
         &self,
         mut connection: Connection,
@@ -254,7 +255,7 @@ impl std::fmt::Debug for Sender {
 /// TLS that trusts the public certificate authorities and `extra` ones.
 ///
 /// # Errors
-/// Where an extra certificate cannot be used as an authority.
+/// If an extra certificate cannot be used as an authority.
 pub fn tls(extra: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -283,7 +284,7 @@ fn unwritable() -> Exchange {
     failure(ErrorWord::Network)
 }
 
-/// How long the connection of an answer with these headers may wait for the next request.
+/// How long the connection may stay idle after a response with these headers.
 fn idle_time(headers: &HeaderMap) -> Duration {
     let Some(value) = headers.get(KEEP_ALIVE) else {
         return IDLE_TIME;
@@ -300,8 +301,8 @@ fn idle_time(headers: &HeaderMap) -> Duration {
     })
 }
 
-/// Reads the answer up to the cap, and says whether it was read to its end. A body that breaks off below the cap is a
-/// failure whatever the status said.
+/// Reads the response up to the cap, and returns whether it was read to its end. A body that breaks off below the cap
+/// is a failure whatever the status.
 async fn read(connection: &mut Connection, response: Response<Incoming>) -> (Outcome, bool) {
     let status = response.status();
     // HTTP's statuses end at 599 (RFC 9110, section 15); hyper reads up to 999.
@@ -325,7 +326,7 @@ async fn read(connection: &mut Connection, response: Response<Incoming>) -> (Out
                     break;
                 }
                 if kept.len() == RESPONSE_BODY_BYTES_MAX {
-                    // Nothing more is waited for, but it may have come already that this was all.
+                    // Nothing more is waited for, but the end may have arrived already.
                     is_whole = body.is_end_stream() || connection.has_ended(&mut body);
                     break;
                 }
@@ -347,8 +348,8 @@ async fn read(connection: &mut Connection, response: Response<Incoming>) -> (Out
     (outcome, is_whole)
 }
 
-/// The first bytes as text: what is not UTF-8 is replaced, and so is NUL, which PostgreSQL cannot keep in a text.
-/// A character that the cap cuts in two is left out, and the text never has more characters than the cap has bytes.
+/// The first bytes as text: invalid UTF-8 is replaced, and so is NUL, which PostgreSQL cannot store in a text. A
+/// character that the cap cuts in two is dropped, and the text never has more characters than the cap has bytes.
 fn text(mut kept: Vec<u8>) -> String {
     if let Err(error) = std::str::from_utf8(&kept)
         && error.error_len().is_none()

@@ -1,4 +1,4 @@
-//! What the lanes are given and what they say: their limits, the time, what is to be done next.
+//! The inputs and outputs of the lanes: their limits, the time, the next step.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,12 +10,12 @@ use crate::{
     store::queue::lease::{Lease, Leased, Target},
 };
 
-/// What the lanes may do.
+/// The limits of the lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct LaneLimits {
-    /// Attempts under way at once.
+    /// Attempts in progress at once.
     pub attempts_max: usize,
-    /// Attempts under way at once for one webhook, over all nodes.
+    /// Attempts in progress at once per webhook, across all nodes.
     pub per_webhook_max: usize,
     /// How much of its lease an attempt needs when it starts.
     pub lease_needed: Duration,
@@ -24,22 +24,23 @@ pub struct LaneLimits {
 /// The time, by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// For how old a reading is.
+    /// For the age of a reading.
     pub monotonic: Duration,
-    /// For when a lease ends.
+    /// For the end of a lease.
     pub time: Timestamp,
 }
 
-/// What is to be done next.
+/// The next step.
 #[derive(Debug)]
 pub enum Step {
-    /// Make this attempt. Whoever takes it tells [`Lanes::ended`](super::lanes::Lanes::ended) and [`Lanes::recorded`](super::lanes::Lanes::recorded).
+    /// Make this attempt. The caller reports to [`Lanes::ended`](super::lanes::Lanes::ended) and
+    /// [`Lanes::recorded`](super::lanes::Lanes::recorded).
     Start(Start),
-    /// Read these webhooks again, and tell [`Lanes::judge`](super::lanes::Lanes::judge).
+    /// Read these webhooks again, and pass the result to [`Lanes::webhooks_read`](super::lanes::Lanes::webhooks_read).
     Judge(Vec<(OrganizationId, WebhookId)>),
-    /// Give these leases back: their attempts are not to be made now.
+    /// Release these leases: their attempts must not be made now.
     GiveBack(Vec<Lease>),
-    /// The same, because this node cannot read their webhooks: it must not have them again at once.
+    /// The same, because this node cannot read their webhooks: it must not get them again at once.
     Postpone(Vec<Lease>),
 }
 
@@ -48,18 +49,18 @@ pub enum Step {
 pub struct Start {
     /// The delivery.
     pub leased: Leased,
-    /// Its webhook, as it stood at `judged_at`.
+    /// Its webhook, as read at `read_at`.
     pub target: Arc<Target>,
     /// When the webhook was read, by the monotonic clock.
     pub judged_at: Duration,
 }
 
-/// What is in the lanes.
+/// The contents of the lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Attempts whose requests are under way.
+    /// Attempts whose requests are in progress.
     pub running: usize,
-    /// The same, and those that have ended and wait for their record.
+    /// The same, plus those that have ended and wait to be recorded.
     pub unrecorded: usize,
     /// Deliveries that wait for an attempt.
     pub waiting: usize,

@@ -1,4 +1,4 @@
-//! One HTTP try of a delivery.
+//! One HTTP attempt at a delivery.
 
 use sea_orm::entity::prelude::*;
 
@@ -28,7 +28,7 @@ pub struct Model {
     pub error: Option<ErrorWord>,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

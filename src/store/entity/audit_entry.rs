@@ -1,4 +1,4 @@
-//! A write to a webhook, as it is remembered.
+//! An entry of the audit log: one write to a webhook.
 
 use sea_orm::entity::prelude::*;
 
@@ -20,7 +20,7 @@ pub struct Model {
     pub action: AuditAction,
     pub actor: AuditActor,
     pub token_id: Option<TokenId>,
-    /// The IP address that the request came from.
+    /// The client's IP address.
     pub address: Option<String>,
     pub request_id: Option<String>,
     pub secret_rotated: bool,
@@ -29,7 +29,7 @@ pub struct Model {
     pub created_at: Timestamp,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

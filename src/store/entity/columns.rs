@@ -1,6 +1,7 @@
-//! The domain's types as columns of the entities: what each of them is in the database.
+//! The domain's types as columns of the entities.
 //!
-//! Words are written strictly and read tolerantly: a row may hold a word of a newer version that runs beside this one.
+//! Words are written strictly and read leniently: a row may hold a word of a newer version that runs alongside this
+//! one.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +25,7 @@ use crate::domain::{
     token::Scopes,
 };
 
-/// Keeps a type as `$stored`, by a function there and a function back.
+/// Maps a type to `$stored` and back, by two functions.
 macro_rules! column {
     ($type:ident as $stored:ty, $store:expr, $read:expr) => {
         impl From<$type> for Value {
@@ -74,7 +75,7 @@ macro_rules! column {
     };
 }
 
-/// Asked for of what may be a primary key; none of ours counts up.
+/// Required of anything that may be a primary key; none of ours is auto-incremented.
 macro_rules! key {
     ($type:ident) => {
         impl TryFromU64 for $type {
@@ -130,7 +131,7 @@ column!(Scopes as String, |scopes| scopes.to_string(), |text| text
     .parse()
     .map_err(|cause| unreadable("tokens.scopes", cause)));
 
-// A rate beyond what this version lets pass is no limit: read as what is not there.
+// A rate limit above this version's maximum is no limit: it is read as NULL.
 column!(
     RateLimit as i32,
     |rate| <i32 as TryFrom<_>>::try_from(rate.per_second()).unwrap_or(i32::MAX),
@@ -148,10 +149,10 @@ fn unreadable(column: &'static str, cause: impl std::error::Error + Send + Sync 
     })
 }
 
-/// Different words that are said at most.
+/// The most different words that are logged.
 const SAID_MAX: usize = 64;
 
-/// Says, once a word, that a row holds what this version does not know.
+/// Logs, once per word, that a row holds a word that this version does not know.
 fn say_unknown(kind: &'static str, word: &str) {
     static SAID: Mutex<BTreeSet<(&str, String)>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);

@@ -22,9 +22,9 @@ pub struct Model {
     pub event_id: EventId,
     pub event_type: String,
     pub status: DeliveryStatus,
-    /// The number of the last attempt that ended; while it is queued, attempts may have begun since.
+    /// The number of the last attempt that ended; while the delivery is queued, more may have started since.
     pub attempt_count: i32,
-    /// Attempts made before the present schedule began.
+    /// Attempts made before its current schedule began.
     pub schedule_start: i32,
     pub response_status: Option<i32>,
     #[sea_orm(column_type = "Text", nullable)]
@@ -36,7 +36,7 @@ pub struct Model {
     pub undelivered_at: Option<Timestamp>,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -13,14 +13,14 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: EventId,
     pub event_type: String,
-    /// The exact bytes that are signed and sent on every attempt.
+    /// The exact bytes that every attempt signs and sends.
     pub payload: Vec<u8>,
     pub created_at: Timestamp,
-    /// The trace that the publisher named (W3C Trace Context, `traceparent`).
+    /// The trace that the publisher's request belongs to (W3C Trace Context, `traceparent`).
     pub traceparent: Option<String>,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

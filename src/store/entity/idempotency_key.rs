@@ -1,4 +1,4 @@
-//! An idempotency key: which request it was used for, and what the answer was.
+//! An idempotency key: which request it was used for, and its response.
 
 use sea_orm::entity::prelude::*;
 
@@ -17,9 +17,10 @@ pub struct Model {
     pub key: String,
     /// SHA-256 of the request.
     pub fingerprint: Vec<u8>,
-    /// What the ids of what the request makes are derived from; NULL where one transaction makes it with its response.
+    /// The ids of everything that the request creates are derived from this; NULL if a single transaction creates it
+    /// together with its response.
     pub seed: Option<Uuid>,
-    /// Set while the request runs.
+    /// Set while the request is running.
     pub lease_token: Option<LeaseToken>,
     /// When another run may take over from one that has died.
     pub leased_until: Option<Timestamp>,
@@ -28,7 +29,7 @@ pub struct Model {
     pub expires_at: Timestamp,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

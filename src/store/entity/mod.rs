@@ -1,7 +1,7 @@
 //! The tables as sea-orm models, private to the store so that no query can forget the organization.
 //!
-//! Times are milliseconds since the Unix epoch. The `column_type` of a text column states its limit, which a
-//! contract test holds against `maxLength` in `openapi.yaml`.
+//! Times are milliseconds since the Unix epoch. The `column_type` of a text column states its limit, which a contract
+//! test compares with `maxLength` in `openapi.yaml`.
 #![expect(unreachable_pub, reason = "the derives of sea-orm want their models public")]
 
 pub mod attempt;
@@ -21,7 +21,7 @@ use sea_orm::{ColumnTrait as _, EntityTrait, IdenStatic as _, Iterable as _, sea
 
 use super::engine::rows::{Kind, Kinds};
 
-/// What the columns hold, for the engine that knows no more than integers, texts and blobs.
+/// The types of the columns, for the engine that only knows integers, texts and blobs.
 pub(super) fn column_kinds() -> Kinds {
     let mut kinds = Kinds::new();
     add::<attempt::Entity>(&mut kinds);

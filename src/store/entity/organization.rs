@@ -13,12 +13,12 @@ pub struct Model {
     #[sea_orm(column_type = "String(StringLen::N(100))")]
     pub name: String,
     pub created_at: Timestamp,
-    /// NULL is unlimited, as it is for the column below.
+    /// NULL is unlimited, here and in the column below.
     pub requests_per_minute_max: Option<i32>,
     pub writes_per_month_max: Option<i32>,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,4 +1,4 @@
-//! A delivery with something to do: an attempt that is owed, or one under way.
+//! A queue entry: a delivery with an attempt that is owed or in progress.
 
 use sea_orm::entity::prelude::*;
 
@@ -16,19 +16,19 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub delivery_id: DeliveryId,
     pub webhook_id: WebhookId,
-    /// Whether the delivery is pending; false where the row is only the lease of a retry of one that has ended.
+    /// Whether the delivery is pending; false if the row is only the lease of a manual retry of one that has ended.
     pub owed: bool,
     /// When a node may take it: the time of the next attempt or, while leased, the end of the lease.
     pub due_at: Timestamp,
-    /// Attempts begun so far.
+    /// Attempts started so far.
     pub attempt_count: i32,
-    /// Set while an attempt is under way.
+    /// Set while an attempt is in progress.
     pub lease_token: Option<LeaseToken>,
     /// The node that makes the attempt.
     pub lease_node: Option<NodeId>,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,4 +1,4 @@
-//! A bearer token, known by its digest alone.
+//! A bearer token, known only by its digest.
 
 use sea_orm::entity::prelude::*;
 
@@ -14,7 +14,7 @@ use crate::domain::{
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: TokenId,
-    /// None for a platform token, which may act for any organization when it publishes.
+    /// NULL for a platform token, which may act for any organization when it publishes.
     pub organization_id: Option<OrganizationId>,
     #[sea_orm(column_type = "String(StringLen::N(100))")]
     pub name: String,
@@ -25,11 +25,11 @@ pub struct Model {
     pub scopes: Scopes,
     pub created_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
-    /// Up to a minute behind: a use is noted at most once a minute.
+    /// Accurate to a minute: a use is recorded at most once per minute.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

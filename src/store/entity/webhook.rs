@@ -35,44 +35,44 @@ pub struct Model {
     /// The signing secret, sealed (see `domain::keyring`).
     pub secret: Vec<u8>,
     pub disabled_reason: Option<DisabledReason>,
-    /// Time of the first failure since the last success.
+    /// When the first failure since the last success happened.
     pub failing_since: Option<Timestamp>,
     /// Failures since the last success.
     pub consecutive_failures: i32,
-    /// How many times the organization was told of them.
+    /// How many failing notices the organization got since then.
     pub failing_notices: i32,
-    /// Whether it was told of trouble, and is to be told of its end.
+    /// Whether it was notified of trouble, so that it must be notified of the recovery.
     pub recovery_owed: bool,
-    /// Deliveries that have failed for good since it was last told of one.
+    /// Deliveries that have been exhausted since the last notice about one.
     pub exhausted_count: i32,
-    /// When it was last told of one.
+    /// When the last notice about an exhausted delivery was sent.
     pub exhausted_notice_at: Option<Timestamp>,
-    /// No automatic attempt starts before this.
+    /// No automatic attempt starts before this time.
     pub resume_at: Timestamp,
-    /// Deliveries that may start each second; NULL means no limit.
+    /// Deliveries that may start per second; NULL means no limit.
     pub rate_limit: Option<RateLimit>,
     /// The rate limiter's state, in nanoseconds since the Unix epoch.
     pub rate_state: Option<i64>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Set once it is deleted: only what it was owed is still to be canceled.
+    /// Set when the webhook is deleted: only its pending deliveries remain to be canceled.
     pub deleted_at: Option<Timestamp>,
 }
 
-/// No joins are declared: queries that join say how.
+/// No relations are declared: queries that join say how.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The columns of the settings, each of which bears its setting's name.
+/// The columns of the settings, named like them.
 pub static SETTINGS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let column = |name: &&str| Column::from_str(name).ok();
     WebhookSettings::NAMES.iter().filter_map(column).collect()
 });
 
 impl Model {
-    /// What its customer says of it.
+    /// Its settings.
     pub fn settings(&self) -> Result<WebhookSettings, StoreError> {
         Ok(WebhookSettings {
             url: readable(Destination::from_stored(&self.url).ok(), "webhooks.url", &self.url)?,
@@ -85,7 +85,7 @@ impl Model {
 }
 
 impl ActiveModel {
-    /// Writes what its customer says of it.
+    /// Sets its settings.
     pub fn set_settings(&mut self, settings: &WebhookSettings) {
         let events = settings.events.entries();
         self.url = Set(settings.url.as_str().to_owned());
@@ -96,7 +96,7 @@ impl ActiveModel {
     }
 }
 
-/// A filter as the column `events` keeps it.
+/// Reads a filter from the column `events`.
 pub fn read_filter(column: Option<&str>) -> Result<EventFilter, StoreError> {
     let Some(text) = column else {
         return Ok(EventFilter::All);

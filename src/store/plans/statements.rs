@@ -1,7 +1,7 @@
-//! Every long SQL text against the snapshots of its plan: which index answers which condition. None reads a large table
-//! as a whole.
+//! Compares every long SQL statement's plan with a snapshot: which index serves which condition. None reads a large
+//! table as a whole.
 //!
-//! `WRITE_PLANS=1` replaces the snapshots by what the engine plans now.
+//! `WRITE_PLANS=1` replaces the snapshots by the engine's current plans.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -16,7 +16,7 @@ use crate::store::{
     webhook_batch,
 };
 
-/// The tables that grow with the organizations and what they do.
+/// The tables that grow with the organizations and their use.
 const LARGE: [&str; 8] = [
     "attempts",
     "audit_entries",
@@ -28,7 +28,7 @@ const LARGE: [&str; 8] = [
     "webhooks",
 ];
 
-/// Statements that read a table, or all that an organization has in it, and why they may.
+/// Statements that read a whole table, or everything that an organization has in it, and why they may.
 const WHOLE: [(&str, &str); 4] = [
     (
         "CANCEL_BATCH",
@@ -39,7 +39,7 @@ const WHOLE: [(&str, &str); 4] = [
     ("clamp_keys_sql", "once, when a server starts"),
 ];
 
-/// How a way ends that leads to all rows of a table, or of an organization.
+/// The endings of accesses to all rows of a table, or of an organization.
 const WHOLE_ENDINGS: [&str; 3] = ["whole index", " (organization_id = $1)", " (organization_id=?)"];
 
 /// The statements of both engines.
@@ -115,7 +115,7 @@ async fn plan(db: &Database, sql: String) -> Vec<String> {
             format!("EXPLAIN (COSTS OFF) EXECUTE {execute}"),
         );
         Box::pin(async move {
-            // Without them there is a sequential scan only where no index answers, whatever the statistics say.
+            // With these settings there is a sequential scan only if no index can be used, whatever the statistics say.
             tx.execute_unprepared("SET LOCAL plan_cache_mode = force_generic_plan")
                 .await?;
             for step in ["seqscan", "hashjoin", "mergejoin"] {
@@ -133,12 +133,12 @@ async fn plan(db: &Database, sql: String) -> Vec<String> {
     write.await.unwrap()
 }
 
-/// What an index is searched for on PostgreSQL: the line after the scan.
+/// The condition of an index scan on PostgreSQL: the line after the scan.
 fn condition(line: &str) -> &str {
     line.strip_prefix("Index Cond: ").unwrap_or("whole index")
 }
 
-/// How a plan reaches the rows of tables, each way once: the index and its condition, or the table that is read as a whole.
+/// How a plan accesses tables, without duplicates: the index and its condition, or the table that is read as a whole.
 fn ways(steps: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for (position, step) in steps.iter().enumerate() {
@@ -171,7 +171,7 @@ fn ways(steps: &[String]) -> Vec<String> {
     found
 }
 
-/// Holds every statement's plan against the snapshot of the engine.
+/// Compares every statement's plan with the engine's snapshot.
 pub(super) async fn judge(scratch: &Scratch) {
     let backend = scratch.db.backend();
     let mut lines = Vec::new();

@@ -1,10 +1,10 @@
 //! Claiming due deliveries, fairly and without reading the whole queue.
 //!
-//! Two steps. [`ready`] walks from webhook to webhook in an index, a bounded number of steps behind a cursor that goes
-//! round, and finds those with something due. [`claim`] then leases, of each, no more than there is room for in this
-//! node's lanes. However long the queue of one webhook, the others' turn comes after the same few steps.
+//! Two steps. [`ready`] walks an index from webhook to webhook, a bounded number of steps after a cursor that wraps
+//! around, and finds those with something due. [`claim`] then leases from each no more than this node's lanes have room
+//! for. However long the queue of one webhook, the others' turn comes after the same few steps.
 //!
-//! Entries that are leased are in no index that a claim reads: most are leased when they are published, and gone soon.
+//! Leased entries are in no index that a claim reads: most are leased when they are published, and gone soon.
 
 use std::time::Duration;
 
@@ -33,28 +33,28 @@ use crate::{
     },
 };
 
-/// How many webhooks one walk passes, at most: each costs three look-ups in an index.
+/// The most webhooks that one walk visits: each costs three look-ups in an index.
 const STEPS_MAX: i32 = 1024;
 
-/// A webhook with something due that may be attempted.
+/// A webhook that has something due and may be attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization_id: OrganizationId,
     /// Its id.
     pub webhook_id: WebhookId,
-    /// What a lease would be given for.
+    /// What a lease would be granted for.
     pub grant: Grant,
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Walk {
     /// The webhooks with something due, in the order of their ids.
     pub ready: Vec<Ready>,
-    /// Where the next walk goes on; `None` if this one came to the end.
+    /// Where the next walk continues; `None` if this one reached the end.
     pub cursor: Option<WebhookId>,
-    /// When the first of what is not due yet will be, among the webhooks that the walk passed.
+    /// When the first delivery that is not due yet will be due, among the visited webhooks.
     pub next_at: Option<Timestamp>,
 }
 
@@ -84,7 +84,7 @@ pub(in crate::store) const WALK: &str = "
     WHERE is_ready = 1 OR step = $2 OR next_at = (SELECT min(next_at) FROM judged WHERE is_ready = 0)
     ORDER BY webhook_id";
 
-/// Walks over the webhooks with due deliveries, behind `cursor`.
+/// Walks over the webhooks with due deliveries, after `cursor`.
 ///
 /// A loose index scan: each step jumps to the next webhook, however long the queue of one of them is.
 pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> Result<Walk, StoreError> {
@@ -132,11 +132,11 @@ pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> 
 pub struct Wanted {
     /// The webhook.
     pub ready: Ready,
-    /// Deliveries at most.
+    /// The most deliveries to claim.
     pub room: usize,
 }
 
-/// Leases what is due of these webhooks, oldest first, with what each delivery sends.
+/// Leases these webhooks' due deliveries, oldest first, with the message that each one sends.
 pub async fn claim(
     db: &Database,
     wanted: Vec<Wanted>,
@@ -163,7 +163,7 @@ pub async fn claim(
         let taken = db.write(move |tx| Box::pin(async move { take_rated(&inner, tx, wanted, term).await }));
         match taken.await {
             Ok(taken) => leases.extend(taken),
-            // What was leased before is this node's, and must not wait for the end of its lease.
+            // What was leased so far belongs to this node, and must not wait for the end of its lease.
             Err(error) => {
                 failed = Some(error);
                 break;
@@ -206,7 +206,7 @@ impl Taken {
     }
 }
 
-/// Leases what is due, where the webhook still allows what the lease is for.
+/// Leases what is due, if the webhook still allows what the lease is for.
 async fn take(db: &Database, tx: &Connection<'_>, wanted: &[Wanted], term: Term) -> Result<Vec<Granted>, StoreError> {
     let grant_of = |webhook: WebhookId| {
         let wanted = wanted.iter().find(|wanted| wanted.ready.webhook_id == webhook);
@@ -224,7 +224,7 @@ async fn take(db: &Database, tx: &Connection<'_>, wanted: &[Wanted], term: Term)
     Ok(granted.collect())
 }
 
-/// What a grant is in SQL: a probe goes out of any breaker, the others only of a closed one.
+/// A grant's condition in SQL: a probe may be sent by any breaker, other attempts only by a closed one.
 fn grant_column(grant: Grant) -> i32 {
     match grant {
         Grant::Plain | Grant::Manual => 0,
@@ -283,7 +283,7 @@ pub(in crate::store) const TAKE_OF_ONE: &str = "
             AND ($7 = 1 OR consecutive_failures < $8 AND ($7 = 2 OR rate_limit IS NULL)))
     RETURNING organization_id, delivery_id, webhook_id, attempt_count";
 
-/// Takes what is due webhook by webhook: SQLite has no LATERAL, and needs no round trip for a statement.
+/// Takes what is due, webhook by webhook: SQLite has no LATERAL, and its statements cost no round trip.
 async fn take_one_by_one(
     db: &Database,
     tx: &Connection<'_>,
@@ -308,8 +308,8 @@ async fn take_one_by_one(
     Ok(all)
 }
 
-/// Leases what a webhook's rate lets start, writes down what was used of it and, where the rate is why no more was taken,
-/// when the next token comes. A webhook that another node is claiming from is left to it.
+/// Leases what a webhook's rate limit lets start, and records what was used of it and, if the limit is why no more was
+/// taken, when the next token is available. Skips a webhook that another node is claiming from.
 async fn take_rated(
     db: &Database,
     tx: &Connection<'_>,
@@ -350,7 +350,7 @@ async fn take_rated(
     Ok(taken)
 }
 
-/// A number of an expression, which is 32 bits long on one engine and 64 on the other.
+/// An expression's number, which is 32 bits long on one engine and 64 on the other.
 struct Number(i64);
 
 impl sea_orm::TryGetable for Number {

@@ -1,8 +1,8 @@
-//! Recording what came of attempts: each attempt, its delivery's new state, the health of the webhook, and what the
-//! organization is told of it, in one transaction shared with other attempts.
+//! Recording finished attempts: each attempt, its delivery's new state, the webhook's health, and the events that
+//! notify the organization, in one transaction shared with other attempts.
 //!
-//! A success of a webhook that is well is the plain case: one statement (three on SQLite, where they cost no round
-//! trip). Everything else locks the webhook's health first.
+//! A success of a healthy webhook is the plain case: one statement (three on SQLite, where they cost no round trip).
+//! Everything else locks the webhook's health first.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     store::{Database, StoreError, engine::Connection},
 };
 
-/// Records a finished attempt. False if its lease was lost meanwhile: then nothing changes.
+/// Records a finished attempt. Returns false if its lease was lost meanwhile: then nothing changes.
 pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreError> {
     if let Some(shared) = &db.shared {
         return shared.records.submit(finished).await;
@@ -39,8 +39,8 @@ pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreErro
     Ok(is_held)
 }
 
-/// Records a batch: the plain ones by one statement, the others in a transaction. Reports those whose lease was lost;
-/// they change nothing.
+/// Records a batch: the plain ones in one statement, the others in a transaction. Returns which leases held; attempts
+/// whose lease was lost change nothing.
 pub(in crate::store) async fn finish_batch(db: Database, batch: Arc<[Finished]>) -> Result<Vec<bool>, StoreError> {
     let plain: Vec<&Finished> = batch.iter().filter(|finished| finished.is_plain()).collect();
     let mut recorded = if plain.is_empty() {
@@ -53,8 +53,8 @@ pub(in crate::store) async fn finish_batch(db: Database, batch: Arc<[Finished]>)
         .filter(|finished| !recorded.contains(&finished.fence()))
         .cloned()
         .collect();
-    // What the organizations are told is made of all the attempts of a batch. If some leases turn out lost, all is rolled
-    // back and the others are recorded without them.
+    // Notices depend on all attempts of a batch. If some leases turn out to be lost, everything is rolled back and the
+    // others are recorded without them.
     while !left.is_empty() {
         match record_in_transaction(&db, left.clone()).await {
             Ok(()) => {
@@ -73,7 +73,7 @@ pub(in crate::store) async fn finish_batch(db: Database, batch: Arc<[Finished]>)
 
 /// Why a batch was rolled back.
 enum NotRecorded {
-    /// Only these leases hold.
+    /// Some leases were lost; only these hold.
     Lost(HashSet<Fence>),
     /// The database failed.
     Failed(StoreError),
@@ -99,8 +99,8 @@ async fn record_in_transaction(db: &Database, ended: Vec<Finished>) -> Result<()
     Ok(())
 }
 
-/// Records attempts with all that follows from them if every lease holds, and otherwise nothing. Returns the leases that
-/// hold, and how the health of webhooks turned.
+/// Records attempts with all their consequences if every lease holds, and nothing otherwise. Returns the leases that
+/// hold, and the changes to the webhooks' health.
 async fn record_all(
     db: &Database,
     tx: &Connection<'_>,
@@ -109,7 +109,7 @@ async fn record_all(
     let before = health::lock(tx, ended).await?;
     let (after, news) = health::fold(&before, ended);
     let organizations: HashSet<OrganizationId> = news.iter().map(|(organization, _)| *organization).collect();
-    // The webhooks that may be told are locked before the queue is, as everywhere.
+    // The webhooks that may be notified are locked before the queue, as everywhere.
     let subscribers = operational::lock_subscribers(tx, organizations).await?;
     let entries = leases::lock_held(tx, ended.iter().map(|finished| &finished.lease)).await?;
     let held: HashSet<Fence> = entries
@@ -119,8 +119,8 @@ async fn record_all(
     if !ended.iter().all(|finished| held.contains(&finished.fence())) {
         return Ok((held, Vec::new()));
     }
-    // An entry that is owed no more belongs to a delivery that was canceled meanwhile, or had ended before: only a
-    // success changes how that stands.
+    // An entry that is no longer owed belongs to a delivery that was canceled meanwhile or had ended before: only a
+    // success changes its status.
     let is_owed = |finished: &Finished| {
         let id = finished.lease.delivery_id;
         entries.iter().any(|entry| entry.delivery_id == id && entry.owed)

@@ -1,4 +1,4 @@
-//! The records of many attempts on PostgreSQL, where a statement costs a round trip: one for all of them.
+//! Recording many attempts on PostgreSQL, where a statement costs a round trip: one for all of them.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -36,8 +36,8 @@ fn arrays(ended: &[&Finished]) -> [Value; 11] {
     ]
 }
 
-/// Rows of attempts from the arrays of [`arrays`]. The driver's arrays hold no NULL: a status of 0, and a body that is
-/// not there, stand for one.
+/// Rows of attempts from the arrays of [`arrays`]. The driver's arrays cannot hold NULL: a status of 0 and an empty
+/// body stand for it.
 const ATTEMPTS: &str = "ended AS MATERIALIZED (
         SELECT organization_id, delivery_id, webhook_id, token, number, attempt_trigger, started_at, duration_ms,
             NULLIF(status, 0) AS response_status, CASE WHEN has_body THEN body END AS response_body
@@ -46,7 +46,7 @@ const ATTEMPTS: &str = "ended AS MATERIALIZED (
             AS e(organization_id, delivery_id, webhook_id, token, number, attempt_trigger, started_at, duration_ms,
                  status, body, has_body))";
 
-/// The attempts that were recorded, by delivery and token.
+/// The recorded attempts, by delivery and token.
 #[derive(FromQueryResult)]
 struct Recorded {
     delivery_id: DeliveryId,
@@ -83,8 +83,8 @@ pub(in crate::store) static RECORD_PLAIN: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Records successes of webhooks that are well by one statement. Those it leaves out have lost their lease, or something
-/// to clear in the health of their webhook.
+/// Records successes of healthy webhooks in one statement. Those it skips have lost their lease, or their webhook's
+/// health has something to clear.
 pub(super) async fn record_plain(db: &Database, ended: &[&Finished]) -> Result<HashSet<Fence>, StoreError> {
     let connection = db.read();
     let statement =
@@ -130,7 +130,8 @@ pub(in crate::store) static RECORD: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Records attempts whose leases hold and are locked. What is owed no more keeps its status, unless it was delivered now.
+/// Records attempts whose leases hold and are locked. A delivery that is no longer owed keeps its status, unless it was
+/// delivered now.
 pub(super) async fn record(tx: &Connection<'_>, ended: &[(&Finished, bool)]) -> Result<(), StoreError> {
     let attempts: Vec<&Finished> = ended.iter().map(|(finished, _)| *finished).collect();
     let status = |(finished, is_owed): &(&Finished, bool)| {

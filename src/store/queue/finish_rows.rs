@@ -1,4 +1,4 @@
-//! The records of attempts on SQLite, where a statement costs no round trip: row by row, each text prepared once.
+//! Recording attempts on SQLite, where a statement costs no round trip: row by row, each text prepared once.
 
 use sea_orm::{ConnectionTrait as _, Statement, Value};
 
@@ -14,8 +14,8 @@ pub(in crate::store) const LEAVE_IF_WELL: &str = "
 const LEAVE: &str = "DELETE FROM queue WHERE organization_id = $1 AND delivery_id = $2";
 const PLAN: &str = "
     UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $3 WHERE organization_id = $1 AND delivery_id = $2";
-// The first success is the one that counts, and so is the first end without one; a later retry moves neither. What was
-// canceled stays so, whatever comes of an attempt that was under way.
+// The first success counts, and so does the first end without one; a later retry moves neither. A canceled delivery
+// stays canceled, whatever the result of an attempt that was in progress.
 pub(in crate::store) const UPDATE_DELIVERY: &str = "
     UPDATE deliveries SET attempt_count = $4, response_status = $5, response_body = $6, error = $7,
         status = CASE WHEN status = 'canceled' THEN status ELSE COALESCE($3, status) END,
@@ -28,7 +28,8 @@ pub(in crate::store) const INSERT_ATTEMPT: &str = "
         response_body, error)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// Records a success of a webhook that is well. False if it is another case, or the lease was lost: then nothing changes.
+/// Records a success of a healthy webhook. Returns false if it is another case, or the lease was lost: then nothing
+/// changes.
 pub(super) async fn record_plain(tx: &Connection<'_>, finished: &Finished) -> Result<bool, StoreError> {
     if !finished.is_plain() {
         return Ok(false);
@@ -47,8 +48,7 @@ pub(super) async fn record_plain(tx: &Connection<'_>, finished: &Finished) -> Re
     Ok(true)
 }
 
-/// Records attempts whose leases hold. What is owed no more keeps its status, unless it was
-/// delivered now.
+/// Records attempts whose leases hold. A delivery that is no longer owed keeps its status, unless it was delivered now.
 pub(super) async fn record_all(tx: &Connection<'_>, ended: &[(&Finished, bool)]) -> Result<(), StoreError> {
     for (finished, is_owed) in ended {
         record(tx, finished, *is_owed).await?;

@@ -1,4 +1,4 @@
-//! The health of webhooks: what attempts do to it.
+//! The health of webhooks, and how attempts change it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,13 +25,13 @@ use crate::{
     },
 };
 
-/// The least time between two versions of a webhook.
+/// The shortest time between two versions of a webhook.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// The health of the webhooks that a batch of attempts may change, by their ids.
+/// The health of the webhooks that a batch of attempts may change, by webhook id.
 pub(super) type Healths = HashMap<WebhookId, Known>;
 
-/// The health of a webhook, and what of its row goes with it.
+/// A webhook's health, with the related parts of its row.
 #[derive(Clone)]
 pub(super) struct Known {
     organization_id: OrganizationId,
@@ -40,10 +40,10 @@ pub(super) struct Known {
 }
 
 /// Reads and locks the health of each webhook that the batch may change: those that failed, and those that succeeded
-/// where there is something to clear. One that was deleted has no health any more.
+/// and have something to clear. A deleted webhook no longer has a health.
 ///
-/// In the order of their ids, and before any queue entry is touched: so two nodes that finish at once, and a deletion,
-/// cannot deadlock.
+/// In the order of their ids, and before any queue entry is touched: so two nodes that finish at the same time, and a
+/// deletion, cannot deadlock.
 pub(super) async fn lock(tx: &Connection<'_>, batch: &[&Finished]) -> Result<Healths, StoreError> {
     let of = |wanted: fn(HealthSignal) -> bool| {
         let signals = batch
@@ -78,7 +78,8 @@ pub(super) async fn lock(tx: &Connection<'_>, batch: &[&Finished]) -> Result<Hea
     Ok(rows.into_iter().map(known).collect())
 }
 
-/// What the attempts do to the health of their webhooks, and what their organizations are to be told.
+/// Applies the attempts to the health of their webhooks. Returns the new healths, and the events that notify the
+/// organizations.
 pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(OrganizationId, OperationalEvent)>) {
     let mut after = before.clone();
     let mut news = Vec::new();
@@ -95,8 +96,8 @@ pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(O
         };
         let notice = signal.and_then(|signal| known.health.record(signal, *ended_at));
         news.extend(notice.map(|notice| (organization_id, event(webhook_id, notice))));
-        // A delivery of the service's own news ends in silence: two webhooks that both fail would otherwise tell each
-        // other of it for ever.
+        // A delivery of an operational event is exhausted silently: two failing webhooks would otherwise notify each
+        // other forever.
         if finished.exhausted && !is_operational(&finished.event_type) {
             let count = known.health.record_exhausted(*ended_at);
             news.extend(count.map(|count| (organization_id, exhausted(finished, count))));
@@ -105,7 +106,7 @@ pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(O
     (after, news)
 }
 
-/// Something that happened to the health of a webhook and that the operator should read in the log.
+/// A change to a webhook's health that the operator should see in the log.
 pub(super) struct Turn {
     organization_id: OrganizationId,
     webhook_id: WebhookId,
@@ -120,7 +121,7 @@ enum TurnKind {
     Recovered,
 }
 
-/// How the health of webhooks turned.
+/// The changes to the health of webhooks.
 pub(super) fn turns(before: &Healths, after: &Healths, news: &[(OrganizationId, OperationalEvent)]) -> Vec<Turn> {
     let breakers = after.iter().filter_map(|(&webhook_id, known)| {
         let was_open = before.get(&webhook_id)?.health.breaker_open();
@@ -154,7 +155,7 @@ pub(super) fn turns(before: &Healths, after: &Healths, news: &[(OrganizationId, 
     breakers.chain(told).collect()
 }
 
-/// Says in the log how the health of webhooks turned. Once that is committed: what is rolled back has not happened.
+/// Logs the changes to the health of webhooks. Only after the commit: what is rolled back has not happened.
 pub(super) fn announce(db: &Database, turns: Vec<Turn>) {
     for Turn {
         organization_id,
@@ -162,7 +163,7 @@ pub(super) fn announce(db: &Database, turns: Vec<Turn>) {
         kind,
     } in turns
     {
-        // One batch holds attempts of many webhooks, so these lines stand outside of any attempt's span.
+        // One batch holds attempts of many webhooks, so these lines belong to no attempt's span.
         let span = tracing::error_span!(
             parent: None, "webhook", kallima.organization.id = %organization_id, kallima.webhook.id = %webhook_id
         );
@@ -233,8 +234,8 @@ pub(super) async fn write(
             id: Unchanged(id),
             ..Default::default()
         };
-        // What the customer sees of it is a change like another (and two within one millisecond are two changes); the
-        // rest is the engine's own.
+        // What the customer can see of it is a change like any other (and two within one millisecond must differ); the
+        // rest is internal to the engine.
         if before.health.enabled != health.enabled {
             row.updated_at = Set(Ord::max(db.clock.now(), updated_at.plus(MILLISECOND)));
         }

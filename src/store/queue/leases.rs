@@ -1,10 +1,10 @@
 //! Leases: who holds a queue entry, and until when.
 //!
-//! A lease is a token that only its holder knows, and an end after which the entry is anybody's again. Taking it counts the
+//! A lease is a token that only its holder knows, and an end after which the entry is free again. Taking it counts the
 //! attempt, so a node that dies in the middle of one never repeats its number.
 //!
-//! Lock order: webhooks, queue entries, deliveries. Replay and retention lock deliveries that have no queue entry, and so
-//! nobody who could wait for them.
+//! Lock order: webhooks, queue entries, deliveries. Replay and retention lock only deliveries without a queue entry,
+//! which nobody who holds other locks can wait for.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -98,8 +98,8 @@ pub(in crate::store) static GIVE_BACK: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Gives back the leases of attempts that were not made: they do not count, and the deliveries are due at `due_at`. What
-/// is owed no more leaves the queue; there the number stands in the delivery.
+/// Releases the leases of attempts that were not made: these do not count, and the deliveries are due at `due_at`.
+/// Entries that are no longer owed leave the queue; their delivery keeps the number.
 pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
     const DROP_ONE: &str = "DELETE FROM queue
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
@@ -134,8 +134,8 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
     write.await
 }
 
-/// Lets leases last until `until`. Returns those that still hold: the others are somebody else's, or ended, and nothing
-/// may be done by them.
+/// Extends leases to `until`. Returns those that still hold: the others belong to somebody else or have ended, and must
+/// not be used.
 pub async fn renew(db: &Database, leases: Vec<Lease>, until: Timestamp) -> Result<Vec<Lease>, StoreError> {
     if leases.is_empty() {
         return Ok(leases);
@@ -196,9 +196,9 @@ enum Whose {
     Ended(Timestamp, Timestamp),
 }
 
-/// Releases every lease when the only process that could hold one has just started. Returns how many there were.
+/// Releases every lease after the only process that could hold one has restarted. Returns how many there were.
 ///
-/// Where other nodes may be alive, what dead ones held is taken over by [`super::nodes`].
+/// If other nodes may be alive, [`super::nodes`] takes over what dead ones held.
 pub async fn recover(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     if db.has_other_nodes() {
         return Ok(0);
@@ -206,10 +206,10 @@ pub async fn recover(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     release(db, Whose::All, now).await
 }
 
-/// Releases this node's leases that ended before `now` without a record, and not before `since`. Returns how many.
+/// Releases this node's leases that ended before `now` without a record, but not before `since`. Returns how many.
 ///
-/// Leases end in the future when they are taken, so what ended before an earlier sweep need not be looked at again: on
-/// PostgreSQL a snapshot that somebody holds would keep all those dead entries in the way.
+/// Leases end in the future when they are taken, so those that ended before an earlier sweep need not be checked again:
+/// on PostgreSQL, a snapshot that somebody holds would keep all those dead entries in the index.
 pub async fn release_ended(db: &Database, since: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
     release(db, Whose::Ended(since, now), now).await
 }
@@ -231,7 +231,7 @@ async fn release(db: &Database, whose: Whose, now: Timestamp) -> Result<u64, Sto
     let entries = format!(
         "(organization_id, delivery_id) IN (SELECT organization_id, delivery_id FROM queue WHERE {condition} {lock})"
     );
-    // $1 stands in both, so that both take the same values.
+    // `$1` appears in both, so that both take the same values.
     let drop = format!("DELETE FROM queue WHERE NOT owed AND $1 > 0 AND {entries}");
     let free = format!("UPDATE queue SET lease_token = NULL, lease_node = NULL, due_at = $1 WHERE owed AND {entries}");
     let values: Vec<Value> = [now.as_millis().into()].into_iter().chain(values).collect();

@@ -1,4 +1,4 @@
-//! Attempts that somebody asks for: a delivery again, or a test event.
+//! Manual attempts, made on request: a retry of a delivery, or a test event.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ use crate::{
     },
 };
 
-/// What came of asking for one delivery by its id.
+/// The result of requesting one delivery by its id.
 #[derive(Debug)]
 pub enum Taken {
     /// It is leased to the caller.
     Leased(Lease),
-    /// There is no such delivery.
+    /// The delivery does not exist.
     NotFound,
-    /// An attempt of it is under way.
+    /// An attempt of it is in progress.
     UnderWay,
     /// Its webhook was deleted, so there is nowhere to send it.
     WebhookDeleted,
@@ -86,11 +86,11 @@ async fn take_in(
     if entry.is_some() {
         queued::Entity::update(leased).exec_without_returning(tx).await?;
     } else if !insert_entry(tx, leased).await? {
-        // A replay has put it in the queue since we looked, and it is attempted at once.
+        // A replay has queued it since we looked, and it is attempted at once.
         return Ok(Taken::UnderWay);
     }
     if !owed {
-        // A lease that is lost leaves nothing behind that would know the number.
+        // If the lease is lost, nothing else remembers the number.
         let begun = delivery::ActiveModel {
             organization_id: Unchanged(org),
             id: Unchanged(id),
@@ -102,7 +102,7 @@ async fn take_in(
     Ok(Taken::Leased(lease))
 }
 
-/// Locks a webhook against deletion. `None` if there is none, or it is being deleted.
+/// Locks a webhook against deletion. `None` if it does not exist or is being deleted.
 pub(super) async fn lock_webhook(
     tx: &Connection<'_>,
     org: OrganizationId,
@@ -115,7 +115,7 @@ pub(super) async fn lock_webhook(
     Ok(row.filter(|row| row.deleted_at.is_none()))
 }
 
-/// Puts a delivery in the queue; false if it is there already.
+/// Queues a delivery; returns false if it is queued already.
 async fn insert_entry(tx: &Connection<'_>, entry: queued::ActiveModel) -> Result<bool, StoreError> {
     let insert = queued::Entity::insert(entry.reset_all()).on_conflict_do_nothing();
     let inserted = insert.exec_without_returning(tx).await?;
@@ -138,18 +138,18 @@ fn hold(entry: &mut queued::ActiveModel, db: &Database, number: i32, until: Time
     }
 }
 
-/// What came of asking for a test.
+/// The result of requesting a test.
 #[derive(Debug)]
 pub enum Tested {
     /// Its delivery is leased to the caller.
     Leased(Lease),
-    /// The test of this id was recorded before: it is being made, or was made.
+    /// The test with this id was recorded before: it is in progress, or done.
     Before,
-    /// There is no such webhook.
+    /// The webhook does not exist.
     NotFound,
 }
 
-/// Records a test event with a delivery to this webhook alone, leased to the caller from the start.
+/// Records a test event with a delivery to this webhook only, leased to the caller from the start.
 pub async fn record_test(
     db: &Database,
     webhook_id: WebhookId,

@@ -1,17 +1,17 @@
-//! The queue: what is still to do. A delivery has an entry in it from the event that owes it until it has ended, and for as
-//! long as somebody retries it after that.
+//! The queue: unfinished work. A delivery has an entry from when its event is published until it has ended, and again
+//! while a manual retry is made.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`lease`] | the words: leases, what they send, where it goes, what came of it |
-//! | [`publish`], `publish_rows`, `publish_batch` | an event with what it owes, leased to this node at once where it can be |
-//! | `owed` | what that is: what is leased at once, and the webhooks that may want an event |
+//! | [`lease`] | the types: leases, what they send, where it goes, the results |
+//! | [`publish`], `publish_rows`, `publish_batch` | recording an event with its deliveries, leased to this node at once if possible |
+//! | `owed` | which deliveries those are: the webhooks that may want an event, and which are leased at once |
 //! | [`claim`] | leasing what is due, fairly |
-//! | [`manual`] | leasing what somebody asks for |
+//! | [`manual`] | leasing what was requested |
 //! | [`work`] | what attempts need to know |
-//! | [`finish`], `finish_rows`, `finish_batch` | recording what came of them |
-//! | `health`, `operational` | what that does to the webhooks, and what the organization is told |
-//! | [`leases`] | giving back, renewing and releasing leases |
+//! | [`finish`], `finish_rows`, `finish_batch` | recording finished attempts |
+//! | `health`, `operational` | how they change the webhooks' health, and the notices to the organization |
+//! | [`leases`] | releasing and renewing leases |
 //! | [`nodes`] | which nodes are alive, and what happens to the leases of a dead one |
 //! | [`replay`] | many deliveries again |
 

@@ -1,6 +1,6 @@
 //! Nodes: which processes share a database, and what happens to the leases of one that has died.
 //!
-//! A node that was silent for [`SILENCE_MAX`] is taken for dead, and what it held is due again at once: long before
+//! A node that was silent for [`SILENCE_MAX`] is considered dead, and what it held is due again at once: long before
 //! its leases end by themselves. All by the database's time, so that the nodes' clocks need not agree.
 
 use std::{sync::LazyLock, time::Duration};
@@ -15,26 +15,26 @@ use crate::{
 /// How long a node may be silent before the others take over what it held.
 pub const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// How far this node's clock and the database's may be apart before somebody is told of it. The database's clock has
-/// jumped, if it is this far from what the node expects: then nothing is known of the others' silence.
+/// How far this node's clock and the database's may differ before it is logged. If the database's clock is this far
+/// from what the node expects, it has jumped: then nothing is known about the others' silence.
 pub const CLOCK_MOVED_MAX: Duration = Duration::from_secs(2);
 
 /// The database's time, in milliseconds since the Unix epoch.
 pub(in crate::store) const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
 
-/// What a heartbeat found.
+/// The result of a heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
-    /// The nodes that are alive, in the order of their ids; this one among them.
+    /// The nodes that are alive, ordered by id, including this one.
     pub nodes: Vec<NodeId>,
-    /// Leases of nodes that have died, which are due again.
+    /// Leases of dead nodes, which are due again.
     pub released: u64,
-    /// By how many milliseconds this node's clock was moved, to follow the database's.
+    /// By how many milliseconds this node's clock was adjusted to the database's.
     pub clock_moved_ms: i64,
 }
 
 // Skips locked rows: these are not taken in the global lock order, so waiting could deadlock. What is skipped stays
-// with a node that is gone, until its leases end or the next node dies; so the dead node's row goes last, by itself.
+// with the dead node until its leases end or the next node dies; so the dead node's row is deleted last, on its own.
 pub(in crate::store) static BEAT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH moment AS MATERIALIZED (
@@ -62,11 +62,11 @@ pub(in crate::store) static BEAT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Says that this node is alive and reads who else is, in one round trip. With `may_judge`, what nodes held that were
-/// silent for too long is due again; it is false as long as this node cannot know of their silence. The node's clock
-/// follows the database's.
+/// Reports that this node is alive and reads which others are, in one round trip. With `may_judge`, leases of nodes
+/// that were silent for too long are released; it is false as long as this node cannot know about their silence. The
+/// node's clock follows the database's.
 ///
-/// An embedded database has one process, and nobody to tell: it is only tried whether it takes writes.
+/// An embedded database has one process, and no one to report to: this only checks whether it takes writes.
 pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
     #[derive(FromQueryResult)]
     struct Row {
@@ -83,7 +83,7 @@ pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
     }
     let asked = db.clock.now();
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    // A clock that a test moves has nothing to do with the server's.
+    // A clock that a test controls has nothing to do with the server's.
     let moved_max = if db.clock.can_follow() {
         millis(CLOCK_MOVED_MAX)
     } else {
@@ -107,7 +107,7 @@ pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
     })
 }
 
-/// Reads the database's clock, and lets this node's follow it. An embedded database has this machine's.
+/// Reads the database's clock, and lets this node's follow it. An embedded database uses this machine's.
 pub async fn follow_clock(db: &Database) -> Result<(), StoreError> {
     if !db.has_other_nodes() {
         return Ok(());
@@ -123,7 +123,7 @@ pub async fn follow_clock(db: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Says that this node is no more, as it stops, or as long as it can do nothing.
+/// Reports that this node is gone, when it stops, or for as long as it cannot do anything.
 pub async fn leave(db: &Database) -> Result<(), StoreError> {
     if !db.has_other_nodes() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What the service itself has to tell an organization, recorded with what it is about.
+//! Operational events: the service's notices to an organization, recorded together with their cause.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// The enabled webhooks that may be told, by organization.
+/// The enabled webhooks that may be notified, by organization.
 pub(super) type Subscribers = HashMap<OrganizationId, Vec<Subscriber>>;
 
-/// Locks the enabled webhooks of these organizations that have a filter against deletion, and reads what they want. The
-/// others are told of nothing.
+/// Locks those enabled webhooks of these organizations that have a filter against deletion, and reads their filters.
+/// The others are not notified.
 pub(super) async fn lock_subscribers(
     tx: &Connection<'_>,
     organizations: HashSet<OrganizationId>,
@@ -48,7 +48,7 @@ pub(super) async fn lock_subscribers(
     Ok(subscribers)
 }
 
-/// Records news, each with a delivery to every webhook that wants it but the one that it is about.
+/// Records operational events, each with a delivery to every webhook that wants it, except the one it is about.
 pub(super) async fn record(
     db: &Database,
     tx: &Connection<'_>,

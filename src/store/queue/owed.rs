@@ -1,4 +1,4 @@
-//! What a publication owes, to which webhooks, and what of it this node leases at once.
+//! Which deliveries a publication owes to which webhooks, and which of them this node leases at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,19 +18,19 @@ use crate::{
     store::{Database, StoreError, entity::webhook, secrets},
 };
 
-/// What this node leases of the deliveries that it publishes.
+/// Which of the deliveries it publishes this node leases.
 pub(super) struct LeaseAtOnce {
     pub(super) token: LeaseToken,
     pub(super) until: Timestamp,
     /// What it does not lease.
     pub(super) full: Full,
-    /// When the lanes were asked, which is before any webhook is read.
+    /// When the lanes were queried, which is before any webhook is read.
     pub(super) judged_at: Duration,
 }
 
 impl LeaseAtOnce {
-    /// Of the publications of these organizations; `None` if this node leases nothing: no server runs here, or it is not
-    /// to work.
+    /// For publications of these organizations; `None` if this node leases nothing: no server runs here, or it must not
+    /// work.
     pub(super) fn of(db: &Database, organizations: &[OrganizationId]) -> Option<Self> {
         let judged_at = db.clock.monotonic();
         let room = db.hand_over.get()?.room(organizations)?;
@@ -43,7 +43,7 @@ impl LeaseAtOnce {
     }
 }
 
-/// What a publication owes to one webhook.
+/// A delivery that a publication owes to a webhook.
 pub(super) struct Owed {
     pub(super) delivery_id: DeliveryId,
     pub(super) subscriber: Subscriber,
@@ -77,17 +77,17 @@ impl From<webhook::Model> for Subscriber {
 }
 
 impl Subscriber {
-    /// What it wants.
+    /// Its filter.
     pub(super) fn filter(&self) -> Result<EventFilter, StoreError> {
         webhook::read_filter(self.events.as_deref())
     }
 
-    /// Whether the breaker is closed, and there is no rate.
+    /// Whether its breaker is closed and it has no rate limit.
     pub(super) fn is_plain(&self) -> bool {
         i64::from(self.consecutive_failures) < i64::from(BREAKER_FAILURES) && self.rate_limit.is_none()
     }
 
-    /// The webhook as attempts need it: it is enabled, or it would not be owed anything.
+    /// The webhook as attempts need it: it is enabled, otherwise it would not be owed anything.
     pub(super) fn judgement(&self, db: &Database) -> Judgement {
         let secret = secrets::open(db, self.organization_id, self.id, &self.secret);
         match (Destination::from_stored(&self.url), secret) {

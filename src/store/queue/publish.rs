@@ -1,7 +1,7 @@
-//! Publishing: an event, a delivery for each webhook that wants it and its queue entry, in one transaction.
+//! Publishing: an event, a delivery for each webhook that wants it, and their queue entries, in one transaction.
 //!
-//! In the plain case the queue entry is leased to this node at once, and the delivery goes straight to the lanes when
-//! the transaction has committed: nobody has to claim it. A node that dies then leaves a leased entry like any other.
+//! In the plain case the queue entry is leased to this node at once, and the delivery goes straight to the lanes after
+//! the commit: nobody has to claim it. If the node then dies, it leaves a leased entry like any other.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ use crate::{
     },
 };
 
-/// Records an event and one delivery for each enabled webhook that wants it. When this returns, all of it is durable, and
-/// what this node has leased is in its lanes.
+/// Records an event and one delivery for each enabled webhook that wants it. When this returns, all of it is durable,
+/// and what this node has leased is in its lanes.
 pub async fn record(
     db: &Database,
     publication: Publication,
@@ -40,7 +40,7 @@ pub async fn record(
     if let Some(shared) = &db.shared {
         return shared.publications.submit(publish).await;
     }
-    // Whoever publishes may go away before the commit is answered: what is leased by then is handed over all the same.
+    // The caller may go away before the commit returns: what is leased by then is handed over all the same.
     ToItsEnd::new(record_and_hand_over(db.clone(), publish)).await
 }
 
@@ -54,14 +54,14 @@ async fn record_and_hand_over(db: Database, publish: Publish) -> Result<Once<Rec
         })
     });
     let (recorded, owed, publish, lease) = write.await?;
-    // Not in the transaction: opening the secrets would keep all other writes waiting.
+    // Not in the transaction: opening the secrets would hold up all other writes.
     let mut handed = Handed::default();
     handed.add(&db, &publish.publication, owed, lease.as_ref());
     handed.hand_over(&db, lease);
     Ok(recorded)
 }
 
-/// Records a publication. Besides, what it owes.
+/// Records a publication. Also returns the deliveries it owes.
 async fn record_alone(
     db: &Database,
     tx: &Connection<'_>,
@@ -89,7 +89,7 @@ async fn record_alone(
     Ok((Once::Now(recorded), owed))
 }
 
-/// Holds a publication against the event recorded under its id.
+/// Compares a publication with the event recorded under its id.
 pub(super) async fn compare(tx: &Connection<'_>, publication: &Publication) -> Result<Recorded, StoreError> {
     let id = (publication.organization_id, publication.event_id.clone());
     let row = event::Entity::find_by_id(id).one(tx).await?;
@@ -103,7 +103,7 @@ pub(super) async fn compare(tx: &Connection<'_>, publication: &Publication) -> R
     })
 }
 
-/// The `data` member of a payload. Two are the same if they hold the same values, however they are written.
+/// The `data` member of a payload. Two are equal if they hold the same values, however they are written.
 fn data(payload: &[u8]) -> Result<serde_json::Value, StoreError> {
     #[derive(Deserialize)]
     struct Payload {
@@ -114,7 +114,7 @@ fn data(payload: &[u8]) -> Result<serde_json::Value, StoreError> {
         .map_err(|cause| StoreError::Corrupt(format!("events.payload: {cause}")))
 }
 
-/// Deliveries that became this node's own, and whether others are due that are nobody's.
+/// Deliveries leased to this node, and whether there are due ones that are not leased to anyone.
 #[derive(Default)]
 pub(super) struct Handed {
     pub(super) leased: Vec<Leased>,
@@ -123,7 +123,7 @@ pub(super) struct Handed {
 }
 
 impl Handed {
-    /// Takes in what an event owes.
+    /// Adds an event's deliveries.
     pub(super) fn add(
         &mut self,
         db: &Database,

@@ -1,4 +1,4 @@
-//! Publishing on PostgreSQL, where a statement costs a round trip: one for a whole batch of publications, their
+//! Publishing on PostgreSQL, where a statement costs a round trip: one for a whole batch of publications, with their
 //! idempotency keys, deliveries and queue entries.
 
 use std::{
@@ -27,9 +27,9 @@ use crate::{
     },
 };
 
-/// The keys come first: whoever uses the same key at once waits here, and then finds the response. An event whose key is
-/// taken is not recorded; nor is one whose id is taken. The ids of deliveries are `UUIDv7`s: the publisher makes the
-/// part that orders them, the server the random rest.
+/// The keys come first: a concurrent user of the same key waits here, and then finds the response. An event whose key
+/// or id is in use is not recorded. The ids of deliveries are `UUIDv7`s: the publisher generates the part that orders
+/// them, the server the random rest.
 pub(in crate::store) const PUBLISH: &str = "
     WITH published AS MATERIALIZED (
         SELECT * FROM UNNEST($1::int[], $2::uuid[], $3::text[], $4::text[], $5::bytea[], $6::bigint[], $7::text[],
@@ -111,7 +111,7 @@ impl Row {
     }
 }
 
-/// What became of one publication of a batch.
+/// What happened to one publication of a batch.
 #[derive(Default)]
 struct Fate {
     has_entered: bool,
@@ -119,7 +119,7 @@ struct Fate {
     owed: Vec<Owed>,
 }
 
-/// Records a batch by one statement, and hands over what this node has leased.
+/// Records a batch in one statement, and hands over what this node has leased.
 pub(in crate::store) async fn record_batch(
     db: Database,
     batch: Arc<[Publish]>,
@@ -130,7 +130,7 @@ pub(in crate::store) async fn record_batch(
         .collect();
     let organizations: Vec<OrganizationId> = organizations.into_iter().collect();
     let lease = LeaseAtOnce::of(&db, &organizations);
-    // Of several with one key or one id only the first takes part; the others then find what it has left.
+    // Of several with the same key or id only the first takes part; the others then find what it left.
     let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
     let takes_part = |publish: &Publish| {
         let organization = publish.publication.organization_id;
@@ -160,7 +160,7 @@ pub(in crate::store) async fn record_batch(
     Ok(results)
 }
 
-/// The event is there already. The key that was entered with the response to a new one is corrected.
+/// The event exists already. The key that was recorded with the response for a new event is corrected.
 async fn known_event(db: &Database, publish: &Publish) -> Result<Once<Recorded>, StoreError> {
     let recorded = compare(&db.read(), &publish.publication).await?;
     if let Some(key) = publish.key.clone() {
@@ -181,7 +181,7 @@ async fn late(db: &Database, publish: &Publish) -> Result<Once<Recorded>, StoreE
         return Ok(before);
     }
     if publish.key.is_some() {
-        // Its id was another one's, in this very batch.
+        // Another publication in this very batch had its id.
         return Ok(Once::Running);
     }
     compare(&db.read(), &publish.publication).await.map(Once::Now)
@@ -249,7 +249,7 @@ fn uuids<'a, T: Copy + Into<Uuid> + 'a>(ids: impl IntoIterator<Item = &'a T>) ->
     ids.into_iter().map(|id| (*id).into()).collect::<Vec<Uuid>>().into()
 }
 
-/// What the rows say of each publication, by its position.
+/// What the rows say about each publication, by its position.
 fn fates(rows: Vec<Row>) -> BTreeMap<usize, Fate> {
     let mut fates: BTreeMap<usize, Fate> = BTreeMap::new();
     for row in rows {

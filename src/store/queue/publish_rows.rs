@@ -1,4 +1,4 @@
-//! Publishing on SQLite, where a statement costs no round trip: one for each row, each text prepared once.
+//! Publishing on SQLite, where a statement costs no round trip: one per row, each text prepared once.
 
 use sea_orm::{ConnectionTrait as _, FromQueryResult as _, Statement, Value};
 
@@ -24,7 +24,7 @@ const INSERT_ENTRY: &str = "
     INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count, lease_token, lease_node)
     VALUES ($1, $2, $3, TRUE, $4, $5, $6, $7)";
 
-/// Inserts an event. False if one of this id is there already.
+/// Inserts an event. Returns false if one with this id exists.
 pub(super) async fn insert_event(tx: &Connection<'_>, publication: &Publication) -> Result<bool, StoreError> {
     let values: [Value; 6] = [
         publication.organization_id.into(),
@@ -47,7 +47,7 @@ pub(super) async fn subscribers(
     Ok(Subscriber::find_by_statement(all).all(tx).await?)
 }
 
-/// Inserts what an event owes to those of the webhooks that want it.
+/// Inserts an event's deliveries to those of the webhooks that want it.
 pub(super) async fn insert_owed(
     db: &Database,
     tx: &Connection<'_>,

@@ -25,23 +25,23 @@ use crate::{
     },
 };
 
-/// Which deliveries are meant.
+/// Which deliveries to replay.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     /// Of this webhook.
     pub webhook_id: WebhookId,
-    /// Of events that were published at this instant or after it.
+    /// Of events published at this instant or later.
     pub since: Timestamp,
-    /// Of events that were published before this instant.
+    /// Of events published before this instant.
     pub until: Timestamp,
-    /// That stand so.
+    /// With this status.
     pub status: DeliveryStatus,
 }
 
-/// How many deliveries one transaction puts back, so that none of them takes long.
+/// How many deliveries one transaction requeues, so that none of them takes long.
 const BATCH_MAX: u64 = 1000;
 
-/// How many deliveries a replay would put back. `None` where there is no such webhook.
+/// How many deliveries a replay would requeue. `None` if the webhook does not exist.
 pub async fn count(db: &Database, org: OrganizationId, span: &Span) -> Result<Option<u64>, StoreError> {
     if webhooks::find(db, org, span.webhook_id).await?.is_none() {
         return Ok(None);
@@ -50,10 +50,9 @@ pub async fn count(db: &Database, org: OrganizationId, span: &Span) -> Result<Op
     Ok(Some(meant.count(&db.read_long()).await?))
 }
 
-/// Puts deliveries back in the queue, each with a new schedule, and says how many. `None` where there is no such
-/// webhook.
+/// Requeues deliveries, each with a new schedule, and returns how many. `None` if the webhook does not exist.
 ///
-/// In several transactions: after a crash between two of them, the same call puts back the rest.
+/// In several transactions: after a crash between two of them, the same call requeues the rest.
 pub async fn replay(
     db: &Database,
     org: OrganizationId,
@@ -81,13 +80,13 @@ pub async fn replay(
     }
 }
 
-/// What one transaction of a replay did.
+/// The result of one transaction of a replay.
 enum Batch {
-    /// It put `count` deliveries back; the next one goes on behind `last`.
+    /// It requeued `count` deliveries; the next one continues after `last`.
     Done { count: u64, last: DeliveryId },
     /// Nothing is left.
     Empty,
-    /// There is no such webhook, or it is being deleted.
+    /// The webhook does not exist or is being deleted.
     NoWebhook,
 }
 
@@ -98,7 +97,7 @@ async fn replay_batch(
     after: DeliveryId,
     now: Timestamp,
 ) -> Result<Batch, StoreError> {
-    // A webhook that is being deleted must not be owed deliveries that nobody cancels.
+    // A webhook that is being deleted must not get deliveries that nothing would cancel.
     if manual::lock_webhook(tx, org, span.webhook_id).await?.is_none() {
         return Ok(Batch::NoWebhook);
     }
@@ -131,7 +130,8 @@ pub(in crate::store) fn put_back_sql(backend: DbBackend) -> String {
         DbBackend::Postgres => "= ANY($3)",
         _ => "IN (SELECT unhex(value) FROM json_each($3))",
     };
-    // A lease that has ended without a record is one whose node died in a retry; its queue entry is taken.
+    // A lease that has ended without a record belongs to a node that died during a retry; its queue entry is taken
+    // over.
     format!(
         "INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count)
          SELECT organization_id, id, webhook_id, TRUE, $2, attempt_count FROM deliveries
@@ -144,7 +144,7 @@ pub(in crate::store) fn put_back_sql(backend: DbBackend) -> String {
     )
 }
 
-/// Puts those back that nobody is retrying; returns how many. All of them have ended, and are locked.
+/// Requeues those that nobody is retrying; returns how many. All of them have ended, and are locked.
 async fn put_back(
     tx: &Connection<'_>,
     org: OrganizationId,

@@ -1,4 +1,4 @@
-//! What attempts need to know: what deliveries send, and their webhooks as they stand now.
+//! What attempts need to know: the messages to send, and the current state of their webhooks.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -52,7 +52,7 @@ impl EventRow {
     }
 }
 
-/// Reads what leased deliveries send. Where that fails, the leases are given back.
+/// Reads what leased deliveries send. If that fails, the leases are released.
 pub(super) async fn with_messages(
     db: &Database,
     granted: Vec<Granted>,
@@ -74,7 +74,7 @@ pub(super) async fn with_messages(
     }
 }
 
-/// The delivery that was leased for an attempt that somebody asked for.
+/// The delivery that was leased for a manual attempt.
 pub async fn for_manual(db: &Database, lease: Lease, until: Timestamp) -> Result<Option<Leased>, StoreError> {
     Ok(messages(db, &[(lease, Grant::Manual)], until).await?.pop())
 }
@@ -84,7 +84,7 @@ async fn messages(db: &Database, granted: &[Granted], until: Timestamp) -> Resul
         .iter()
         .map(|(lease, _)| (lease.organization_id, lease.delivery_id));
     let mut deliveries: HashMap<DeliveryId, DeliveryRow> = deliveries(db, keys).await?;
-    // By their keys, not by a join: PostgreSQL's planner, as long as it knows nothing of an organization yet, joins by
+    // By their keys, not by a join: as long as PostgreSQL's planner has no statistics for an organization, it joins by
     // reading all of its events for each delivery.
     let events = granted.iter().filter_map(|(lease, _)| {
         let row = deliveries.get(&lease.delivery_id)?;
@@ -170,7 +170,7 @@ async fn events_of(db: &Database, mut keys: Vec<(OrganizationId, EventId)>) -> R
     Ok(rows.into_iter().map(message).collect())
 }
 
-/// Reads webhooks as they stand now, each as attempts need it.
+/// Reads the current state of webhooks, each as attempts need it.
 pub async fn judge(
     db: &Database,
     webhooks: &[(OrganizationId, WebhookId)],

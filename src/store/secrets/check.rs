@@ -1,5 +1,5 @@
-//! Whether the master keys open what the database holds: asked at the start, when the key file has changed, and as long as
-//! they do not.
+//! Whether the master keys open what the database holds: checked at the start, when the key file has changed, and for
+//! as long as they do not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,26 +19,26 @@ use crate::{
     store::{Database, StoreError, engine::among::among_ids, entity::webhook},
 };
 
-/// How often the key file is looked at, and the pause after the database was asked and a key was wrong.
+/// How often the key file is checked, and the pause between checks of the database while a key is wrong.
 const INTERVAL: Duration = Duration::from_secs(1);
 const FAULT_PAUSE: Duration = Duration::from_secs(5);
 
 impl Database {
-    /// The master key that does not open what it has sealed. As long as there is one, this node claims nothing and is not
-    /// ready.
+    /// The master key that does not open what it should have sealed. As long as there is one, this node claims nothing
+    /// and is not ready.
     #[must_use]
     pub fn key_fault(&self) -> Option<KeyFault> {
         self.keys.fault()
     }
 
-    /// Whether the master keys are wrong, or those in the key file that were not taken.
+    /// Whether the master keys are wrong, or those of a changed key file that was refused.
     #[must_use]
     pub fn has_wrong_keys(&self) -> bool {
         self.keys.fault().or_else(|| self.keys.refusal()).is_some()
     }
 }
 
-/// Refuses to seal with keys that are wrong.
+/// Refuses to seal with wrong keys.
 pub(in crate::store) fn may_seal(db: &Database) -> Result<(), StoreError> {
     match db.keys.fault() {
         Some(_) => Err(StoreError::unreadable_secret()),
@@ -46,14 +46,14 @@ pub(in crate::store) fn may_seal(db: &Database) -> Result<(), StoreError> {
     }
 }
 
-/// Opens secrets of each master key that the database has in use. Returns one that does not open them.
+/// Tries to open secrets of each master key that the database uses. Returns a key that does not open them.
 pub async fn check(db: &Database) -> Result<Option<KeyFault>, StoreError> {
     let (good, fault) = verdict(db, &db.keys.ring()).await?;
     db.keys.judge(good, fault);
     Ok(fault)
 }
 
-/// Looks after the keys until `stop` says so.
+/// Checks the keys regularly, until `stop` is set.
 pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
     loop {
         let pause = match review(&db).await {
@@ -71,7 +71,7 @@ pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Looks at the key file, and at the keys if one is wrong.
+/// Checks the key file, and the keys if one is wrong.
 pub async fn review(db: &Database) -> Result<(), StoreError> {
     if let Some(candidate) = db.keys.candidate() {
         let (good, fault) = verdict(db, &candidate.ring).await?;
@@ -88,8 +88,8 @@ pub async fn review(db: &Database) -> Result<(), StoreError> {
 
 /// Which keys open what they have sealed, and one that does not.
 ///
-/// Of each key the secrets of the oldest and of the newest webhook are tried, and one that opens is enough: a row that
-/// is damaged says nothing of the key.
+/// For each key, the secrets of the oldest and of the newest webhook are tried, and one that opens is enough: a damaged
+/// row says nothing about the key.
 async fn verdict(db: &Database, ring: &Keyring) -> Result<(BTreeSet<u8>, Option<KeyFault>), StoreError> {
     let connection = db.read_long();
     let rows = webhook::Entity::find()

@@ -1,8 +1,8 @@
-//! Where the master keys come from: an option, a file, or the key file beside an SQLite database.
+//! Where the master keys come from: an option, a file, or the key file of an SQLite database.
 //!
-//! A key file may change while the server runs: it is read again before a secret is sealed, where it is another file
-//! than before, and when a secret names a key that is not known yet. Keys that were added count at once. Where a key was
-//! taken away or changed, the database is asked first whether the others open what it holds ([`super::check`]).
+//! A key file may change while the server runs: if it is another file than before, it is read again before a secret is
+//! sealed, and when a secret names an unknown key. Added keys take effect at once. If a key was removed or changed, the
+//! database is checked first for whether the others open what it holds ([`super::check`]).
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ use crate::{
     store::source::{Creation, OWNER_ONLY, OpenError, folder, sqlite_path, sync_folder, with_suffix},
 };
 
-/// The master keys, as they stand now.
+/// The current master keys.
 #[derive(Debug)]
 pub(in crate::store) struct Keys {
     ring: RwLock<Arc<Keyring>>,
@@ -34,33 +34,33 @@ pub(in crate::store) struct Keys {
     known: Mutex<Known>,
 }
 
-/// What is known of the ring.
+/// What is known about the keyring.
 #[derive(Debug, Default)]
 struct Known {
-    /// The keys that have opened a secret: where one of them does not, that secret is damaged.
+    /// Keys that have opened a secret: if one of them fails to open another, that secret is damaged.
     proven: BTreeSet<u8>,
-    /// The key that does not open what it has sealed.
+    /// The key that does not open what it should have sealed.
     fault: Option<KeyFault>,
-    /// The key file that was not taken, and why.
+    /// The key file that was refused, and why.
     refused: Option<(Stamp, KeyFault)>,
 }
 
-/// A master key that the database has in use, and that does not open what it has sealed.
+/// A master key that the database uses, and that does not open what it should have sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    /// No key of that id is there.
+    /// There is no key with that id.
     #[error(
         "signing secrets are sealed with master key {0}, which is not given: add it (--master-key-file, --master-key)"
     )]
     Missing(u8),
-    /// There is one of that id, but it is another.
+    /// There is a key with that id, but a different one.
     #[error(
         "master key {0} is not the one that has sealed the signing secrets: give the right one (--master-key-file, --master-key)"
     )]
     Wrong(u8),
 }
 
-/// A key file that has changed, and does not have every key that it had.
+/// A key file that has changed, and lacks a key that it had.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) ring: Keyring,
@@ -70,19 +70,19 @@ pub(super) struct Candidate {
 #[derive(Debug)]
 struct KeyFile {
     path: PathBuf,
-    /// Which file was read last: a file that is written anew is another one, or has another time.
+    /// Which file was read last: a file that is written again is another one, or has another time.
     read: RwLock<Option<Stamp>>,
 }
 
-/// Device, inode, length, and time of the last change in seconds and nanoseconds.
+/// Device, inode, length, and modification time in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Keys {
-    /// The master keys of these options. The key file beside an SQLite database is made where there is none, and that is
-    /// allowed.
+    /// Loads the master keys of these options. A missing key file of an SQLite database is created if `creation`
+    /// allows.
     ///
     /// # Errors
-    /// PostgreSQL without a key is refused: its nodes must share one, and a file beside one of them would not do.
+    /// PostgreSQL without a key is refused: its nodes must share one, and a file on one of them would not do.
     pub(in crate::store) fn load(options: &DatabaseOptions, creation: Creation) -> Result<Self, OpenError> {
         if let Some(text) = &options.master_key {
             return Ok(Self::of(Keyring::parse(text)?, None));
@@ -94,7 +94,7 @@ impl Keys {
             // A database in memory ends with the process, and so may its key.
             return Ok(Self::of(Keyring::generate(&mut UnwrapErr(SysRng)), None));
         };
-        // Of a file that is there, from before it is read: a change meanwhile is seen as one.
+        // Stamped before it is read: a change in between is noticed.
         let before = stamp(&path);
         let ring = if options.master_key_file.is_some() {
             read(&path)?
@@ -113,20 +113,21 @@ impl Keys {
         }
     }
 
-    /// Seals a secret under the first key. `None` never happens with a secret's length.
+    /// Seals a secret under the first key. With the length of a secret it never returns `None`.
     pub(in crate::store) fn seal(&self, owner: SecretOwner, secret: &Secret) -> Option<Vec<u8>> {
-        // Asking is cheap, and a key that was taken out of the file must not seal what nobody could open again.
+        // Checking is cheap, and a key that was removed from the file must not seal what nobody could open again.
         self.read_again();
         self.ring().seal(&mut UnwrapErr(SysRng), owner, secret)
     }
 
-    /// Seals bytes for the place that `associated_data` names, under the first key.
+    /// Seals bytes under the first key, bound to `associated_data`.
     pub(in crate::store) fn seal_bytes(&self, associated_data: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
         self.read_again();
         self.ring().seal_bytes(&mut UnwrapErr(SysRng), associated_data, bytes)
     }
 
-    /// Opens sealed bytes. `None` where their key is not known, they were sealed for another place, or changed.
+    /// Opens sealed bytes. `None` if their key is unknown, or if they were sealed with other associated data or
+    /// tampered with.
     pub(in crate::store) fn open_bytes(&self, associated_data: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let opened = self.ring().open_bytes(associated_data, sealed);
         if opened.is_none() && self.read_again() {
@@ -135,7 +136,7 @@ impl Keys {
         opened
     }
 
-    /// Opens a sealed secret. `None` where its key is not known, it was sealed for another row, or it was changed.
+    /// Opens a sealed secret. `None` if its key is unknown, or if it was sealed for another row or tampered with.
     pub(in crate::store) fn open(&self, owner: SecretOwner, sealed: &[u8]) -> Option<Secret> {
         let mut opened = self.ring().open(owner, sealed);
         if opened.is_none() && self.read_again() {
@@ -151,7 +152,7 @@ impl Keys {
         opened
     }
 
-    /// The ring as it stands.
+    /// The current keyring.
     pub(in crate::store) fn ring(&self) -> Arc<Keyring> {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -160,12 +161,12 @@ impl Keys {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The key that does not open what it has sealed, as far as anybody knows.
+    /// The key that does not open what it should have sealed, as far as is known.
     pub(in crate::store) fn fault(&self) -> Option<KeyFault> {
         self.known().fault
     }
 
-    /// Why the key file as it stands was not taken.
+    /// Why the current key file was refused.
     pub(super) fn refusal(&self) -> Option<KeyFault> {
         self.known().refused.map(|(_, fault)| fault)
     }
@@ -179,7 +180,7 @@ impl Keys {
         }
     }
 
-    /// A key has not opened a secret. If it has opened others, that secret alone is damaged.
+    /// A key has failed to open a secret. If it has opened others, only that secret is damaged.
     fn suspect(&self, id: u8) {
         let mut known = self.known();
         if !known.proven.contains(&id) {
@@ -187,7 +188,7 @@ impl Keys {
         }
     }
 
-    /// Takes in what the database says of the ring: the keys that open what they have sealed, and one that does not.
+    /// Applies a check of the keyring: the keys that open what they have sealed, and one that does not.
     pub(super) fn judge(&self, good: BTreeSet<u8>, fault: Option<KeyFault>) {
         let mut known = self.known();
         known.proven.extend(good);
@@ -198,8 +199,8 @@ impl Keys {
         }
     }
 
-    /// Reads the key file where it has changed, and takes it if it has every key that it had. A file that cannot be read
-    /// leaves the keys as they were, and so does one that lacks a key, until the database was asked.
+    /// Reads the key file if it has changed, and accepts it if it has every key that it had. A file that cannot be read
+    /// leaves the keys as they were, and so does one that lacks a key, until the database has been checked.
     pub(in crate::store) fn read_again(&self) -> bool {
         let Some((stamp, ring)) = self.changed() else {
             return false;
@@ -211,9 +212,9 @@ impl Keys {
         includes_all
     }
 
-    /// The key file, where it has changed and lacks a key that it had.
+    /// The key file, if it has changed and lacks a key that it had.
     pub(super) fn candidate(&self) -> Option<Candidate> {
-        // Asked again even if it was refused: secrets may have been sealed anew since.
+        // Checked again even if it was refused: secrets may have been sealed again since.
         if self.read_again() {
             return None;
         }
@@ -233,7 +234,7 @@ impl Keys {
         }
     }
 
-    /// The key file and its ring, where it is another than was read or refused last.
+    /// The key file and its keyring, if it is not the one that was last read or refused.
     fn changed(&self) -> Option<(Stamp, Keyring)> {
         let KeyFile { path, read: last } = self.file.as_ref()?;
         let found = stamp(path)?;
@@ -247,13 +248,13 @@ impl Keys {
             .map(|ring| (found, ring))
     }
 
-    /// Takes a key file that opens what the database holds.
+    /// Accepts a key file that opens what the database holds.
     pub(super) fn adopt(&self, candidate: Candidate, good: BTreeSet<u8>) {
         self.replace(candidate.ring, candidate.stamp);
         self.judge(good, None);
     }
 
-    /// Leaves a key file alone that does not.
+    /// Refuses a key file that does not.
     pub(super) fn refuse(&self, candidate: &Candidate, fault: KeyFault) {
         let refused = Some((candidate.stamp, fault));
         let mut known = self.known();
@@ -295,7 +296,7 @@ impl KeyFault {
     }
 }
 
-/// What is wrong with a ring that does not open what the key of that id has sealed.
+/// What is wrong with a keyring that does not open what the key with that id has sealed.
 pub(super) fn fault_of(ring: &Keyring, id: u8) -> KeyFault {
     if ring.ids().any(|given| given == id) {
         KeyFault::Wrong(id)
@@ -309,20 +310,20 @@ pub(super) fn fault_of(ring: &Keyring, id: u8) -> KeyFault {
 pub struct AddedKey {
     /// Its id.
     pub id: u8,
-    /// The file that it stands in now, before the others.
+    /// The file that contains it now, before the others.
     pub file: PathBuf,
 }
 
-/// Puts a new key before the others in the key file of these options.
+/// Adds a new key before the others in the key file of these options.
 ///
 /// # Errors
 /// Keys that are given by an option have no file.
 pub fn add(options: &DatabaseOptions) -> Result<AddedKey, OpenError> {
     let path = key_file(options).ok_or(OpenError::NoKeyFile)?;
-    // A link stays one: the file that it leads to is the one that every node reads.
+    // A link stays a link: the file that it leads to is the one that every node reads.
     let path = fs::canonicalize(&path).map_err(|cause| OpenError::KeyFile(path, cause))?;
     let failed = |cause| OpenError::KeyFile(path.clone(), cause);
-    // Two that add at once take turns: neither may write over the other's key.
+    // Concurrent additions take turns: neither may overwrite the other's key.
     let turn = OpenOptions::new()
         .write(true)
         .create(true)
@@ -336,7 +337,7 @@ pub fn add(options: &DatabaseOptions) -> Result<AddedKey, OpenError> {
         .with_new_key(&mut UnwrapErr(SysRng))
         .ok_or(OpenError::KeyRingFull)?;
     let draft = write_draft(&path, &ring).map_err(failed)?;
-    // The server must be able to read what root has written, if it could read what was there before.
+    // The server must be able to read what root has written, if it could read the previous file.
     keep_owner(draft.path(), &before).map_err(failed)?;
     draft.persist(&path).map_err(|error| failed(error.error))?;
     sync_folder(&path).map_err(failed)?;
@@ -352,8 +353,8 @@ fn keep_owner(draft: &Path, before: &fs::Metadata) -> io::Result<()> {
     std::os::unix::fs::chown(draft, Some(before.uid()), Some(before.gid()))
 }
 
-/// The key file that these options mean, where they name or imply one. That of an SQLite database lies beside the file
-/// itself, whatever link leads to it.
+/// The key file that these options name or imply. That of an SQLite database lies next to the file itself, whatever
+/// link leads to it.
 #[must_use]
 pub fn key_file(options: &DatabaseOptions) -> Option<PathBuf> {
     match (&options.master_key, &options.master_key_file) {
@@ -377,7 +378,7 @@ fn read(path: &Path) -> Result<Keyring, OpenError> {
     Ok(Keyring::parse(&text)?)
 }
 
-/// The key file beside an SQLite database; made at the first start where that is allowed, for the owner's eyes alone.
+/// The key file of an SQLite database; created at the first start if `creation` allows, readable only by the owner.
 fn beside(path: &Path, creation: Creation) -> Result<Keyring, OpenError> {
     if path.exists() {
         return read(path);
@@ -393,16 +394,16 @@ fn beside(path: &Path, creation: Creation) -> Result<Keyring, OpenError> {
     }
 }
 
-/// Writes the ring to a new key file, which is on the disk when this returns: what it seals must not outlive it.
+/// Writes the keyring to a new key file, which is on disk when this returns: what it seals must not outlive it.
 pub(in crate::store) fn write_new(path: &Path, ring: &Keyring) -> io::Result<()> {
-    // Under another name first: two servers that start at once must end up with the same whole key.
+    // Under another name first: two servers that start at the same time must end up with the same whole key.
     let draft = write_draft(path, ring)?;
     fs::hard_link(draft.path(), path)?;
     draft.close()?;
     sync_folder(path)
 }
 
-/// Writes the ring to the disk, under a name that nothing else has, for the owner's eyes alone. Dropped, it is removed.
+/// Writes the keyring to disk, under a unique name, readable only by the owner. Dropped, it is removed.
 fn write_draft(path: &Path, ring: &Keyring) -> io::Result<NamedTempFile> {
     let mut draft = NamedTempFile::new_in(folder(path))?;
     draft.write_all(ring.expose().as_bytes())?;

@@ -1,4 +1,4 @@
-//! Signing secrets at rest: sealing and opening them, and sealing them anew when the master key changes.
+//! Signing secrets at rest: sealing and opening them, and resealing them when the master key changes.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// A secret as the column keeps it.
+/// Seals a secret for its column.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while this node's master keys are wrong: nobody else could open what they seal.
@@ -51,7 +51,7 @@ pub(super) fn open_secret(db: &Database, row: &webhook::Model) -> Result<Secret,
     open(db, row.organization_id, row.id, &row.secret)
 }
 
-/// Opens a secret as the column keeps it.
+/// Opens a secret from its column.
 pub(super) fn open(
     db: &Database,
     organization_id: OrganizationId,
@@ -66,30 +66,30 @@ pub(super) fn open(
     opened.ok_or_else(|| StoreError::Corrupt("webhooks.secret does not open with any master key given".to_owned()))
 }
 
-/// What one master key seals.
+/// How much one master key has sealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sealed {
     /// The key's id.
     pub key_id: u8,
     /// How many secrets.
     pub secrets: u64,
-    /// How many responses that are kept for their idempotency keys. They are not sealed anew, for they expire soon.
+    /// How many responses stored under idempotency keys. They are not resealed, since they expire soon.
     pub responses: u64,
     /// When the last of these responses expires.
     pub responses_until: Option<Timestamp>,
 }
 
-/// What each master key seals.
+/// How much each master key has sealed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyUse {
-    /// The keys that were given, in their order; the first seals everything new.
+    /// The configured keys, in order; the first one seals everything new.
     pub given: Vec<Sealed>,
-    /// Keys that were not given, and yet have sealed something: it cannot be opened.
+    /// Keys that are not configured but have sealed something, which cannot be opened.
     pub missing: Vec<Sealed>,
 }
 
 pub(in crate::store) fn key_use_sql(backend: DbBackend) -> String {
-    // The second byte of what is sealed is the id of its key.
+    // The second byte of sealed data is the id of its key.
     let key_of = |column: &str| match backend {
         DbBackend::Postgres => format!("get_byte({column}, 1)::bigint"),
         _ => format!("hex(substr({column}, 2, 1))"),
@@ -105,7 +105,7 @@ pub(in crate::store) fn key_use_sql(backend: DbBackend) -> String {
     )
 }
 
-/// What each master key seals. A response that has expired is as good as gone.
+/// How much each master key has sealed. Expired responses count as gone.
 pub async fn key_use(db: &Database, now: Timestamp) -> Result<KeyUse, StoreError> {
     let mut sealed: BTreeMap<u8, Sealed> = BTreeMap::new();
     let statement = Statement::from_sql_and_values(db.backend(), key_use_sql(db.backend()), [now.into()]);
@@ -138,23 +138,23 @@ pub async fn key_use(db: &Database, now: Timestamp) -> Result<KeyUse, StoreError
     })
 }
 
-/// A secret that another key has sealed than the one that seals now.
+/// A secret that was sealed by another key than the current one.
 #[derive(Clone, Debug)]
 pub struct StaleSecret {
     owner: SecretOwner,
     sealed: Vec<u8>,
 }
 
-/// A walk over the secrets of all webhooks.
+/// A page of a walk over the secrets of all webhooks.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Those of this page that are to be sealed anew.
+    /// Those of this page that must be resealed.
     pub stale: Vec<StaleSecret>,
-    /// Where the next page begins; none behind the last.
+    /// Where the next page begins; `None` after the last one.
     pub cursor: Option<WebhookId>,
 }
 
-/// Looks at `limit` secrets behind `cursor`, in the order of their webhooks' ids.
+/// Reads `limit` secrets after `cursor`, ordered by webhook id.
 pub async fn stale_secrets(db: &Database, cursor: Option<WebhookId>, limit: u64) -> Result<Page, StoreError> {
     let rows = webhook::Entity::find()
         .filter(webhook::Column::Id.gt(cursor.unwrap_or(WebhookId::NIL)))
@@ -179,18 +179,18 @@ pub async fn stale_secrets(db: &Database, cursor: Option<WebhookId>, limit: u64)
     Ok(Page { stale, cursor })
 }
 
-/// What came of sealing secrets anew.
+/// The result of resealing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resealed {
-    /// How many are sealed under the current key now.
+    /// How many are now sealed under the current key.
     pub resealed: u64,
-    /// How many were rotated or deleted meanwhile, and were left alone.
+    /// How many were rotated or deleted meanwhile, and left alone.
     pub overtaken: u64,
-    /// The webhooks whose secret does not open with any key that was given.
+    /// The webhooks whose secret no configured key opens.
     pub unreadable: Vec<WebhookId>,
 }
 
-/// Seals secrets anew under the current key, in one transaction. A secret that was replaced since it was read stays.
+/// Reseals secrets under the current key, in one transaction. A secret that was replaced since it was read stays.
 pub async fn reseal(db: &Database, stale: Vec<StaleSecret>) -> Result<Resealed, StoreError> {
     let mut done = Resealed::default();
     let mut renewed = Vec::with_capacity(stale.len());
@@ -210,7 +210,7 @@ pub async fn reseal(db: &Database, stale: Vec<StaleSecret>) -> Result<Resealed, 
     if renewed.is_empty() {
         return Ok(done);
     }
-    // In the order of the webhooks' ids, as everybody who changes several of them, so that nobody deadlocks.
+    // Ordered by webhook id, as everywhere several are changed, so that nobody deadlocks.
     renewed.sort_by_key(|(owner, ..)| owner.webhook_id);
     let count = renewed.len() as u64;
     let write = db.write(move |tx| {

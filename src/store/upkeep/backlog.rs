@@ -1,4 +1,4 @@
-//! How much work is due, and how the pools are used: what `/metrics` asks when it is read.
+//! How much work is due, and how the pools are used: the queries of `/metrics`.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,15 +17,15 @@ use crate::{
     },
 };
 
-/// Deliveries that are counted at most.
+/// The most deliveries that are counted.
 const COUNTED_MAX: i64 = 100_000;
 
-/// Webhooks that are looked at, at most.
+/// The most webhooks that are visited.
 const WEBHOOKS_MAX: i64 = 10_000;
 
 pub(in crate::store) fn backlog_sql(backend: DbBackend) -> String {
-    // Both say that the index is searched for each webhook, where a planner would rather read the whole queue: CROSS JOIN
-    // is an order for SQLite, and so is an ordered LIMIT inside for PostgreSQL.
+    // Both forms make the engine search the index for each webhook, where a planner would rather read the whole queue:
+    // for SQLite it is the CROSS JOIN, for PostgreSQL the inner ORDER BY with a LIMIT.
     let count = |states: &str, due: &str| {
         let of_one = format!("owed AND lease_token IS NULL AND queue.webhook_id = creditors.webhook_id {due}");
         let rows = if backend == DbBackend::Postgres {
@@ -77,8 +77,8 @@ pub(in crate::store) fn backlog_sql(backend: DbBackend) -> String {
 
 /// The pending work of every organization, by what it waits for.
 ///
-/// The walk jumps from webhook to webhook in the index, as a claim's does; each one's oldest is one step in it, and each
-/// count ends at its limit: the cost is bounded, however long the queue is.
+/// The walk jumps from webhook to webhook in the index, as a claim's does; finding the oldest of each is one step in
+/// it, and each count ends at its limit: so the cost is bounded, however long the queue is.
 pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreError> {
     let values = [
         WEBHOOKS_MAX.into(),
@@ -119,8 +119,8 @@ pub(in crate::store) const DEAD_ROWS: &str = "
         COALESCE((SELECT max(EXTRACT(EPOCH FROM clock_timestamp() - xact_start)) FROM pg_stat_activity
             WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()), 0)::float8 AS oldest_s";
 
-/// The dead rows of the queue, and for how long the oldest snapshot has been held, which keeps them from being vacuumed:
-/// by a dump, a transaction that was forgotten, a replica's feedback. SQLite has no such rows.
+/// The dead rows of the queue, and the age of the oldest snapshot, which keeps them from being vacuumed: held by a
+/// dump, a forgotten transaction, a replica's feedback. SQLite has no such rows.
 async fn dead_rows(db: &Database) -> Result<(u64, Duration), StoreError> {
     if db.backend() != DbBackend::Postgres {
         return Ok((0, Duration::ZERO));
@@ -162,7 +162,7 @@ pub fn pools(db: &Database) -> Vec<PoolUse> {
     Side::ALL.into_iter().map(of).collect()
 }
 
-/// What SQLite has done since the start: statements and commits. Nothing on PostgreSQL, which counts by itself.
+/// SQLite's statements and commits since the start. `None` on PostgreSQL, which counts for itself.
 #[must_use]
 pub fn sqlite_counts(db: &Database) -> Option<(u64, u64)> {
     let Engine::Sqlite(sqlite) = &db.engine else {

@@ -1,7 +1,7 @@
 //! A copy of an SQLite database while a server writes to it.
 //!
-//! SQLite's online backup copies page after page of one snapshot: what is committed meanwhile goes to the log and is not
-//! in the copy, and nobody waits. The copy becomes visible under its name when it was read back and found whole.
+//! SQLite's online backup copies the pages of one snapshot: what is committed meanwhile goes to the log and not into
+//! the copy, and nobody waits. The copy gets its name only after it was read back and verified.
 
 use std::{
     fs, io,
@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// How long to wait for a lock, which is there for a moment when a server starts or ends.
+/// How long to wait for a lock, which is held briefly when a server starts or ends.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What SQLite keeps beside a database of the name. What is left of another one would be taken for the copy's.
+/// Files that SQLite keeps next to a database. Leftovers of another one would be taken for the copy's.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Why there is no copy.
@@ -39,7 +39,7 @@ pub enum BackupError {
          pg_restore --dbname URL FILE into an empty database"
     )]
     Postgres,
-    /// A file of that name is there, or one that SQLite would take for a part of it.
+    /// A file with that name exists, or one that SQLite would take for a part of it.
     #[error("{0} exists already: a backup replaces nothing")]
     Exists(PathBuf),
     /// The copy could not be written.
@@ -51,24 +51,24 @@ pub enum BackupError {
     /// SQLite failed.
     #[error("the database could not be copied: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// What was read back is not what was copied.
+    /// What was read back differs from what was copied.
     #[error("the copy is not whole, and was removed: {0}")]
     Damaged(String),
 }
 
-/// A copy that was made and checked.
+/// A verified copy.
 #[derive(Debug)]
 pub struct Backup {
-    /// The tables with their numbers of rows.
+    /// The tables with their row counts.
     pub tables: Vec<(String, u64)>,
     /// The size of the copy.
     pub bytes: u64,
-    /// Where the master keys were copied to; `None` if they were left out.
+    /// Where the master keys were copied to; `None` if they were omitted.
     pub key_file: Option<PathBuf>,
 }
 
-/// Copies the SQLite database of these options to a new file, whose mode lets the owner alone read it. With its master
-/// keys, if these are asked for: to the file's name and `.key`, where a server looks for them.
+/// Copies the SQLite database of these options to a new file that only the owner can read. If requested, its master
+/// keys are copied, too, to the file's name plus `.key`, where a server looks for them.
 pub fn make(options: &DatabaseOptions, to: &Path, with_key: bool) -> Result<Backup, BackupError> {
     let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
     let path = database_file(path, Creation::Refused)?;
@@ -78,12 +78,12 @@ pub fn make(options: &DatabaseOptions, to: &Path, with_key: bool) -> Result<Back
     let key_file = with_key.then(|| with_suffix(to, "key"));
     refuse_existing(to, key_file.as_deref())?;
     let failed = |cause| BackupError::File(to.to_owned(), cause);
-    // Dropped before it has its name, it is removed. The mode is the owner's alone.
+    // Dropped before it has its name, it is removed. Only the owner can read it.
     let draft = NamedTempFile::new_in(folder(to)).map_err(failed)?;
     let tables = copy(&path, draft.path())?;
     verify(draft.path(), &tables)?;
     if let Some(key_file) = &key_file {
-        // After the copy, as every key that has sealed something in it is there by then.
+        // After the copy, since by then every key that has sealed something in it exists.
         let ring = Keys::load(options, Creation::Refused)?.ring();
         keys::write_new(key_file, &ring).map_err(|cause| BackupError::File(key_file.clone(), cause))?;
     }
@@ -117,11 +117,11 @@ fn refuse_existing(to: &Path, key_file: Option<&Path>) -> Result<(), BackupError
     }
 }
 
-/// Copies one snapshot into an empty file, and says which tables it has, with their numbers of rows.
+/// Copies one snapshot into an empty file, and returns its tables with their row counts.
 fn copy(from: &Path, to: &Path) -> Result<Vec<(String, u64)>, BackupError> {
     let source = open(from, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut target = open(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // What is counted and what is copied is the same snapshot: it lasts as long as the transaction.
+    // The same snapshot is counted and copied: it lasts as long as the transaction.
     source.execute_batch("BEGIN")?;
     let tables = count(&source)?;
     let step = Copying::new(&source, &mut target)?.step(-1)?;
@@ -129,12 +129,12 @@ fn copy(from: &Path, to: &Path) -> Result<Vec<(String, u64)>, BackupError> {
     if step != StepResult::Done {
         return Err(BackupError::Damaged(format!("copying ended with {step:?}")));
     }
-    // WAL came along with the first page. Without it the copy is one file, with nothing beside it.
+    // The first page brought WAL mode with it. Without it the copy is a single file.
     target.pragma_update(None, "journal_mode", "DELETE")?;
     Ok(tables)
 }
 
-/// Reads a copy back: all of it, and how many rows there are.
+/// Reads a whole copy back and checks the row counts.
 fn verify(path: &Path, expected: &[(String, u64)]) -> Result<(), BackupError> {
     let copy = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let found: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
@@ -150,7 +150,7 @@ fn verify(path: &Path, expected: &[(String, u64)]) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Gives the copy its name, on the disk, and says how long it is.
+/// Gives the copy its name, durably, and returns its size.
 fn finish(draft: NamedTempFile, to: &Path) -> Result<u64, BackupError> {
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
@@ -168,7 +168,7 @@ fn open(path: &Path, access: OpenFlags) -> Result<Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-/// The tables in the order of their names, with their numbers of rows.
+/// The tables ordered by name, with their row counts.
 fn count(connection: &Connection) -> Result<Vec<(String, u64)>, rusqlite::Error> {
     const TABLES: &str =
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";

@@ -1,4 +1,4 @@
-//! What `doctor` asks of a database: nothing here changes anything that serves.
+//! What `doctor` checks in a database: nothing here changes anything in use.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// The files that opening this database would make anew, because they are not there: an SQLite database, its key.
+/// The missing files that opening this database would create: an SQLite database, its key.
 #[must_use]
 pub fn missing_files(options: &DatabaseOptions) -> Vec<PathBuf> {
     let database = sqlite_path(&options.url).map(Path::to_owned);
@@ -31,7 +31,7 @@ pub fn missing_files(options: &DatabaseOptions) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What time it is for the database's server; none for SQLite, which has this machine's clock.
+/// The time of the database's server; `None` for SQLite, which uses this machine's clock.
 pub async fn server_time(db: &Database) -> Result<Option<Timestamp>, StoreError> {
     if db.backend() != DbBackend::Postgres {
         return Ok(None);
@@ -41,18 +41,18 @@ pub async fn server_time(db: &Database) -> Result<Option<Timestamp>, StoreError>
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
 }
 
-/// What `doctor` asks of PostgreSQL's settings.
+/// What `doctor` checks of PostgreSQL's settings.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Its version, such as `15.9`.
     pub version: String,
     /// The same as a number, such as 150009.
     pub version_number: i32,
-    /// Whether it vacuums by itself.
+    /// Whether autovacuum is on.
     pub autovacuum: bool,
-    /// Connections that others than superusers may have.
+    /// Connections available to users other than superusers.
     pub connections_max: i64,
-    /// Nodes of the service that are in the database.
+    /// Nodes of the service in the database.
     pub nodes: i64,
 }
 
@@ -64,7 +64,7 @@ pub(in crate::store) const SETTINGS: &str = "
             AS connections_max,
         (SELECT count(*) FROM nodes) AS nodes";
 
-/// PostgreSQL's settings; none for SQLite. The database must have every migration.
+/// PostgreSQL's settings; `None` for SQLite. The database must have every migration.
 pub async fn server_settings(db: &Database) -> Result<Option<ServerSettings>, StoreError> {
     if db.backend() != DbBackend::Postgres {
         return Ok(None);
@@ -82,10 +82,10 @@ pub async fn server_settings(db: &Database) -> Result<Option<ServerSettings>, St
     }))
 }
 
-/// Opens the secrets of the oldest and the newest webhook, and says how many there were to open: none, one or two.
+/// Opens the secrets of the oldest and the newest webhook, and returns how many there were to open: none, one or two.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] where one does not open with any master key that was given.
+/// [`StoreError::Corrupt`] if no configured master key opens one of them.
 pub async fn open_secrets(db: &Database) -> Result<usize, StoreError> {
     let oldest = webhook::Entity::find()
         .order_by_asc(webhook::Column::Id)
@@ -103,7 +103,7 @@ pub async fn open_secrets(db: &Database) -> Result<usize, StoreError> {
     Ok(rows.len())
 }
 
-/// Writes a file beside an SQLite database, to the disk itself, and takes it away again. None where there is no file.
+/// Writes a file next to an SQLite database, through to the disk, and removes it again. `None` if there is no file.
 #[must_use]
 pub fn try_disk(options: &DatabaseOptions) -> Option<io::Result<()>> {
     let database = sqlite_path(&options.url)?;

@@ -1,7 +1,8 @@
-//! Times that a wrong clock has left behind: what lies further ahead than it legally can is brought back to that.
+//! Corrects times left behind by a wrong clock: what lies further ahead than it legally can is moved back to that
+//! limit.
 //!
-//! A clock that was an hour or a month ahead and is right again would otherwise keep deliveries, leases, breakers and
-//! idempotency keys waiting for as long. On PostgreSQL the database's clock counts, on SQLite this machine's at the start.
+//! A clock that was an hour or a month ahead and is right again would otherwise hold up deliveries, leases, breakers
+//! and idempotency keys for as long. On PostgreSQL the database's clock counts, on SQLite this machine's at the start.
 
 use std::time::Duration;
 
@@ -13,19 +14,20 @@ use crate::{
     store::{Database, StoreError, health, idempotency},
 };
 
-/// What is further ahead by less than this is left alone: nobody notices, and the clocks of two nodes may differ a little.
+/// Times that are too far ahead by less than this are left alone: nobody notices, and the clocks of two nodes may
+/// differ a little.
 pub const TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Queue entries that one statement changes at most.
+/// The most queue entries that one statement changes.
 const BATCH_MAX: u64 = 10_000;
 
 /// How long a request may hold its idempotency key: the longest times of its body, its attempt and its statements.
 const KEY_LEASE_MAX: Duration = Duration::from_mins(5);
 
-/// The pause of a rate: the wait for one token, at the lowest rate, and the millisecond that is rounded up.
+/// The pause of a rate limit: the wait for one token at the lowest rate, plus the millisecond from rounding up.
 pub const RATE_PAUSE_MAX: Duration = Duration::from_millis(1001);
 
-/// Brings back what lies too far ahead of `now`. Returns how many rows did.
+/// Moves back what lies too far ahead of `now`. Returns how many rows changed.
 pub async fn clamp(db: &Database, bounds: TimeBounds, now: Timestamp) -> Result<u64, StoreError> {
     let now = now.plus(TOLERANCE);
     let skip = skip(db.backend());
@@ -53,7 +55,7 @@ pub async fn clamp(db: &Database, bounds: TimeBounds, now: Timestamp) -> Result<
     Ok(clamped)
 }
 
-/// Runs a statement that changes a bounded number of rows until it finds no more.
+/// Repeats a statement that changes a bounded number of rows until it finds no more.
 async fn repeat(db: &Database, sql: &str, limit: Timestamp) -> Result<u64, StoreError> {
     let mut total = 0;
     loop {
@@ -88,8 +90,8 @@ pub(in crate::store) fn clamp_webhooks_sql(backend: DbBackend) -> String {
     )
 }
 
-/// The breaker's next probe, the pause of a rate, the beginning of a run of failures. A rate's state is clamped whenever
-/// it is used ([`crate::domain::rate::admit`]).
+/// The breaker's next probe, the pause of a rate limit, the start of consecutive failures. A rate limit's state is
+/// clamped whenever it is used ([`crate::domain::rate::admit`]).
 async fn clamp_webhooks(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     let values: [Value; 4] = [
         now.into(),

@@ -1,6 +1,6 @@
-//! A clock that has jumped since the service last ran. What is deleted by a wrong clock is gone, so retention waits until
-//! somebody says that the time is right: a server that was off for a month, or a copy that was restored, looks the same as
-//! a clock that is a month ahead. Nothing else waits.
+//! Detects a clock that has jumped since the service last ran. What is deleted by a wrong clock is gone, so retention
+//! waits until somebody confirms the time: a server that was off for a month, or a restored copy, looks the same as a
+//! clock that is a month ahead. Nothing else waits.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use crate::{
     store::{Database, StoreError},
 };
 
-/// How long the service may not have run before somebody has to say that the time is right.
+/// How long the service may not have run before somebody must confirm the time.
 pub const JUMP_MAX: Duration = Duration::from_hours(24);
 
-/// What the time is, compared with when the service last ran.
+/// How much time has passed since the service last ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// No more than [`JUMP_MAX`] has passed.
+    /// At most [`JUMP_MAX`].
     Little,
     /// More than that, since this time.
     Much(Timestamp),
 }
 
-/// Notes that the service runs at `now`, unless the time has jumped.
+/// Records that the service runs at `now`, unless the time has jumped.
 pub async fn note(db: &Database, now: Timestamp) -> Result<Passed, StoreError> {
     const BEGIN: &str = "INSERT INTO last_run (what, seen_at) VALUES ('server', $1) ON CONFLICT (what) DO NOTHING";
-    // Never back: a clock that was behind for a while, and is right again, has not jumped.
+    // Never backwards: a clock that was behind for a while, and is right again, has not jumped.
     const NOTE: &str =
         "UPDATE last_run SET seen_at = CASE WHEN seen_at > $1 THEN seen_at ELSE $1 END WHERE seen_at >= $2";
     let statement = |sql, values: Vec<Value>| Statement::from_sql_and_values(db.backend(), sql, values);
@@ -45,7 +45,7 @@ pub async fn note(db: &Database, now: Timestamp) -> Result<Passed, StoreError> {
     Ok(Passed::Much(seen_at.unwrap_or(now)))
 }
 
-/// Takes `now` for right, whatever was noted before.
+/// Accepts `now` as right, whatever was recorded before.
 pub async fn accept(db: &Database, now: Timestamp) -> Result<(), StoreError> {
     const ACCEPT: &str = "INSERT INTO last_run (what, seen_at) VALUES ('server', $1)
         ON CONFLICT (what) DO UPDATE SET seen_at = excluded.seen_at";

@@ -1,7 +1,7 @@
 //! Copying a whole SQLite database into an empty PostgreSQL database, with proof that all of it arrived.
 //!
-//! What is copied is read from the two schemas themselves, so that no table and no column can be forgotten: where they
-//! differ, nothing is copied. Sealed secrets are copied as they are; the master key that opened them opens them again.
+//! What is copied is read from the two schemas themselves, so that no table and no column can be forgotten: if they
+//! differ, nothing is copied. Sealed secrets are copied as they are; the same master key opens them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::store::{
     engine::{Connection, Engine},
 };
 
-/// Rows that are read and inserted at a time: of the widest table, some eight thousand parameters, of the 65,535 that
+/// Rows that are read and inserted together: for the widest table about eight thousand parameters of the 65,535 that
 /// PostgreSQL takes.
 const ROWS_AT_A_TIME: usize = 500;
 
@@ -27,16 +27,16 @@ const MIGRATIONS: &str = "seaql_migrations";
 /// Why nothing was copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The copy goes from SQLite to PostgreSQL.
+    /// Copies only go from SQLite to PostgreSQL.
     #[error("data is copied from sqlite://… to postgres://…")]
     Engines,
     /// The target has rows already.
     #[error("the target is not empty: its table {0} has rows")]
     NotEmpty(String),
-    /// One of them has what the other one does not have.
+    /// One of them has something that the other lacks.
     #[error("the two schemas differ: {0}")]
     SchemasDiffer(String),
-    /// What was read back is not what was written.
+    /// What was read back differs from what was written.
     #[error("table {table}: {written} rows were copied, but {found} arrived, or others than those")]
     Mismatch {
         /// The table.
@@ -71,7 +71,7 @@ pub struct Copied {
 /// Columns with their types in PostgreSQL, by table.
 type Tables = BTreeMap<String, Vec<(String, String)>>;
 
-/// The number and the sum of the digests of rows, whatever their order.
+/// The number of rows and the sum of their digests, regardless of order.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     rows: u64,
@@ -88,8 +88,8 @@ impl Tally {
     }
 }
 
-/// Copies every table, from one snapshot of `from`, into `to`, in one transaction: all of it arrives, or nothing.
-/// Both have every migration already.
+/// Copies every table, from one snapshot of `from`, into `to`, in one transaction: all of it arrives, or nothing. Both
+/// must have every migration.
 pub async fn copy(from: &Database, to: &Database) -> Result<Vec<Copied>, CopyError> {
     let (Engine::Sqlite(sqlite), DbBackend::Postgres) = (&from.engine, to.backend()) else {
         return Err(CopyError::Engines);
@@ -156,7 +156,7 @@ async fn tables(source: &Connection<'_>, target: &Connection<'_>) -> Result<Tabl
     Ok(tables)
 }
 
-/// The tables in an order in which none comes before one that it refers to.
+/// The tables, ordered so that each comes after those it refers to.
 async fn parents_first(target: &Connection<'_>, tables: &Tables) -> Result<Vec<String>, CopyError> {
     const REFERENCES: &str = "SELECT child.relname::text AS child, parent.relname::text AS parent FROM pg_constraint
         JOIN pg_class child ON child.oid = conrelid JOIN pg_class parent ON parent.oid = confrelid
@@ -182,7 +182,7 @@ async fn parents_first(target: &Connection<'_>, tables: &Tables) -> Result<Vec<S
     Ok(order)
 }
 
-/// Refuses a target that has rows, and keeps others from adding some until the copy is done.
+/// Refuses a target that has rows, and keeps others from adding any until the copy is done.
 async fn refuse_rows(target: &Connection<'_>, tables: &[String]) -> Result<(), CopyError> {
     for table in tables {
         let lock = format!("LOCK TABLE \"{table}\" IN SHARE ROW EXCLUSIVE MODE");
@@ -235,7 +235,7 @@ async fn read_back(target: &Connection<'_>, table: &str, columns: &[(String, Str
         names(columns)
     );
     target.execute_unprepared(&declare).await?;
-    // A cursor of its own name for each table: the driver remembers by a statement's text which columns it gives.
+    // A cursor name per table: the driver caches a statement's result columns by its text.
     let mut tally = Tally::default();
     loop {
         let rows = query(target, format!("FETCH {ROWS_AT_A_TIME} FROM copied_{table}")).await?;

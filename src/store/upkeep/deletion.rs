@@ -1,13 +1,14 @@
-//! Deleting webhooks: what a deleted webhook is owed is canceled in bounded batches, and then its row goes.
+//! Deleting webhooks: a deleted webhook's pending deliveries are canceled in bounded batches, and then its row is
+//! removed.
 //!
 //! ```text
 //! DELETE ──▶ marked: no reader finds it, nobody publishes to it or claims from it
-//!              │ cancel_batch, again and again, after a crash too
+//!              │ cancel_batch, repeatedly, after a crash too
 //!              ▼
 //!            nothing in the queue ──▶ the row is removed
 //! ```
-//! A publication that has seen the webhook before it was marked still holds its row until it commits; removing the row
-//! waits for it, looks at the queue again behind it, and so leaves no delivery that nobody would cancel.
+//! A publication that has seen the webhook before it was marked still locks its row until it commits; removing the row
+//! waits for it, then checks the queue again, and so leaves no delivery that nobody would cancel.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -28,20 +29,20 @@ use crate::{
     },
 };
 
-/// Deliveries that one transaction cancels at most: it takes some ten milliseconds.
+/// The most deliveries that one transaction cancels: it takes some ten milliseconds.
 const BATCH_MAX: i64 = 500;
 
-/// Webhooks that are looked at together.
+/// How many webhooks are handled together.
 const WEBHOOKS_AT_A_TIME: u64 = 100;
 
-/// The pause after a batch that was full, and from one round to the next.
+/// The pause after a full batch, and between rounds.
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 
-/// The pause while nothing is being deleted: a deletion on this node rings.
+/// The pause while nothing is being deleted: a deletion on this node ends it.
 const IDLE_PAUSE: Duration = Duration::from_mins(1);
 
-/// Cancels what deleted webhooks are owed and removes them, until `stop` says so.
+/// Cancels the pending deliveries of deleted webhooks and removes the webhooks, until `stop` is set.
 pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
     loop {
         let pause = match round(&db).await {
@@ -116,9 +117,9 @@ pub(in crate::store) static CANCEL_BATCH: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Cancels a batch of what a deleted webhook is owed; returns how many deliveries that were.
+/// Cancels a batch of a deleted webhook's pending deliveries; returns how many.
 ///
-/// An attempt that is under way may still end: its queue entry stays, as one that is owed no more, and its record is kept.
+/// An attempt in progress may still end: its queue entry stays, no longer owed, and its record is kept.
 pub(in crate::store) async fn cancel_batch(
     db: &Database,
     org: OrganizationId,
@@ -158,7 +159,7 @@ pub(in crate::store) async fn cancel_batch(
     write.await
 }
 
-/// Removes a webhook that nothing is in the queue for. False if something still is.
+/// Removes a webhook that has nothing in the queue. Returns false if it still has.
 async fn remove(db: &Database, org: OrganizationId, id: WebhookId) -> Result<bool, StoreError> {
     let write = db.write_for(org, move |tx| {
         Box::pin(async move {

@@ -1,4 +1,4 @@
-//! What runs behind the requests and the deliveries, and what operators ask.
+//! Background work, and what operators query.
 
 pub mod backlog;
 pub mod backup;

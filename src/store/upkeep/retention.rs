@@ -1,7 +1,8 @@
-//! Retention: what is older than the operator keeps is deleted, a bounded batch at a time.
+//! Retention: data older than the operator wants to keep is deleted, one bounded batch at a time.
 //!
-//! An event goes with its deliveries and their attempts, oldest first, organization by organization: the index that
-//! lists events newest first finds them from its other end. What is pending stays, however old, and so does its event.
+//! An event is deleted with its deliveries and their attempts, oldest first, organization by organization: the index
+//! that lists events newest first finds them from its other end. Pending deliveries stay, however old, and so do their
+//! events.
 
 use std::time::{Duration, Instant};
 
@@ -33,25 +34,25 @@ use crate::{
     },
 };
 
-/// Events in one batch at most: enough to stay ahead of the fastest publishing that one SQLite database takes, few
+/// The most events in one batch: enough to stay ahead of the fastest publishing that one SQLite database takes, few
 /// enough that the batch is done in some ten milliseconds, which is how long a publication may have to wait for it.
 const EVENTS_A_BATCH_MAX: u64 = 250;
 
-/// Deliveries in one batch at most. An event may have one for each of an organization's webhooks; the next batch goes
-/// on with those that are left.
+/// The most deliveries in one batch. An event may have one per webhook of the organization; the next batch continues
+/// with the rest.
 const DELIVERIES_A_BATCH_MAX: u64 = 1000;
 
 /// The shortest pause between two batches; a batch that took longer is followed by a pause as long as itself, so that
-/// pruning never takes more than half of the time of a database that is slow.
+/// pruning never takes more than half of a slow database's time.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 
-/// How long after a pass the next one begins: what is kept too long is kept so much too long at most.
+/// The pause between two passes: data is kept too long by at most this much.
 const PASS_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Lets one node prune at a time, for the length of a batch. The number is arbitrary, but must stay what it is.
+/// Lets one node prune at a time, for the length of a batch. The number is arbitrary, but must never change.
 const TURN: &str = "SELECT pg_try_advisory_xact_lock(8230645551848) AS is_ours";
 
-/// Entries of the audit in one batch at most.
+/// The most audit entries in one batch.
 const ENTRIES_A_BATCH_MAX: u32 = 1000;
 
 const PRUNE_AUDIT: &str = "DELETE FROM audit_entries WHERE (organization_id, id) IN (
@@ -60,30 +61,30 @@ const PRUNE_AUDIT: &str = "DELETE FROM audit_entries WHERE (organization_id, id)
 /// How much was deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Events, each with all that it owed.
+    /// Events, each with all its deliveries.
     pub events: u64,
     /// Deliveries, each with its attempts.
     pub deliveries: u64,
-    /// Entries of the audit.
+    /// Entries of the audit log.
     pub audit_entries: u64,
 }
 
-/// How far a pass over an organization has come: the time and the id of the last event that it looked at.
+/// How far a pass over an organization has come: the time and the id of the last event that it examined.
 pub type Cursor = (Timestamp, EventId);
 
-/// What one batch did.
+/// The result of one batch.
 #[derive(Debug)]
 pub enum Batch {
     /// It is done; the next one begins after this event.
     Done(Pruned, Option<Cursor>),
-    /// Nothing is left to look at.
+    /// Nothing is left.
     Empty,
-    /// Another node prunes just now.
+    /// Another node is pruning now.
     NotOurTurn,
 }
 
-/// Prunes what is older than `keep`, again and again, until `stop` says so. Where everything is kept, it is still noted
-/// that the service runs.
+/// Prunes data older than `keep` repeatedly, until `stop` is set. If everything is kept, it only records that the
+/// service runs.
 pub async fn run(
     db: Database,
     clock: Clock,
@@ -106,7 +107,7 @@ pub async fn run(
             }
             tokio::time::sleep(PASS_INTERVAL).await;
         };
-        // A pass that is dropped between two batches, or in the middle of one that then rolls back, has done no harm.
+        // Dropping a pass between two batches, or in the middle of one that then rolls back, does no harm.
         tokio::select! {
             () = pass => {}
             _ = stop.wait_for(|stop| *stop) => break,
@@ -146,11 +147,11 @@ pub async fn pass(
     Ok(pruned)
 }
 
-/// One pass: prunes all that is older than `keep` when it begins, and so ends however fast others publish.
+/// One pass: prunes everything that is older than `keep` when it begins, and so ends however fast others publish.
 pub async fn prune(db: &Database, clock: &Clock, keep: Duration) -> Result<Pruned, StoreError> {
     let now = clock.now();
     let before = now.minus(keep);
-    // The leases of retries that ended without a record keep deliveries for nobody.
+    // Leases of retries that ended without a record would keep deliveries for nobody.
     leases::release_ended(db, Timestamp::from_millis(0), now).await?;
     let mut total = Pruned {
         audit_entries: prune_audit(db, before).await?,
@@ -181,7 +182,7 @@ pub async fn prune(db: &Database, clock: &Clock, keep: Duration) -> Result<Prune
     Ok(total)
 }
 
-/// Prunes one batch of what an organization published before `before`, from the event after `after`.
+/// Prunes one batch of what an organization published before `before`, starting after the event `after`.
 pub async fn batch(
     db: &Database,
     org: OrganizationId,
@@ -197,7 +198,7 @@ pub async fn batch(
     let Some((pruned, is_cut)) = write.await? else {
         return Ok(Batch::NotOurTurn);
     };
-    // Where the batch was cut off by its deliveries, the same events are looked at again.
+    // If the batch was cut off by its deliveries, the same events are examined again.
     let next = if is_cut && pruned.deliveries > 0 {
         after.cloned()
     } else {
@@ -206,7 +207,7 @@ pub async fn batch(
     Ok(Batch::Done(pruned, next))
 }
 
-/// Deletes what these events owed and has ended, and the events that owe nothing more. Besides, whether there may be
+/// Deletes the ended deliveries of these events, and the events that have none left. Also returns whether there may be
 /// more deliveries. `None` if it is another node's turn.
 async fn prune_batch(
     tx: &Connection<'_>,
@@ -260,7 +261,7 @@ async fn our_turn(tx: &Connection<'_>) -> Result<bool, StoreError> {
     Ok(turn.map(|row| row.try_get("", "is_ours")).transpose()?.unwrap_or(false))
 }
 
-/// Prunes the audit's entries from before `before`.
+/// Prunes the audit entries from before `before`.
 async fn prune_audit(db: &Database, before: Timestamp) -> Result<u64, StoreError> {
     let mut total = 0;
     loop {
@@ -286,7 +287,7 @@ async fn prune_audit(db: &Database, before: Timestamp) -> Result<u64, StoreError
     }
 }
 
-/// The organization's oldest events from before `before`, from the one after `after`.
+/// The organization's oldest events from before `before`, starting after `after`.
 async fn old_events(
     db: &Database,
     org: OrganizationId,
@@ -299,7 +300,7 @@ async fn old_events(
         .filter(event::Column::OrganizationId.eq(org))
         .filter(event::Column::CreatedAt.lt(before));
     if let Some((at, id)) = after {
-        // The first condition follows from the others; it is what lets the index begin at the right place.
+        // The first condition follows from the others; it lets the index scan start at the cursor.
         query = query.filter(event::Column::CreatedAt.gte(*at)).filter(
             Condition::any()
                 .add(event::Column::CreatedAt.gt(*at))
@@ -322,8 +323,8 @@ struct OldEvent {
     id: EventId,
 }
 
-/// The deliveries of these events that nobody works on or will; locked, so that none is put back in the queue meanwhile.
-/// Besides, whether there may be more of them.
+/// The deliveries of these events that nobody works on or will; locked, so that none is requeued meanwhile. Also
+/// returns whether there may be more of them.
 async fn ended_deliveries(
     tx: &Connection<'_>,
     org: OrganizationId,
@@ -339,7 +340,7 @@ async fn ended_deliveries(
         .limit(DELIVERIES_A_BATCH_MAX)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
     let ended: Vec<DeliveryId> = query.into_tuple().all(tx).await?;
-    // Asked behind the locks: a retry that began before them is seen, and none begins after.
+    // Queried after the locks are taken: a retry that began before them is seen, and none begins after.
     let retried: Vec<DeliveryId> = queued::Entity::find()
         .select_only()
         .column(queued::Column::DeliveryId)
