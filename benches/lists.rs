@@ -1,4 +1,4 @@
-//! The slowest list over all combinations of filters, against the time that a list may take.
+//! The slowest list over all combinations of filters, compared with the time that a list may take.
 
 use std::{
     io::Write as _,
@@ -22,15 +22,15 @@ use super::{
     },
 };
 
-/// What a list may take.
+/// The time that a list may take.
 const GOAL: Duration = Duration::from_millis(20);
 
-/// How often each list is asked for; the fastest counts, since the machine may be busy with something else.
+/// How often each list is requested; the fastest run counts, since the machine may be busy with something else.
 const TIMES: usize = 3;
 
-/// Tries all lists and says which is the slowest, on each engine.
+/// Runs all lists and reports the slowest, on each engine.
 pub(crate) fn report() {
-    // `cargo bench -- NAME` asks for something else.
+    // `cargo bench -- NAME` selects something else.
     let is_asked = std::env::args()
         .skip(1)
         .all(|argument| argument.starts_with("--") || argument == "lists");
@@ -107,7 +107,7 @@ fn queries() -> Vec<DeliveryQuery> {
     all
 }
 
-/// Adds each of the queries with each of the values.
+/// Combines each of the queries with each of the values.
 fn vary<T: Clone>(all: &mut Vec<DeliveryQuery>, values: &[T], set: impl Fn(&mut DeliveryQuery, T)) {
     let with = |value: &T| {
         let mut changed = all.clone();

@@ -1,8 +1,8 @@
-//! What the store takes for its hot paths, on an empty database and on one with history: `cargo bench`.
+//! How long the store's hot paths take, on an empty database and on one with history: `cargo bench`.
 //!
-//! SQLite always; PostgreSQL too where `TEST_DATABASE_URL` is set. `KALLIMA_BENCH_HISTORY` says how many finished
-//! deliveries the history has (100,000 by default). At the end stands the slowest of all lists, each combination of filters
-//! tried on a history of `KALLIMA_BENCH_LISTS` deliveries (1,000,000 by default; 0 leaves it out).
+//! SQLite always; PostgreSQL too if `TEST_DATABASE_URL` is set. `KALLIMA_BENCH_HISTORY` sets how many finished
+//! deliveries the history has (100,000 by default). At the end comes the slowest of all lists, with each combination of
+//! filters run on a history of `KALLIMA_BENCH_LISTS` deliveries (1,000,000 by default; 0 skips it).
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking, and is no library")]
 
 mod fixture;
@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 
 use self::fixture::{Fixture, fixture, settings};
 
-/// The page that is asked for unless one asks for another.
+/// The default page.
 const PAGE: PageLimit = PageLimit {
     items: 50,
     bytes: 1024 * 1024,
@@ -49,7 +49,7 @@ fn main() {
     lists::report();
 }
 
-/// One event, and the delivery it owes, until both are durable.
+/// One event and its delivery, until both are durable.
 #[divan::bench(args = settings(), sample_count = 200)]
 fn publish_1(bencher: Bencher, setting: &str) {
     let fixture = fixture(setting);
@@ -79,7 +79,7 @@ fn claim_and_finish_64(bencher: Bencher, setting: &str) {
         .bench_local_values(|()| fixture.runtime.block_on(claim_and_finish(fixture)));
 }
 
-/// A claim that finds nothing due: what an idle node asks again and again.
+/// A claim that finds nothing due: an idle node's repeated query.
 #[divan::bench(args = settings(), sample_count = 200)]
 fn claim_of_nothing(bencher: Bencher, setting: &str) {
     let fixture = fixture(setting);
@@ -92,13 +92,13 @@ fn list_first_page(bencher: Bencher, setting: &str) {
     list(bencher, setting, &DeliveryQuery::default());
 }
 
-/// The deliveries that wait, of which there are none.
+/// The pending deliveries, of which there are none.
 #[divan::bench(args = settings(), sample_count = 200)]
 fn list_pending(bencher: Bencher, setting: &str) {
     list(bencher, setting, &standing(DeliveryStatus::Pending));
 }
 
-/// The deliveries that have failed, of which there are none.
+/// The failed deliveries, of which there are none.
 #[divan::bench(args = settings(), sample_count = 200)]
 fn list_failed(bencher: Bencher, setting: &str) {
     list(bencher, setting, &standing(DeliveryStatus::Failed));
@@ -117,7 +117,7 @@ fn list(bencher: Bencher, setting: &str, query: &DeliveryQuery) {
     bencher.bench_local(|| fixture.runtime.block_on(list()).unwrap());
 }
 
-/// A batch of retention: the events of a time long before the history, each with its delivery and its attempt.
+/// A batch of retention: events from long before the history, each with its delivery and its attempt.
 #[divan::bench(args = settings(), sample_count = 30)]
 fn prune_250(bencher: Bencher, setting: &str) {
     const EVENTS: u64 = 250;
@@ -195,7 +195,7 @@ async fn finish_all(fixture: &'static Fixture, leases: Vec<Leased>) {
 }
 
 impl Fixture {
-    /// Finishes all that is due, so that the next benchmark begins with an empty queue.
+    /// Finishes everything that is due, so that the next benchmark begins with an empty queue.
     fn drain(&'static self) {
         self.runtime.block_on(async {
             loop {

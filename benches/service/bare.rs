@@ -21,7 +21,7 @@ pub(crate) const WEBHOOKS: usize = 100;
 /// A database with the service's tables that the service does not run on.
 pub(crate) struct Bare {
     writer: Writer,
-    /// Held until what writes to it is gone.
+    /// Kept until nothing writes to it.
     _database: Database,
 }
 
@@ -39,14 +39,14 @@ enum Door {
     Postgres(PgPool),
 }
 
-/// How long it took to write the rows of events and their deliveries.
+/// How long writing the rows of events and their deliveries took.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Written {
     pub(crate) events: u64,
     pub(crate) deliveries: u64,
-    /// Publishing and recording, together.
+    /// Publishing and recording together.
     pub(crate) elapsed: Duration,
-    /// Recording alone.
+    /// Recording only.
     pub(crate) recording: Duration,
 }
 
@@ -76,8 +76,8 @@ impl Bare {
         }
     }
 
-    /// Single-row updates of webhooks per second, of all webhooks in turn or of one: on PostgreSQL by 32 connections,
-    /// each update a transaction; on SQLite by one connection, so many to a commit.
+    /// Single-row updates of webhooks per second, of all webhooks in turn or of one: on PostgreSQL over 32 connections,
+    /// one transaction per update; on SQLite over one connection, with this many per commit.
     pub(crate) async fn updates(&self, one: bool, per_commit: usize, time: Duration) -> f64 {
         let (start, mut updating) = (Instant::now(), JoinSet::new());
         let connections: usize = match self.writer.door {
@@ -106,8 +106,9 @@ impl Bare {
         updated as f64 / start.elapsed().as_secs_f64()
     }
 
-    /// Writes what events that are owed to so many webhooks and delivered at once leave behind, in batches of so many
-    /// events: a commit publishes a batch, another records its deliveries. On PostgreSQL two batches are under way.
+    /// Writes the rows that remain of events that are owed to this many webhooks and delivered at once, in batches of
+    /// this many events: one commit publishes a batch, another records its deliveries. On PostgreSQL two batches are in
+    /// progress at a time.
     pub(crate) async fn rows(&self, webhooks: usize, batch: usize, time: Duration) -> Written {
         let batches = match self.writer.door {
             Door::Sqlite(_) => 1,
@@ -139,7 +140,7 @@ impl Bare {
         }
     }
 
-    /// What makes one event durable: it is published, and not recorded.
+    /// What makes one event durable: it is published, but not recorded.
     pub(crate) fn publisher(&self) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + use<> {
         let writer = self.writer.clone();
         move || {
@@ -196,7 +197,7 @@ impl Writer {
     }
 
     async fn update(&self, webhooks: &[Uuid]) {
-        // SQLite writes no page, and syncs no file, for a row that stays as it is.
+        // SQLite writes no page, and syncs no file, for an unchanged row.
         static CHANGES: AtomicU64 = AtomicU64::new(0);
         const UPDATE: &str =
             "UPDATE webhooks SET description = $1, updated_at = $2 WHERE organization_id = $3 AND id = $4";

@@ -1,5 +1,5 @@
 //! What requests and events cost in statements, round trips, transactions and bytes of log: figures that do not depend
-//! on how busy the machine is. And what a node does that has nothing to do.
+//! on how busy the machine is. And what an idle node does.
 
 use std::{
     slice::from_ref,
@@ -22,7 +22,7 @@ const IDLE_CPU: &str = "idle node: CPU, of one core";
 const IDLE_STATEMENTS: &str = "idle node: statements";
 const COUNTS: &str = "costs of a request and of an event";
 
-/// How long an idle node is watched for, for each run.
+/// How long an idle node is watched, per run.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How long the service may take to record what has arrived.
@@ -45,7 +45,7 @@ pub(crate) async fn measure(stage: &mut Stage<'_>) {
 
 /// What counts while the service works.
 struct Meter {
-    /// The URL of the database, through whatever counts.
+    /// The URL of the database, through the counting proxy, if any.
     url: String,
     wire: Option<Wire>,
     pool: Option<PgPool>,
@@ -53,11 +53,11 @@ struct Meter {
     server_counts: bool,
 }
 
-/// What was counted until now; `None` where nothing counts it.
+/// The counts so far; `None` if nothing counts it.
 #[derive(Clone, Copy, Default)]
 struct Reading {
     statements: Option<f64>,
-    /// The same, by `pg_stat_statements`.
+    /// The same, from `pg_stat_statements`.
     calls: Option<f64>,
     round_trips: Option<f64>,
     transactions: Option<f64>,
@@ -123,7 +123,7 @@ impl Meter {
         let (counters, count) = (&wire.counters, |counter: &std::sync::atomic::AtomicU64| {
             Some(counter.load(Ordering::Relaxed) as f64)
         });
-        // The position in the log is known at once; `pg_stat_wal` learns of it a second later and more.
+        // The log position is available at once; `pg_stat_wal` lags by a second or more.
         let bytes = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8");
         let calls = sqlx::query_scalar(
             "SELECT sum(calls)::float8 FROM pg_stat_statements
@@ -144,7 +144,7 @@ impl Meter {
 }
 
 impl Reading {
-    /// What was counted since an earlier reading, for each of so many.
+    /// The difference to an earlier reading, per operation.
     fn since(self, before: Self, count: f64) -> Self {
         let each = |now: Option<f64>, before: Option<f64>| Some((now? - before?) / count);
         Self {
@@ -167,7 +167,7 @@ async fn idle(stage: &mut Stage<'_>, server: &Server, meter: &Meter) {
     );
     let (before, cpu) = (meter.read(server).await, process::cpu(server.pid));
     tokio::time::sleep(time).await;
-    // Of the same instant: the reading is work, too.
+    // At the same instant: the reading is work, too.
     let cpu = process::cpu(server.pid).saturating_sub(cpu);
     let seen = meter.read(server).await.since(before, time.as_secs_f64());
     let percent = 100.0 * cpu.as_secs_f64() / time.as_secs_f64();
@@ -232,7 +232,7 @@ async fn paced(stage: &Stage<'_>, server: &Server, tenant: &Tenant, rate: u32, c
     round.elapsed_since(start).await;
 }
 
-/// Reports what was counted since `before`, with what the service records afterwards.
+/// Reports the difference to `before`, including what the service records afterwards.
 async fn add(stage: &mut Stage<'_>, server: &Server, meter: &Meter, operation: &str, before: Reading, count: u64) {
     tokio::time::sleep(SETTLE).await;
     let seen = meter.read(server).await.since(before, count as f64);

@@ -1,4 +1,4 @@
-//! The databases that are measured on: made for the benchmark, and gone with it.
+//! The databases for the measurements: created for the benchmark, and dropped with it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::process;
 
-/// The master key of the benchmark's databases: PostgreSQL's nodes must be given one.
+/// The master key of the benchmark's databases: PostgreSQL's nodes must have one.
 pub(crate) const MASTER_KEY: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// What the service runs on.
@@ -27,7 +27,7 @@ impl Engine {
         self.pick("SQLite", "PostgreSQL")
     }
 
-    /// One of two words.
+    /// Selects the word for this engine.
     pub(crate) fn pick<'a>(&self, sqlite: &'a str, postgres: &'a str) -> &'a str {
         match self {
             Self::Sqlite => sqlite,
@@ -54,7 +54,7 @@ enum Place {
 impl Database {
     pub(crate) async fn create(engine: Engine) -> Self {
         let place = match &engine {
-            // Below `target`, which is on a disk wherever programs are built; a file in memory would know no `fsync`.
+            // Below `target`, which is on a disk wherever programs are built; a file in memory would have no `fsync`.
             Engine::Sqlite => Place::File(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()),
             Engine::Postgres(server) => {
                 let name = format!("kallima_bench_{}", Uuid::new_v4().simple());
@@ -62,7 +62,7 @@ impl Database {
                 let options: PgConnectOptions = server.parse().unwrap();
                 let pool = PgPoolOptions::new()
                     .max_connections(32)
-                    // As the service asks for it: a table grows from nothing here, and a plan must not outlive that.
+                    // As the service configures it: a table grows from nothing here, and a plan must not outlive that.
                     .connect_lazy_with(
                         options
                             .database(&name)
@@ -118,7 +118,7 @@ impl Database {
         self.script(script).await;
     }
 
-    /// Does what autovacuum does for an installation in time, also where it is off.
+    /// Does what autovacuum would eventually do, even if it is off.
     pub(crate) async fn tidy(&self) {
         self.script(self.engine.pick("ANALYZE", "VACUUM (ANALYZE)").to_owned())
             .await;
@@ -132,7 +132,7 @@ impl Database {
         }
     }
 
-    /// The process that PostgreSQL's other processes are children of, if it runs on this machine.
+    /// PostgreSQL's main process, if it runs on this machine.
     pub(crate) async fn postmaster(&self) -> Option<u32> {
         let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
             .fetch_one(self.pool()?)
@@ -141,7 +141,7 @@ impl Database {
         process::parent_of(u32::try_from(backend).ok()?, "postgres")
     }
 
-    /// The version of the server, or of the library of the limits.
+    /// The version of the server, or of the library that the limits use.
     pub(crate) async fn version(&self) -> String {
         let Some(pool) = self.pool() else {
             return "SQLite (WAL, synchronous=FULL)".to_owned();
@@ -161,14 +161,14 @@ impl Drop for Database {
             return;
         };
         let (server, statement) = (server.clone(), format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
-        // A runtime of its own: the benchmark's cannot wait here.
+        // A separate runtime: blocking is not possible on the benchmark's.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                // Whoever still uses it is given five seconds to go, which a busy machine may not manage at once.
+                // Remaining users get five seconds to leave, which may not be enough on a busy machine.
                 for _ in 0..3 {
                     match run_on(&server, statement.clone()).await {
                         Ok(()) => return,
@@ -181,7 +181,7 @@ impl Drop for Database {
     }
 }
 
-/// Runs a statement that makes or drops a database.
+/// Runs a statement that creates or drops a database.
 async fn run_on(server: &str, statement: String) -> sqlx::Result<()> {
     let mut connection = PgConnection::connect(server).await?;
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;

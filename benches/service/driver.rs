@@ -1,4 +1,4 @@
-//! The clients: HTTP/1.1 over plain sockets, so that as little as possible of the machine goes to measuring.
+//! The clients: HTTP/1.1 over plain sockets, so that measuring takes as little as possible of the machine.
 
 use std::{
     net::SocketAddr,
@@ -20,19 +20,19 @@ use super::http;
 /// How long a run may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Writes request number so-and-so.
+/// Writes the request with this number.
 pub(crate) type Writer = Arc<dyn Fn(u64, &mut Vec<u8>) + Send + Sync>;
 
 /// Requests of one kind.
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
-    /// The status that each must be answered with.
+    /// The status that each response must have.
     pub(crate) status: u16,
     pub(crate) write: Writer,
 }
 
-/// A connection that is kept alive.
+/// A keep-alive connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     request: Vec<u8>,
@@ -81,21 +81,21 @@ impl Connection {
     }
 }
 
-/// When clients that are kept busy stop.
+/// When busy clients stop.
 #[derive(Clone, Copy)]
 pub(crate) enum Until {
-    /// After so many requests.
+    /// After this many requests.
     Count(u64),
-    /// When so much time has passed.
+    /// After this much time.
     Time(Duration),
 }
 
 /// What busy clients did.
 #[derive(Clone, Copy)]
 pub(crate) struct Work {
-    /// When the first request went out.
+    /// When the first request was sent.
     pub(crate) started: Instant,
-    /// How long it took until the last response.
+    /// The time until the last response.
     pub(crate) elapsed: Duration,
     /// Responses.
     pub(crate) count: u64,
@@ -108,7 +108,8 @@ impl Work {
     }
 }
 
-/// So many connections, each sending the next request as soon as the one before is answered. Numbers start at zero.
+/// Runs this many connections, each sending the next request as soon as it has the response to the previous one.
+/// Numbers start at zero.
 pub(crate) async fn keep_busy(load: &Load, connections: usize, until: Until) -> Work {
     let mut open = Vec::new();
     for _ in 0..connections {
@@ -145,14 +146,14 @@ pub(crate) async fn keep_busy(load: &Load, connections: usize, until: Until) -> 
     }
 }
 
-/// Connections that are lent for a request each.
+/// Connections that are borrowed for one request each.
 pub(crate) struct Pool {
     load: Load,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Pool {
-    /// A pool with a few connections open, so that none of the first requests waits for one.
+    /// A pool with a few open connections, so that none of the first requests waits for one.
     pub(crate) async fn open(load: Load) -> Self {
         let mut idle = Vec::new();
         for _ in 0..16 {
@@ -173,7 +174,7 @@ impl Pool {
     }
 }
 
-/// Starts `each` so many times a second, however long each takes, and waits until all have ended.
+/// Starts `each` this many times per second, however long each takes, and waits until all have ended.
 pub(crate) async fn pace<F>(rate: u32, count: u64, each: impl Fn(u64) -> F)
 where
     F: Future<Output = ()> + Send + 'static,

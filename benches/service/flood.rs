@@ -1,5 +1,5 @@
-//! An organization that floods the service: a process of its own, at the lowest priority, for its CPU time would be
-//! another machine's. `figures/fairness.rs` starts it, and ends it.
+//! An organization that floods the service: a separate process at the lowest priority, since its CPU time would be
+//! another machine's. `figures/fairness.rs` starts and ends it.
 
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
@@ -13,33 +13,33 @@ use tokio::{
 
 use super::{driver::Connection, http, server::Tenant, stage};
 
-/// The argument that makes the benchmark's program one of these.
+/// The argument that makes the benchmark's program such a process.
 pub(crate) const ARGUMENT: &str = "flood";
 
 /// The argument that makes it a process that only burns CPU time.
 pub(crate) const BURN: &str = "burn";
 
-/// What the process says once the flood has begun.
+/// What the process prints once the flood has begun.
 const BEGUN: &str = "begun";
 
-/// How long the receivers of the slow take: longer than anything is measured, and not long enough to be a failure.
+/// How long slow receivers take: longer than anything is measured, and not long enough to be a failure.
 const LATE_MS: u64 = 12_000;
 
 /// How long preparing a flood may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// In what way the service is flooded.
+/// How the service is flooded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Flood {
-    /// 64 tests at a time of a webhook whose receiver is late.
+    /// 64 concurrent tests of a webhook with a slow receiver.
     Tests,
-    /// 600 publications at a time.
+    /// 600 concurrent publications.
     Publications,
-    /// 512 requests at a time.
+    /// 512 concurrent requests.
     Requests,
-    /// 60 webhooks with late receivers, each with 200 deliveries.
+    /// 60 webhooks with slow receivers, each with 200 deliveries.
     SlowWebhooks,
-    /// A webhook that never answers with 1,000 deliveries, and one that takes 50 ms for each of 50,000.
+    /// 1,000 deliveries to a webhook that never responds, and 50,000 to one that takes 50 ms for each.
     Backlog,
 }
 
@@ -64,13 +64,13 @@ impl FromStr for Flood {
     }
 }
 
-/// A flood that goes on until this is dropped, or a process that burns the CPU time of two cores.
+/// A flood that lasts until this is dropped, or a process that burns the CPU time of two cores.
 pub(crate) struct Flooding {
     _process: Child,
 }
 
 impl Flooding {
-    /// Burns CPU time and does nothing else: what that costs is the machine's affair, not the service's.
+    /// Burns CPU time and does nothing else: what that costs is due to the machine, not the service.
     pub(crate) fn burn() -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap());
         let process = process.arg(BURN).kill_on_drop(true).spawn().unwrap();
@@ -106,7 +106,7 @@ pub(crate) fn burn_forever() -> ! {
     }
 }
 
-/// The process that floods: `arguments` are those behind [`ARGUMENT`].
+/// The process that floods: `arguments` are those after [`ARGUMENT`].
 pub(crate) async fn run(arguments: &[String]) {
     let [flood, service, token] = arguments else {
         panic!("flood KIND ADDRESS TOKEN");
@@ -182,7 +182,7 @@ impl Source {
         flooding
     }
 
-    /// Makes a webhook whose receiver takes so long.
+    /// Creates a webhook whose receiver takes this long.
     async fn webhook(&self, milliseconds: u64, event_type: Option<&str>) -> String {
         let url = format!("http://{}/{milliseconds}", self.receivers);
         let mut body = json!({ "url": url });
@@ -214,7 +214,7 @@ impl Source {
         publishing.join_all().await;
     }
 
-    /// Sends a request on each of so many connections, again and again or so many times.
+    /// Sends a request on each of this many connections, repeatedly or this many times.
     fn ask(
         &self,
         asking: &mut JoinSet<()>,

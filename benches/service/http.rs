@@ -3,13 +3,13 @@
 /// A message whose head has arrived.
 #[derive(Clone, Copy)]
 pub(crate) struct Message {
-    /// Length of its head in bytes, the empty line included.
+    /// The length of its head in bytes, including the empty line.
     pub(crate) head: usize,
-    /// Length of head and body in bytes.
+    /// The length of head and body in bytes.
     pub(crate) whole: usize,
 }
 
-/// The message that starts these bytes; `None` while its head is incomplete.
+/// The message at the start of these bytes; `None` while its head is incomplete.
 ///
 /// # Panics
 /// If the body has no `Content-Length`: nobody here sends such a message.
@@ -31,7 +31,7 @@ pub(crate) fn message(bytes: &[u8]) -> Option<Message> {
     })
 }
 
-/// What follows this name of a header in a line.
+/// What follows the header's name in a line.
 fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     start.eq_ignore_ascii_case(name).then_some(rest)
@@ -42,7 +42,7 @@ pub(crate) fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// Writes a request with a JSON body, or without one where `body` is empty.
+/// Writes a request with a JSON body, or without one if `body` is empty.
 pub(crate) fn write(request: &mut Vec<u8>, method: &str, path: &str, headers: &str, body: &str) {
     use std::io::Write as _;
     write!(request, "{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}").unwrap();

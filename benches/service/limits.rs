@@ -13,14 +13,14 @@ use super::{
     stage,
 };
 
-/// Axum and a constant: a server that only answers, with a runtime like the service's.
+/// Axum and a constant: a server that only responds, with a runtime like the service's.
 pub(crate) struct Constant {
     pub(crate) address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Constant {
-    /// Serves a body where the service serves a webhook.
+    /// Serves a body at the path of a webhook.
     pub(crate) fn start(body: Vec<u8>) -> Self {
         let runtime = Runtime::new().unwrap();
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -53,14 +53,14 @@ impl Constant {
 
 impl Drop for Constant {
     fn drop(&mut self) {
-        // Dropped in place, it would wait inside the benchmark's own runtime.
+        // Dropped in place, it would block inside the benchmark's own runtime.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Posts of what the service would send to this receiver, without anything between: how many per second.
+/// Posts what the service would send straight to this receiver: how many per second.
 pub(crate) async fn posts(receiver: &Receiver, connections: usize, time: Duration) -> f64 {
     let load = deliveries(receiver, 0);
     keep_busy(&load, connections, Until::Time(time)).await.rate()

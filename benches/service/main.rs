@@ -1,9 +1,9 @@
-//! How fast the service is as a whole, each figure beside its limit: `cargo bench --bench service`.
+//! How fast the service is as a whole, each figure next to its limit: `cargo bench --bench service`.
 //!
-//! The binary runs as a process of its own, on a new SQLite file and, where `TEST_DATABASE_URL` is set, on a new
-//! PostgreSQL database; clients and receivers are in this process, and everything is on 127.0.0.1. A limit is what the
-//! same machine does in the same run without the service: bare axum with a constant response, the same rows written by
-//! the bare driver, the same bytes posted to the same receiver. Beside the figures stands what one request costs in
+//! The binary runs as a separate process, on a new SQLite file and, if `TEST_DATABASE_URL` is set, on a new PostgreSQL
+//! database; clients and receivers are in this process, and everything is on 127.0.0.1. A limit is what the same
+//! machine does in the same run without the service: bare axum with a constant response, the same rows written by the
+//! bare driver, the same bytes posted to the same receiver. Next to the figures is what one request costs in
 //! statements, round trips, transactions and bytes of log, which does not depend on the machine's load.
 //!
 //! | variable | meaning | default |
@@ -53,7 +53,7 @@ fn main() {
         _ => {}
     }
     let settings = Settings::from_environment();
-    // One thread for the clients and one for the receivers: what they leave of the machine is the service's.
+    // One thread for the clients and one for the receivers: the rest of the machine is the service's.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -61,7 +61,7 @@ fn main() {
     let finished = runtime.block_on(async {
         tokio::select! {
             () = measure(&settings) => true,
-            // What was started and made goes with the future that is dropped here.
+            // Everything started or created is dropped with the future.
             () = interruption() => false,
         }
     });
@@ -70,7 +70,7 @@ fn main() {
     }
 }
 
-/// Waits until somebody wants this to end.
+/// Waits until the benchmark is interrupted.
 async fn interruption() {
     let [mut interrupt, mut terminate] =
         [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).unwrap());

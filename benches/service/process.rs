@@ -50,7 +50,7 @@ pub(crate) fn own_cpu() -> Duration {
     cpu(std::process::id())
 }
 
-/// CPU time of a process and all its children, those that have ended included.
+/// CPU time of a process and all its children, including those that have ended.
 pub(crate) fn family_cpu(pid: u32) -> Option<Duration> {
     let parent = Stat::of(pid)?;
     let mut ticks = parent.ticks().iter().sum::<u64>();
@@ -76,12 +76,12 @@ pub(crate) fn memory_mb(pid: u32) -> f64 {
     field(&format!("/proc/{pid}/status"), "VmRSS:") as f64 / 1024.0
 }
 
-/// Bytes that a process has handed to the disk's file systems.
+/// Bytes that a process has written to file systems on disk.
 pub(crate) fn bytes_written(pid: u32) -> u64 {
     field(&format!("/proc/{pid}/io"), "write_bytes:")
 }
 
-/// The number behind a name at the start of a line.
+/// The number after a name at the start of a line.
 fn field(path: &str, name: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name));

@@ -1,4 +1,4 @@
-//! The receivers: one listener on a thread of its own that answers 200 and notes which delivery arrived when.
+//! The receivers: one listener on a separate thread that responds 200 and notes which delivery arrived when.
 
 use std::{
     net::SocketAddr,
@@ -20,17 +20,17 @@ use super::http;
 
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// What stands before the number of an event in its payload.
+/// What precedes the number of an event in its payload.
 const MARK: &[u8] = b"\"job_id\":\"";
 
-/// The listener. The path says which webhook is meant: `/0`, `/1` and so on.
+/// The listener. The path identifies the webhook: `/0`, `/1` and so on.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     rounds: Arc<Mutex<Arc<Round>>>,
     next: AtomicU64,
 }
 
-/// Events whose deliveries are waited for. Those of other rounds are answered and not counted.
+/// Events whose deliveries are waited for. Those of other rounds get a response and are not counted.
 pub(crate) struct Round {
     /// The number of the first event.
     pub(crate) first: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Round {
     started: Instant,
     /// When each event was sent, in nanoseconds after `started`; zero until then.
     sent: Vec<AtomicU64>,
-    /// When each delivery arrived first, in the same way.
+    /// When each delivery arrived first, in the same unit.
     arrived: Vec<AtomicU64>,
     count: AtomicU64,
     complete: Notify,
@@ -85,7 +85,7 @@ impl Receiver {
         first..first + count
     }
 
-    /// Begins a round of so many events, each owed to webhooks `0..webhooks`.
+    /// Begins a round of this many events, each owed to webhooks `0..webhooks`.
     pub(crate) fn expect(&self, events: u64, webhooks: usize) -> Arc<Round> {
         let numbers = self.numbers(events);
         let round = Arc::new(Round::new(numbers.start, events, webhooks as u64));
@@ -138,12 +138,12 @@ impl Round {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Waits until every delivery has arrived; whether they did within that time.
+    /// Waits until every delivery has arrived; returns whether they did within that time.
     pub(crate) async fn completed(&self, patience: Duration) -> bool {
         tokio::time::timeout(patience, self.complete.notified()).await.is_ok()
     }
 
-    /// Waits until every delivery has arrived: how long that took since `start`.
+    /// Waits until every delivery has arrived, and returns how long that took since `start`.
     ///
     /// # Panics
     /// If that takes longer than five minutes.
@@ -158,8 +158,8 @@ impl Round {
         self.started + Duration::from_nanos(last.unwrap_or(0)) - start
     }
 
-    /// How long each delivery took since its event was sent, in milliseconds, sorted. What has not arrived has taken
-    /// as long as until now.
+    /// How long each delivery took since its event was sent, in milliseconds, sorted. A missing one counts with the
+    /// time until now.
     pub(crate) fn latencies_ms(&self) -> Vec<f64> {
         let now = self.now();
         let mut latencies = Vec::with_capacity(self.arrived.len());
@@ -194,7 +194,7 @@ async fn receive(mut stream: TcpStream, rounds: Arc<Mutex<Arc<Round>>>) {
             }
         }
         bytes.reserve(4 * 1024);
-        // A sender that is killed or closes is no failure of ours.
+        // A sender that is killed or closes is not our failure.
         match stream.read_buf(&mut bytes).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
@@ -202,7 +202,7 @@ async fn receive(mut stream: TcpStream, rounds: Arc<Mutex<Arc<Round>>>) {
     }
 }
 
-/// The webhook that the path names.
+/// The webhook in the path.
 fn webhook(request: &[u8]) -> u64 {
     let digits = request["POST /".len()..]
         .iter()

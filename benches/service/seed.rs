@@ -1,4 +1,4 @@
-//! Rows that are there before a measurement begins: history, a backlog, dead versions.
+//! Rows that exist before a measurement begins: history, a backlog, dead versions.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::database::{Database, Engine};
 
-/// Rows of a table that are inserted by one statement at most.
+/// The most rows of a table that one statement inserts.
 const CHUNK: u64 = 100_000;
 
 /// Now, in milliseconds since the Unix epoch.
@@ -15,7 +15,7 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(now.unwrap().as_millis()).unwrap()
 }
 
-/// Delivered deliveries of one webhook, each with its event and its attempt, one every 20 ms until a minute ago.
+/// Finished deliveries of one webhook, each with its event and its attempt, one every 20 ms until a minute ago.
 pub(crate) async fn history(database: &Database, organization: Uuid, webhook: Uuid, numbers: Range<u64>) {
     let webhooks = [webhook];
     let rows = Rows::new(database, organization, &webhooks, numbers, 20);
@@ -38,7 +38,7 @@ pub(crate) async fn backlog(database: &Database, organization: Uuid, webhooks: &
     database.tidy().await;
 }
 
-/// Versions of queue rows that are dead, and were due before anything else of the webhook: their deliveries are history.
+/// Dead versions of queue rows that were due before anything else of the webhook: their deliveries are history.
 pub(crate) async fn dead_versions(database: &Database, organization: Uuid, webhook: Uuid, numbers: Range<u64>) {
     let webhooks = [webhook];
     let rows = Rows::new(database, organization, &webhooks, numbers, 1);
@@ -57,7 +57,7 @@ pub(crate) async fn dead_versions(database: &Database, organization: Uuid, webho
     }
 }
 
-/// Events of consecutive numbers with a delivery to each webhook.
+/// Events with consecutive numbers, and a delivery to each webhook.
 struct Rows<'a> {
     engine: &'a Engine,
     organization: Uuid,
@@ -137,7 +137,7 @@ impl<'a> Rows<'a> {
             .pick("printf('evt_%026d', i)", "'evt_' || lpad(i::text, 26, '0')")
     }
 
-    /// An id of the event's time.
+    /// An id with the event's time.
     fn delivery_id(&self) -> String {
         let (time, number) = (self.time(), format!("(i * {} + column1)", self.webhooks.len()));
         match self.engine {
@@ -166,8 +166,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// A statement that fills a table others refer to. A planner that has not heard of the organization takes each of its
-    /// rows for the only one, and checks each reference by reading all of them.
+    /// A statement that fills a table that others refer to. As long as the planner has no statistics for the
+    /// organization, it assumes that it has a single row, and checks each reference by reading all of them.
     fn told(&self, insert: &str, table: &str) -> String {
         match self.engine {
             Engine::Sqlite => insert.to_owned(),

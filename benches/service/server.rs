@@ -1,4 +1,4 @@
-//! The service: a process that is started, asked and stopped.
+//! The service: a process that is started, used and stopped.
 
 use std::{
     net::SocketAddr,
@@ -23,11 +23,11 @@ use super::{
 /// How long the service may take to start or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A service that runs. It is killed when this is dropped.
+/// A running service. It is killed when this is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) pid: u32,
-    /// How long it took from the start of the process until `/readyz` said yes.
+    /// The time from the start of the process until `/readyz` returned 200.
     pub(crate) started_in: Duration,
     metrics: Option<SocketAddr>,
     child: Child,
@@ -48,7 +48,7 @@ impl Server {
         Self::start_on(binary, &database.url(), false).await
     }
 
-    /// Starts it for so many clients of this machine as want to connect.
+    /// Starts it for as many clients on this machine as want to connect.
     pub(crate) async fn start_open(binary: &Path, database: &Database) -> Self {
         let mut command = on(binary, &database.url());
         command.args(["--connections-per-peer-max", "0"]);
@@ -70,7 +70,7 @@ impl Server {
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut addresses = Vec::new();
-        // It names its address, then where the documentation is, then where the metrics are.
+        // It prints its address, then where the documentation is, then where the metrics are.
         while addresses.len() < 2 + usize::from(metrics) {
             let line = tokio::time::timeout(PATIENCE, output.next_line()).await;
             let line = line.unwrap().unwrap().expect("the service says where it listens");
@@ -108,12 +108,12 @@ impl Server {
         assert!(ended.expect("the service stops").unwrap().success());
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// Makes an organization with a webhook for each URL.
+    /// Creates an organization with a webhook for each URL.
     pub(crate) async fn tenant(&self, binary: &Path, database: &Database, urls: &[String]) -> Tenant {
         let organization = command(binary, database, &["organization", "create", "--name", "bench"]).await;
         let token = command(binary, database, &["token", "create", "--organization", &organization]).await;
@@ -139,7 +139,7 @@ impl Server {
         serde_json::from_slice(answer).unwrap()
     }
 
-    /// The bytes of a resource as they are answered.
+    /// The bytes of a resource's response.
     pub(crate) async fn get(&self, tenant: &Tenant, path: &str) -> Vec<u8> {
         let mut connection = Connection::open(self.address).await.unwrap();
         let headers = tenant.headers();
@@ -150,7 +150,7 @@ impl Server {
         body.to_vec()
     }
 
-    /// The value of a counter of `/metrics`, if there is such a counter.
+    /// The value of a counter of `/metrics`, if it exists.
     pub(crate) async fn counter(&self, name: &str) -> Option<f64> {
         let mut connection = Connection::open(self.metrics?).await.unwrap();
         let (_, text) = connection
@@ -163,13 +163,13 @@ impl Server {
 }
 
 impl Tenant {
-    /// The header lines that this tenant's requests carry.
+    /// The header lines of this tenant's requests.
     pub(crate) fn headers(&self) -> String {
         format!("authorization: Bearer {}\r\n", self.token)
     }
 }
 
-/// Runs a command of the binary on a database: what it printed, without the line's end.
+/// Runs a command of the binary on a database and returns what it printed, without the line end.
 pub(crate) async fn command(binary: &Path, database: &Database, arguments: &[&str]) -> String {
     let output = on(binary, &database.url()).args(arguments).output().await.unwrap();
     assert!(
@@ -180,7 +180,7 @@ pub(crate) async fn command(binary: &Path, database: &Database, arguments: &[&st
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The binary, told of nothing but its database.
+/// The binary, configured with nothing but its database.
 fn on(binary: &Path, url: &str) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {

@@ -4,22 +4,22 @@ use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use tokio::process::Command;
 
-/// Stored deliveries for the growth figures, by default and where the whole growth is asked for.
+/// Stored deliveries for the growth figures, by default and if the whole growth is requested.
 const GROWTH: [u64; 2] = [100_000, 1_000_000];
 
-/// What the environment asks for.
+/// The settings from the environment.
 pub(crate) struct Settings {
     /// The binary to measure.
     pub(crate) binary: PathBuf,
-    /// URL of the PostgreSQL server, if it is to be measured too.
+    /// URL of the PostgreSQL server, if it is measured, too.
     pub(crate) postgres: Option<String>,
     /// Runs per figure.
     pub(crate) runs: usize,
     /// About how long a run takes.
     pub(crate) run: Duration,
-    /// Stored deliveries that the growth figures are taken with.
+    /// Stored deliveries for the growth figures.
     pub(crate) growth: u64,
-    /// Part of the names of the figures that are wanted, in lower case.
+    /// A part of the names of the requested figures, in lower case.
     only: Option<String>,
 }
 
@@ -40,13 +40,13 @@ impl Settings {
         }
     }
 
-    /// Whether any of these figures is wanted.
+    /// Whether any of these figures is requested.
     pub(crate) fn wants(&self, names: &[&str]) -> bool {
         let Some(only) = &self.only else { return true };
         names.iter().any(|name| name.to_lowercase().contains(only))
     }
 
-    /// Machine, versions, date and command: what a table needs to be read later.
+    /// Machine, versions, date and command: what a table needs to be understood later.
     pub(crate) async fn headline(&self) -> String {
         let cores = std::thread::available_parallelism().unwrap();
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

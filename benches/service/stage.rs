@@ -1,4 +1,4 @@
-//! One engine's databases, the receiver, and what was measured so far.
+//! One engine's databases, the receiver, and the measurements so far.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 
 pub(crate) const EVENT_TYPE: &str = "humanization.failed";
 
-/// Everything that a figure needs. The databases go when this is dropped.
+/// Everything that a figure needs. The databases are dropped with this.
 pub(crate) struct Stage<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) receiver: &'a Receiver,
@@ -24,7 +24,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) database: Database,
     /// What the limits are measured on.
     pub(crate) bare: Bare,
-    /// The process that PostgreSQL's CPU time is counted of.
+    /// The process whose children's CPU time counts as PostgreSQL's.
     pub(crate) postmaster: Option<u32>,
     pub(crate) report: Report,
 }
@@ -53,7 +53,7 @@ impl<'a> Stage<'a> {
         Server::start(&self.settings.binary, &self.database).await
     }
 
-    /// An organization with so many webhooks, each at a path of its own.
+    /// An organization with this many webhooks, each with a path of its own.
     pub(crate) async fn tenant(&self, server: &Server, webhooks: usize) -> Tenant {
         let urls: Vec<String> = (0..webhooks).map(|webhook| self.receiver.url(webhook)).collect();
         server.tenant(&self.settings.binary, &self.database, &urls).await
@@ -72,19 +72,19 @@ impl<'a> Stage<'a> {
         self.settings.run
     }
 
-    /// How long a limit is measured for.
+    /// How long a limit is measured.
     pub(crate) fn glance(&self) -> Duration {
         (self.settings.run / 3).max(Duration::from_millis(500))
     }
 
-    /// Says on stderr what a run has shown.
+    /// Prints the result of a run on stderr.
     pub(crate) fn progress(&self, figure: &str, run: usize, seen: &str) {
         let runs = self.settings.runs;
         eprintln!("{}: {figure}, run {run} of {runs}: {seen}", self.engine.name());
     }
 }
 
-/// The data of an event, but for the number between.
+/// The data of an event, before and after the number.
 pub(crate) fn data_around_number() -> (&'static str, &'static str) {
     (
         "{\"job_id\":\"00000000-0000-7000-8000-",
@@ -94,7 +94,7 @@ pub(crate) fn data_around_number() -> (&'static str, &'static str) {
     )
 }
 
-/// The payload that the event of this number has: about 450 bytes.
+/// The payload of the event with this number: about 450 bytes.
 pub(crate) fn payload(number: u64) -> String {
     let (before, after) = data_around_number();
     format!(
@@ -131,7 +131,7 @@ pub(crate) fn reads(address: std::net::SocketAddr, tenant: &Tenant) -> Load {
     }
 }
 
-/// Changes of the tenant's webhooks in turn, or of its first one.
+/// Changes to the tenant's webhooks in turn, or to its first one.
 pub(crate) fn changes(server: &Server, tenant: &Tenant, one: bool) -> Load {
     let headers = tenant.headers();
     let webhooks = &tenant.webhooks[..if one { 1 } else { tenant.webhooks.len() }];
@@ -139,7 +139,7 @@ pub(crate) fn changes(server: &Server, tenant: &Tenant, one: bool) -> Load {
         .iter()
         .map(|webhook| format!("/v1/webhooks/{webhook}"))
         .collect();
-    // No two alike, also in different runs: what changes nothing is not written.
+    // No two are equal, even across runs: an update that changes nothing is not written.
     let salt = uuid::Uuid::new_v4().simple().to_string();
     Load {
         address: server.address,

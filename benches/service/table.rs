@@ -1,4 +1,4 @@
-//! What was measured, as Markdown.
+//! The results as Markdown.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(crate) enum Unit {
     Rarely,
 }
 
-/// A figure and what it is held against.
+/// A figure and what it is compared with.
 pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) unit: Unit,
@@ -41,7 +41,7 @@ impl Limit {
 pub(crate) struct Cost {
     pub(crate) operation: String,
     pub(crate) statements: Option<f64>,
-    /// The same as PostgreSQL counts it, where it does.
+    /// The same as counted by PostgreSQL, if it does.
     pub(crate) calls: Option<f64>,
     pub(crate) round_trips: Option<f64>,
     pub(crate) transactions: Option<f64>,
@@ -173,7 +173,7 @@ impl Unit {
     }
 }
 
-/// A whole number with its thousands apart.
+/// A whole number with thousands separators.
 pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
@@ -186,19 +186,19 @@ pub(crate) fn grouped(number: f64) -> String {
     text
 }
 
-/// The middle one.
+/// The median.
 pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     quantile(&sorted, 50)
 }
 
-/// The value that so many percent of sorted samples do not exceed.
+/// The value that this percentage of sorted samples does not exceed.
 pub(crate) fn quantile(sorted: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-/// The least and the most.
+/// The smallest and the largest.
 fn spread(samples: &[f64]) -> [f64; 2] {
     let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
     [least, samples.iter().copied().fold(f64::NEG_INFINITY, f64::max)]

@@ -1,6 +1,6 @@
-//! A door between the service and PostgreSQL that counts what goes through: statements, round trips, transactions.
+//! A proxy between the service and PostgreSQL that counts statements, round trips and transactions.
 //!
-//! `pg_stat_statements` counts statements too, where it is loaded, but knows nothing of round trips.
+//! `pg_stat_statements` counts statements too, if it is loaded, but knows nothing about round trips.
 
 use std::{
     net::SocketAddr,
@@ -19,21 +19,21 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Codes of a first message that asks for encryption: TLS, GSSAPI.
+/// Codes of a first message that requests encryption: TLS, GSSAPI.
 const ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
 
-/// What went through.
+/// What passed through.
 #[derive(Default)]
 pub(crate) struct Counters {
-    /// Statements that were executed, `BEGIN` and `COMMIT` included.
+    /// Executed statements, including `BEGIN` and `COMMIT`.
     pub(crate) statements: AtomicU64,
-    /// Times that the service, waiting for nothing on a connection, sent something that is answered.
+    /// How often the service, with no response outstanding on a connection, sent something that has a response.
     pub(crate) round_trips: AtomicU64,
-    /// Transactions that ended, single statements included.
+    /// Transactions that ended, including single statements.
     pub(crate) transactions: AtomicU64,
 }
 
-/// The door. It closes when this is dropped.
+/// The proxy. It closes when this is dropped.
 pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
     pub(crate) counters: Arc<Counters>,
@@ -43,14 +43,14 @@ pub(crate) struct Wire {
 /// One connection.
 struct Line {
     counters: Arc<Counters>,
-    /// Answers that are owed.
+    /// Outstanding responses.
     outstanding: AtomicI64,
-    /// Statements since the last transaction's end.
+    /// Statements since the end of the last transaction.
     executed: AtomicU64,
 }
 
 impl Wire {
-    /// Opens a door to the server at this host and port.
+    /// Opens a proxy to the server at this host and port.
     pub(crate) async fn open(host: String, port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -66,7 +66,7 @@ impl Wire {
                     }
                     let line = Arc::new(Line {
                         counters: Arc::clone(&counters),
-                        // The greeting ends with an answer that nobody asked for.
+                        // The startup ends with a response that was not requested.
                         outstanding: AtomicI64::new(1),
                         executed: AtomicU64::new(0),
                     });
@@ -88,7 +88,7 @@ impl Drop for Wire {
     }
 }
 
-/// Passes on what both say until one of them ends; a lost connection is the service's affair.
+/// Forwards both directions until one of them ends; a lost connection is the service's business.
 async fn connect(mut client: TcpStream, mut server: TcpStream, line: Arc<Line>) {
     if begin(&mut client, &mut server).await.is_err() {
         return;
@@ -101,7 +101,7 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, line: Arc<Line>) 
     }
 }
 
-/// Passes the first message on, which has no type; encryption, which could not be read, is declined.
+/// Forwards the first message, which has no type; encryption, which would be unreadable, is declined.
 async fn begin(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Result<()> {
     loop {
         let (length, code) = (client.read_u32().await?, client.read_u32().await?);
@@ -117,10 +117,10 @@ async fn begin(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Resul
     }
 }
 
-/// Passes on what is read, and reports each message's type and the first byte after its length.
+/// Forwards what is read, and reports each message's type and the first byte after its length.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut message: impl FnMut(u8, u8)) -> std::io::Result<()> {
     let mut bytes = Vec::with_capacity(64 * 1024);
-    // Bytes of the last message that have not come yet.
+    // Bytes of the last message that have not arrived yet.
     let mut missing = 0;
     loop {
         bytes.reserve(16 * 1024);
@@ -129,7 +129,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut message: impl
         }
         let mut read = missing.min(bytes.len());
         missing -= read;
-        // One byte beyond the head; only `Sync` and its like have none, and nobody asks for theirs.
+        // One byte beyond the head; only `Sync` and its like have none, and theirs is not needed.
         while let Some(head) = bytes.get(read..read + 5) {
             let length = 1 + u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
             let Some(first) = bytes.get(read + 5).copied().or((length == 5).then_some(0)) else {
@@ -151,7 +151,7 @@ impl Line {
             self.counters.statements.fetch_add(1, Ordering::Relaxed);
             self.executed.fetch_add(1, Ordering::Relaxed);
         }
-        // `Sync` and a simple query are answered with `ReadyForQuery`.
+        // The response to `Sync` and to a simple query is `ReadyForQuery`.
         if (kind == b'S' || kind == b'Q') && self.outstanding.fetch_add(1, Ordering::Relaxed) == 0 {
             self.counters.round_trips.fetch_add(1, Ordering::Relaxed);
         }

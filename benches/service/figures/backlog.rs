@@ -1,4 +1,4 @@
-//! A long queue of due deliveries, worked off after a start.
+//! A long queue of due deliveries, processed after a start.
 
 use std::time::Instant;
 
@@ -10,10 +10,10 @@ const NAME: &str = "backlog of 100,000 due deliveries, 100 webhooks, from start 
 const WEBHOOKS: usize = 100;
 const EVENTS: u64 = 1_000;
 
-/// Deliveries that the limit records by one commit: what a claim takes at most.
+/// Deliveries that the limit records per commit: the most that a claim takes.
 const BATCH: usize = 128;
 
-/// Connections that the limit posts by: as many as a claim has deliveries.
+/// Connections that the limit posts over: as many as a claim has deliveries.
 const CONNECTIONS: usize = 128;
 
 pub(super) async fn measure(stage: &mut Stage<'_>) {
@@ -35,7 +35,7 @@ pub(super) async fn measure(stage: &mut Stage<'_>) {
         server.stop().await;
         posts.push(limits::posts(stage.receiver, CONNECTIONS, stage.glance()).await);
         let written = stage.bare.rows(1, BATCH, stage.glance()).await;
-        // They were published before, by others.
+        // They were published earlier, by others.
         rows.push(written.deliveries as f64 / written.recording.as_secs_f64());
         stage.progress(NAME, run, &Unit::PerSecond.text(samples[run - 1]));
     }

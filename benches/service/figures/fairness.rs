@@ -1,8 +1,8 @@
 //! What one organization costs the others: how long their deliveries take while it floods the service.
 //!
-//! Floods that keep the service waiting are held against the same without them. Those that keep every core busy are held
-//! against the same beside two loops that do nothing but that: a wait for a core is the machine's to give, not the
-//! service's. What the loops cost is a figure of its own.
+//! Floods that keep the service waiting are compared with the same flow without them. Floods that keep every core busy
+//! are compared with the same flow next to two busy loops: waiting for a core is due to the machine, not the service.
+//! What the loops cost is a figure of its own.
 
 use super::latency;
 use crate::{
@@ -13,11 +13,11 @@ use crate::{
     table::{Limit, Unit, quantile},
 };
 
-/// Those who are to notice nothing: organizations, and webhooks of each.
+/// The organizations that should notice nothing, and how many webhooks each has.
 const ORGANIZATIONS: usize = 10;
 const WEBHOOKS: usize = 7;
 
-/// Events of all of them together, per second.
+/// Events per second of all of them together.
 const RATE: u32 = 40;
 
 fn name(flood: Flood) -> &'static str {
@@ -32,7 +32,7 @@ fn name(flood: Flood) -> &'static str {
 
 const BUSY: &str = "p99 publish → arrival beside two loops that keep the cores busy";
 
-/// Whether a flood takes all the CPU time there is.
+/// Whether a flood takes all available CPU time.
 fn is_busy(flood: Flood) -> bool {
     match flood {
         Flood::Publications | Flood::Requests => true,
@@ -49,7 +49,7 @@ pub(super) async fn measure(stage: &mut Stage<'_>) {
 }
 
 async fn beside(stage: &mut Stage<'_>, flood: Flood) {
-    // A database of its own: what a flood has left is in nobody's way.
+    // A separate database: what a flood leaves behind is in nobody's way.
     let database = Database::create(stage.engine.clone()).await;
     let server = Server::start_open(&stage.settings.binary, &database).await;
     let urls: Vec<String> = (0..WEBHOOKS).map(|webhook| stage.receiver.url(webhook)).collect();
@@ -73,7 +73,7 @@ async fn beside(stage: &mut Stage<'_>, flood: Flood) {
     let flooding = Flooding::start(flood, server.address, &source).await;
     let disturbed = flows(stage, &server, &tenants, name(flood)).await;
     drop(flooding);
-    // What it has left would be waited for.
+    // A graceful stop would wait for what the flood left behind.
     server.kill().await;
     stage
         .report

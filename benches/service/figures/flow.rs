@@ -1,4 +1,4 @@
-//! Events from their publication to their receivers, as many as the service can bear.
+//! Events from their publication to their receivers, as many as the service can handle.
 
 use std::{slice::from_ref, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
     table::{Limit, Unit, median},
 };
 
-/// Connections where the goals ask for many.
+/// Connections of the goals that require many.
 const MANY_CONNECTIONS: usize = 256;
 
-/// Webhooks that each event of the fan-out is owed to.
+/// How many webhooks each event of the fan-out is owed to.
 const FAN: usize = 20;
 
 const FEW: &str = "publish → delivered, 1 webhook, 32 connections";
@@ -43,7 +43,7 @@ pub(super) async fn measure(stage: &mut Stage<'_>, server: &Server) {
     }
 }
 
-/// CPU time that a run took, per 1,000 events.
+/// CPU time of a run, per 1,000 events.
 struct Spent {
     own: f64,
     theirs: Option<f64>,
@@ -88,7 +88,7 @@ pub(super) async fn publish(
     (events * tenant.webhooks.len() as u64) as f64 / elapsed.as_secs_f64()
 }
 
-/// How many events make a run of the length that is wanted.
+/// How many events make a run of the requested length.
 pub(super) async fn enough(stage: &Stage<'_>, server: &Server, tenant: &Tenant, connections: usize) -> u64 {
     let webhooks = tenant.webhooks.len() as u64;
     let mut events = (connections as u64 * 8).max(2_000 / webhooks);
@@ -96,7 +96,7 @@ pub(super) async fn enough(stage: &Stage<'_>, server: &Server, tenant: &Tenant, 
     for _ in 0..2 {
         let rate = publish(stage, server, tenant, connections, events).await;
         let wanted = rate * stage.run().as_secs_f64() / webhooks as f64;
-        // Bounded, whatever the first attempt was disturbed by.
+        // Bounded, whatever disturbed the first attempt.
         events = (100..=200_000 / webhooks)
             .rev()
             .find(|events| *events as f64 <= wanted)
@@ -135,7 +135,7 @@ async fn limit(stage: &Stage<'_>, webhooks: usize, connections: usize) -> (f64, 
     (posts, written, spent)
 }
 
-/// Of two limits the one that is reached first, with the other one named.
+/// The lower of two limits, which also names the other one.
 pub(super) fn tighter(posts: Vec<f64>, rows: Vec<f64>) -> Limit {
     let [post, row] = [median(&posts), median(&rows)];
     let text = |rate| Unit::PerSecond.text(rate);

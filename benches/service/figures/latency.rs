@@ -1,4 +1,4 @@
-//! How long an event takes to its receiver where few are published.
+//! How long an event takes to reach its receiver when few are published.
 
 use std::{slice::from_ref, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     table::{Limit, Unit, quantile},
 };
 
-/// Events per second, and what their figures are called.
+/// Events per second, and the names of their figures.
 const RATES: [(u32, [&str; 3]); 2] = [
     (
         100,
@@ -53,7 +53,7 @@ pub(super) async fn measure(stage: &mut Stage<'_>, server: &Server) {
 
 async fn latency(stage: &mut Stage<'_>, server: &Server, rate: u32, names: [&str; 3], goals: [&str; 2]) {
     let tenant = stage.tenant(server, 1).await;
-    // The first events of a quiet service open its connections.
+    // The first events of an idle service open its connections.
     flow(stage, server, from_ref(&tenant), rate, u64::from(rate)).await;
     let (mut samples, mut limits) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
     for run in stage.runs() {
@@ -86,7 +86,8 @@ pub(super) fn events(stage: &Stage<'_>, rate: u32) -> u64 {
     u64::from(rate) * stage.run().max(Duration::from_secs(4)).as_secs()
 }
 
-/// Publishes at this rate for tenants in turn, who have as many webhooks each; the latencies in milliseconds, sorted.
+/// Publishes at this rate for tenants in turn, each with the same number of webhooks; the latencies in milliseconds,
+/// sorted.
 pub(super) async fn flow(stage: &Stage<'_>, server: &Server, tenants: &[Tenant], rate: u32, events: u64) -> Vec<f64> {
     let round = stage.receiver.expect(events, tenants[0].webhooks.len());
     let pool = Arc::new(Pool::open(publications(server, tenants, round.first)).await);
@@ -98,12 +99,12 @@ pub(super) async fn flow(stage: &Stage<'_>, server: &Server, tenants: &[Tenant],
         }
     })
     .await;
-    // What comes later than that would be later than any median; it counts as long as it was waited for.
+    // Anything later than that would be later than any median; it counts with the time it was waited for.
     round.completed(Duration::from_secs(15)).await;
     round.latencies_ms()
 }
 
-/// The same without the service: the rows of an event are committed, then its bytes are posted.
+/// The same without the service: an event's rows are committed, then its bytes are posted.
 async fn floor(stage: &Stage<'_>, rate: u32, events: u64) -> Vec<f64> {
     let round = stage.receiver.expect(events, 1);
     let pool = Arc::new(Pool::open(limits::deliveries(stage.receiver, round.first)).await);

@@ -1,4 +1,4 @@
-//! The figures, each in the file of what it takes.
+//! The figures, each in the file of what it measures.
 
 mod backlog;
 mod fairness;
@@ -11,7 +11,7 @@ mod snapshot;
 
 use super::{counts, process, stage::Stage, table::Unit};
 
-/// Measures what is wanted, the cheap and quick before what fills the database.
+/// Measures the requested figures, the cheap and quick ones before those that fill the database.
 pub(crate) async fn measure(stage: &mut Stage<'_>) {
     rest::start_and_memory(stage).await;
     loads(stage).await;
@@ -22,7 +22,7 @@ pub(crate) async fn measure(stage: &mut Stage<'_>) {
     fairness::measure(stage).await;
 }
 
-/// What one server is asked for in a row, and what memory it then holds.
+/// Consecutive loads on one server, and the memory that it then holds.
 async fn loads(stage: &mut Stage<'_>) {
     const AFTER: &str = "memory after all requests and events above";
     let names = [&requests::NAMES[..], &flow::NAMES[..], &latency::NAMES[..]].concat();

@@ -1,4 +1,4 @@
-//! Requests that a webhook is read and changed with.
+//! Requests that read and change webhooks.
 
 use crate::{
     driver::{Load, Until, keep_busy},
@@ -8,10 +8,10 @@ use crate::{
     table::{Limit, Unit, median},
 };
 
-/// Connections that requests come by.
+/// The clients' connections.
 pub(super) const CONNECTIONS: usize = 32;
 
-/// Webhooks that an organization may have at most, and that are changed in turn.
+/// The most webhooks that an organization may have; they are changed in turn.
 const WEBHOOKS: usize = 100;
 
 const GET: &str = "GET one webhook";
@@ -38,7 +38,7 @@ pub(super) async fn measure(stage: &mut Stage<'_>, server: &Server) {
     }
 }
 
-/// Requests per second for the length of a run.
+/// Requests per second over the length of a run.
 pub(super) async fn rate(stage: &Stage<'_>, load: &Load) -> f64 {
     keep_busy(load, CONNECTIONS, Until::Time(stage.run())).await.rate()
 }
@@ -71,7 +71,7 @@ async fn patch(stage: &mut Stage<'_>, server: &Server, tenant: &Tenant, name: &s
     let limit = if shared.is_empty() {
         Limit::new("bare UPDATE + commit, 32 connections", alone)
     } else {
-        // SQLite has one writer, and requests that come together may share its commits: one a commit is no limit.
+        // SQLite has one writer, and concurrent requests may share its commits: one request per commit is not a limit.
         let alone = Unit::PerSecond.text(median(&alone));
         let what = format!("bare UPDATE + commit: {alone}; {CONNECTIONS} bare UPDATEs a commit");
         Limit::new(what, shared)

@@ -1,4 +1,4 @@
-//! A service that has nothing to do: how soon it is ready, and what it holds.
+//! An idle service: how soon it is ready, and what it uses.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const START: &str = "start: from exec until /readyz is 200, existing database";
 const MEMORY: &str = "memory idle";
 
 pub(super) async fn start_and_memory(stage: &mut Stage<'_>) {
-    // The first start makes the database, also for all that follows.
+    // The first start creates the database, also for everything that follows.
     stage.start().await.stop().await;
     if !stage.wants(&[START, MEMORY]) {
         return;

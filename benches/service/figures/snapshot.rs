@@ -1,4 +1,4 @@
-//! A snapshot that somebody else holds on PostgreSQL: versions that are dead stay where the queue is searched.
+//! A snapshot that somebody else holds on PostgreSQL: dead versions stay where the queue is searched.
 
 use std::slice::from_ref;
 
