@@ -11,6 +11,7 @@ pub mod domain;
 mod faults;
 pub mod machine;
 pub mod metrics;
+pub mod pages;
 pub mod scrape;
 pub mod server;
 pub mod store;

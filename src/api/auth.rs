@@ -78,7 +78,7 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?;
+        let token = bearer(&parts.headers)?;
         let holder = tokens::find_holder(&state.db, token.digest(), state.clock.now()).await?;
         let TokenHolder {
             organization_id,
@@ -162,15 +162,26 @@ impl<S> Caller<S> {
 
 /// The token of the `Authorization` header (RFC 6750, section 2.1). The scheme's case does not matter (RFC 9110,
 /// section 11.1); two headers are nobody's token.
-fn bearer(headers: &HeaderMap) -> Option<Token> {
+///
+/// Whoever pastes the whole header where the token alone belongs is told so: that is a fault of the header's form, and
+/// says nothing about the token.
+fn bearer(headers: &HeaderMap) -> Result<Token, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (value, None) = (values.next()?, values.next()) else {
-        return None;
+    let credentials = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok().and_then(after_scheme),
+        _ => None,
     };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        Token::parse(token.trim_start_matches(' '))
-    } else {
-        None
+    let credentials = credentials.ok_or_else(Problem::unauthorized)?;
+    if after_scheme(credentials).is_some() {
+        return Err(Problem::scheme_twice());
     }
+    Token::parse(credentials).ok_or_else(Problem::unauthorized)
+}
+
+/// What follows the scheme `Bearer`; `None` if the text does not begin with it.
+fn after_scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| rest.trim_start_matches(' '))
 }

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode},
+    http::{HeaderName, HeaderValue, StatusCode, header::X_CONTENT_TYPE_OPTIONS},
     middleware::Next,
     response::Response,
 };
@@ -19,7 +19,7 @@ use tracing::{
 };
 use ulid::Ulid;
 
-use super::{ApiState, meter::Meter, problem::Problem, protect, trace};
+use super::{ApiState, meter::Meter, problem::Problem, trace};
 use crate::{
     domain::{client_address::client_address, event_id::EventId, id::OrganizationId, trace::TraceParent},
     store::to_its_end::ToItsEnd,
@@ -92,7 +92,8 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
         .tell(&state, response.headers_mut())
         .instrument(span.clone())
         .await;
-    protect::confine(path, response.headers_mut());
+    let no_sniffing = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, no_sniffing);
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

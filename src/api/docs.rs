@@ -1,5 +1,4 @@
-//! The document, served as it is, and Swagger UI, which shows it; and what the derived document has in common for
-//! every operation.
+//! The document, served as it is, and what the derived document has in common for every operation.
 
 use axum::{
     http::header::CONTENT_TYPE,
@@ -14,7 +13,6 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{context, idempotency, meter, problem::ProblemBody, responses};
 use crate::contract::{OPENAPI_JSON, OPENAPI_YAML};
@@ -28,15 +26,6 @@ pub(super) async fn get_openapi_yaml() -> Response {
 #[utoipa::path(get, path = "/openapi.json", tag = "service", security(()), responses((status = 200, body = Object)))]
 pub(super) async fn get_openapi_json() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI_JSON).into_response()
-}
-
-/// Swagger UI at `/docs`, showing the served document; a token that was entered once is kept by the browser.
-pub(super) fn swagger_ui() -> SwaggerUi {
-    let config = Config::from("/openapi.json")
-        .persist_authorization(true)
-        .try_it_out_enabled(true)
-        .deep_linking(true);
-    SwaggerUi::new("/docs").config(config)
 }
 
 /// What the derived document begins with.

@@ -20,6 +20,7 @@ mod limits;
 mod meaning;
 mod meter;
 mod page;
+mod pages;
 mod precondition;
 pub mod problem;
 mod protect;
@@ -44,7 +45,7 @@ pub use state::{ApiParts, ApiState, AttemptNow};
 pub fn router(state: ApiState) -> Router {
     let (operations, _) = operations().split_for_parts();
     let router = operations
-        .merge(docs::swagger_ui())
+        .merge(pages::routes())
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(protect::panicked))

@@ -248,6 +248,14 @@ impl Problem {
         )
     }
 
+    /// 401: the `Authorization` header has its scheme twice, whatever follows.
+    pub(super) fn scheme_twice() -> Self {
+        Self::new(
+            ProblemCode::Unauthorized,
+            "The Authorization header says Bearer twice: send it as Authorization: Bearer <token>.",
+        )
+    }
+
     /// 403: the token may not do this.
     pub(super) fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::Forbidden, detail)

@@ -1,5 +1,4 @@
-//! What stands between the handlers and a hostile or merely busy world: load shedding, a deadline, panics, other origins,
-//! and the headers that tell a browser what it may do.
+//! What stands between the handlers and a hostile or merely busy world: load shedding, a deadline, panics, other origins.
 
 use std::{
     any::Any,
@@ -11,7 +10,7 @@ use std::{
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -20,12 +19,6 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{ApiState, limits::Place, problem::Problem};
 use crate::domain::framing::UnclearFraming;
-
-/// What Swagger UI needs and nothing more. It is all served from here; its icons are `data:` images, and the hash is that
-/// of the one style sheet that its script puts into the page (the browser's console names another, should it change).
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; \
-     style-src 'self' 'sha256-RL3ie0nH+Lzz2YNqQN83mnU0J1ot4QL7b99vMdIX99w='; img-src 'self' data:; font-src 'self'; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Headers of a request that another origin may set, besides those that it always may.
 const REQUEST_HEADERS: [HeaderName; 4] = [
@@ -124,15 +117,6 @@ async fn end(timeout: Duration, answering: impl Future<Output = Response>) -> Re
         tracing::error!("a request was given up");
         Problem::took_too_long().into_response()
     })
-}
-
-/// Tells browsers to take no response for what it is not, and confines the documentation to itself.
-pub(super) fn confine(path: &str, headers: &mut HeaderMap) {
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if path.starts_with("/docs") {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCS_POLICY));
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    }
 }
 
 /// A handler that panics is a fault of ours like any other. The panic's place and message are on standard error.

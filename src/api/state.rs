@@ -114,6 +114,8 @@ pub struct ApiParts {
     pub spans: Spans,
     /// Whether each publication has a line in the log.
     pub log_attempts: LogAttempts,
+    /// Whether it is a server for development.
+    pub is_dev: bool,
     /// Whether the server is about to stop: requests are still answered, but no more should be sent.
     pub stopping: Arc<AtomicBool>,
 }

@@ -160,6 +160,10 @@ fn announce(server: &Server, dev: bool, first: &FirstStart) {
         "https://your-service.example.com/webhooks/kallima".to_owned()
     };
     let token = token.expose();
+    if dev {
+        // Browsers never send a fragment, and the page takes it from the address.
+        println!("API docs, authorized: {base}/docs#token={token}");
+    }
     println!(
         "
 This database is new, so here is a token for its first organization. It is shown this once:

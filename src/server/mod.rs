@@ -287,6 +287,7 @@ fn state(
         metrics: metrics.clone(),
         spans,
         log_attempts: options.log_attempts,
+        is_dev: options.dev,
         stopping: Arc::default(),
     })
 }

@@ -30,6 +30,23 @@ async fn the_case_of_the_scheme_does_not_matter() {
 }
 
 #[tokio::test]
+async fn a_scheme_that_stands_there_twice_is_named_whatever_the_token_is() {
+    let app = App::dev().await;
+    for token in [app.token.as_str(), "ab_nobody"] {
+        for scheme in ["Bearer Bearer ", "bearer  BEARER  "] {
+            let header = format!("{scheme}{token}");
+            let ask = app
+                .ask("GET", "/v1/webhooks")
+                .anonymous()
+                .header("authorization", &header);
+            let refused = ask.send().await.expect_problem(401, "unauthorized");
+            let detail = refused["detail"].as_str().unwrap();
+            assert!(detail.contains("Bearer twice"), "{header:?}: {detail}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_platform_token_names_whom_the_event_happened_to_and_may_do_nothing_else() {
     let app = App::dev().await;
     let (platform, _) = app.new_token(None, &Scope::ALL).await;

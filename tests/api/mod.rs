@@ -23,6 +23,7 @@ mod list_deliveries;
 mod list_event_types;
 mod list_events;
 mod list_webhooks;
+mod pages;
 mod problems;
 mod publish_event;
 mod replay_webhook;

@@ -62,7 +62,10 @@ async fn refused(seen: &mut Seen) {
         "BadRequest/body",
         app.ask("POST", "/v1/webhooks").text(malformed).send().await,
     );
-    saw("Unauthorized", app.ask("GET", "/v1/webhooks").anonymous().send().await);
+    let missing = app.ask("GET", "/v1/webhooks").anonymous().send().await;
+    saw("Unauthorized/token", missing);
+    let twice = app.ask("GET", "/v1/webhooks").token("Bearer ab_x").send().await;
+    saw("Unauthorized/scheme_twice", twice);
     let (reader, _) = app.new_token(Some(app.organization), &[Scope::WebhooksRead]).await;
     saw("Forbidden", app.ask("DELETE", NOBODY).token(&reader).send().await);
     saw("NotFound/webhook", app.get(NOBODY).await);

@@ -7,6 +7,15 @@ use serde_json::{Value, json};
 
 use super::client::Answer;
 
+/// The first segments of the pages for people.
+const PAGES: [&str; 5] = ["", "docs", "guide", "reference", "errors"];
+
+/// Whether the path is a page's, or of a file that pages load.
+fn is_page(path: &str) -> bool {
+    let first = path.split('/').nth(1).unwrap_or_default();
+    PAGES.contains(&first.split('.').next().unwrap()) || path == "/llms.txt"
+}
+
 /// Knows the document.
 pub(crate) struct Judge {
     document: Value,
@@ -29,9 +38,11 @@ impl Judge {
         let status = answer.status.as_str();
         let what = format!("{method} {path} answered {status}");
         let Some((template, item)) = self.find(path) else {
-            // Swagger UI and its files are pages for people; the document is about the API.
-            if !path.starts_with("/docs") {
-                self.judge_problem_without_operation(&what, 404, answer);
+            // Pages are for people, and the document is about the API; an error is a problem there, too.
+            let is_error = answer.status.is_client_error() || answer.status.is_server_error();
+            let status = if is_page(path) { answer.status.as_u16() } else { 404 };
+            if is_error || !is_page(path) {
+                self.judge_problem_without_operation(&what, status, answer);
             }
             return;
         };

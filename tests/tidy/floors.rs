@@ -3,11 +3,12 @@
 use super::sources;
 
 /// The floors of `src`, each with those it may import from.
-const FLOORS: [(&str, &[&str]); 14] = [
+const FLOORS: [(&str, &[&str]); 15] = [
     ("faults.rs", &[]),
     ("domain", &["domain"]),
     ("clock.rs", &["domain"]),
     ("contract", &["domain"]),
+    ("pages", &["pages", "contract", "domain"]),
     ("machine.rs", &[]),
     ("config", &["machine", "domain"]),
     ("metrics", &["metrics", "domain"]),
@@ -28,7 +29,16 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ),
     (
         "api",
-        &["api", "store", "telemetry", "contract", "clock", "metrics", "domain"],
+        &[
+            "api",
+            "store",
+            "telemetry",
+            "pages",
+            "contract",
+            "clock",
+            "metrics",
+            "domain",
+        ],
     ),
     ("scrape.rs", &["store", "telemetry", "clock", "metrics", "domain"]),
     (

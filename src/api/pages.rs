@@ -1,0 +1,67 @@
+//! The pages for people, and the files that they load. They are no part of openapi.yaml, which is about the API; what
+//! fails here is a problem all the same.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    ApiState,
+    problem::{Problem, unknown_route},
+};
+use crate::pages::{
+    assets::{self, File},
+    swagger,
+};
+
+/// Bytes of a file's digest that its entity tag shows.
+const TAG_BYTES: usize = 16;
+
+/// The routes of the pages.
+pub(super) fn routes() -> Router<ApiState> {
+    Router::new()
+        .route("/", get(async || Redirect::temporary("/docs")))
+        .route("/docs", get(show_swagger_ui))
+        .route("/docs/", get(async || Redirect::permanent("/docs")))
+        .route("/docs/{file}", get(show_file))
+}
+
+async fn show_swagger_ui(State(state): State<ApiState>, headers: HeaderMap) -> Response {
+    shown(&headers, swagger::page(state.is_dev), swagger::POLICY)
+}
+
+async fn show_file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    match assets::file(&name) {
+        Some(file) => Ok(shown(&headers, file, swagger::POLICY)),
+        None => Err(unknown_route().await),
+    }
+}
+
+/// Shows a file, or says that the browser has it already. Browsers ask each time: a file changes with the server alone.
+fn shown(headers: &HeaderMap, file: File, policy: &'static str) -> Response {
+    let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&file.bytes)[..TAG_BYTES]));
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+    let is_known = known.is_some_and(|tags| tags.contains(&tag));
+    let mut response = if is_known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(header::CONTENT_TYPE, file.media_type)], file.bytes).into_response()
+    };
+    let answered = response.headers_mut();
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        answered.insert(header::ETAG, tag);
+    }
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        answered.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
