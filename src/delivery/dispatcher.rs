@@ -1,7 +1,7 @@
 //! The loop that claims due deliveries and fills the lanes: retries, backlog, what a dead node left behind, webhooks
 //! with a rate limit or an open breaker. Published events go to their lanes directly.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
 use rand::RngExt as _;
 use tokio::{sync::watch, time::Instant};
@@ -29,6 +29,9 @@ const NO_ROOM_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The most deliveries in one claim.
 const CLAIM_MAX: usize = 1000;
+
+/// The fewest deliveries of one webhook that a claim takes if so many are due: a claim costs a step per webhook.
+const SLICE_MIN: usize = 10;
 
 /// Claims until `stop` is set; then finishes the attempts in progress and returns.
 pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
@@ -149,45 +152,57 @@ impl Dispatcher {
         Ok(rest.max(WALK_INTERVAL_MIN))
     }
 
-    /// Claims from these webhooks what the lanes have room for, organization by organization in turn: one organization
-    /// does not use up what a claim may take before another got some. Returns how many deliveries it claimed.
-    async fn claim(&self, ready: Vec<Ready>) -> Result<usize, StoreError> {
+    /// What to claim from these webhooks: what the lanes have room for, organization by organization in turn, and not so
+    /// much of one webhook that the others have to wait for the next claim.
+    fn wanted(&self, ready: Vec<Ready>) -> Vec<Wanted> {
         let engine = &self.engine;
-        let mut left = CLAIM_MAX;
+        let slice = (CLAIM_MAX / ready.len().max(1)).max(SLICE_MIN);
+        let mut taken = 0;
         let mut wanted = Vec::new();
-        {
-            let mut turns = Turns::default();
-            for ready in ready {
-                turns.push(ready.organization_id, ready);
-            }
-            let mut lanes = engine.lanes();
-            for ready in turns.take(usize::MAX) {
-                let room = match ready.grant {
-                    Grant::Probe => usize::from(lanes.may_probe(ready.webhook_id)),
-                    _ => lanes.room(ready.organization_id, ready.webhook_id),
-                };
-                let room = room.min(left);
-                left -= room;
-                if room > 0 {
-                    wanted.push(Wanted { ready, room });
-                } else if ready.grant == Grant::Plain {
-                    lanes.set_behind(ready.organization_id, ready.webhook_id, true);
-                }
+        let mut turns = Turns::default();
+        for ready in ready {
+            turns.push(ready.organization_id, ready);
+        }
+        let mut lanes = engine.lanes();
+        for ready in turns.take(usize::MAX) {
+            let room = match ready.grant {
+                Grant::Probe => usize::from(lanes.may_probe(ready.webhook_id)),
+                Grant::Plain if lanes.is_well_filled(ready.webhook_id) => 0,
+                _ => lanes.room(ready.organization_id, ready.webhook_id),
+            };
+            let spare = lanes
+                .room_for(ready.organization_id)
+                .min(CLAIM_MAX)
+                .saturating_sub(taken);
+            let room = room.min(slice).min(spare);
+            taken += room;
+            if room > 0 {
+                wanted.push(Wanted { ready, room });
+            } else if ready.grant == Grant::Plain {
+                lanes.set_behind(ready.organization_id, ready.webhook_id, true);
             }
         }
+        wanted
+    }
+
+    /// Claims from these webhooks. Returns how many deliveries it claimed.
+    async fn claim(&self, ready: Vec<Ready>) -> Result<usize, StoreError> {
+        let engine = &self.engine;
+        let wanted = self.wanted(ready);
         if wanted.is_empty() {
             return Ok(0);
         }
         let at = engine.clock.monotonic();
         let claimed = claim::claim(&engine.db, wanted.clone(), engine.options.lease(), engine.clock.now()).await?;
         let count = claimed.len();
+        let mut taken = HashMap::<WebhookId, usize>::new();
+        for leased in &claimed {
+            *taken.entry(leased.lease.webhook_id).or_default() += 1;
+        }
         {
             let mut lanes = engine.lanes();
             for Wanted { ready, room } in wanted.iter().filter(|wanted| wanted.ready.grant == Grant::Plain) {
-                let taken = claimed
-                    .iter()
-                    .filter(|leased| leased.lease.webhook_id == ready.webhook_id)
-                    .count();
+                let taken = taken.get(&ready.webhook_id).copied().unwrap_or_default();
                 lanes.set_behind(ready.organization_id, ready.webhook_id, taken >= *room);
             }
         }

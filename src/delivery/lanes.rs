@@ -213,16 +213,33 @@ impl Lanes {
     /// How many more deliveries of a webhook may be leased to this node.
     #[must_use]
     pub fn room(&self, organization: OrganizationId, webhook: WebhookId) -> usize {
-        if self.is_full_for(organization) {
-            return 0;
-        }
         let share = self.seat.share(self.limits.per_webhook_max, webhook);
-        let lane = self.by_webhook.get(&webhook);
-        let (pace, held) = lane.map_or((PACE_UNKNOWN, 0), |lane| (lane.pace, lane.running + lane.waiting.len()));
         if share == 0 {
             return 0;
         }
-        (share + ahead(share, pace)).saturating_sub(held)
+        let lane = self.by_webhook.get(&webhook);
+        let (pace, held) = lane.map_or((PACE_UNKNOWN, 0), |lane| (lane.pace, lane.running + lane.waiting.len()));
+        let room = (share + ahead(share, pace)).saturating_sub(held);
+        room.min(self.room_for(organization))
+    }
+
+    /// How many more deliveries of an organization may be leased to this node. One that holds less than its fair share gets
+    /// some even while the lanes are full.
+    #[must_use]
+    pub fn room_for(&self, organization: OrganizationId) -> usize {
+        if self.waiting < WAITING_MAX && self.waiting_bytes < WAITING_BYTES_MAX {
+            return WAITING_MAX - self.waiting;
+        }
+        let has_waiting = |tenant: &&Tenant| tenant.waiting > 0;
+        let own = self.tenants.get(&organization).filter(has_waiting);
+        let holders = self.tenants.values().filter(has_waiting).count() + usize::from(own.is_none());
+        let (held, held_bytes) = own.map_or((0, 0), |tenant| (tenant.waiting, tenant.waiting_bytes));
+        let of = |max, taken| PermitUse { max, taken, holders };
+        if of(WAITING_BYTES_MAX, self.waiting_bytes).allows(held_bytes) {
+            of(WAITING_MAX, self.waiting).left(held)
+        } else {
+            0
+        }
     }
 
     /// Whether this node may send the one attempt that an open breaker lets through.
@@ -262,6 +279,12 @@ impl Lanes {
         let behind = self.by_webhook.iter().filter(|(_, lane)| lane.is_behind);
         let behind = behind.map(|(webhook, lane)| (lane.organization, *webhook));
         behind.filter(|(_, webhook)| self.is_low(*webhook)).collect()
+    }
+
+    /// Whether enough of a webhook is leased for now although more is due: it is claimed from again when it runs low.
+    #[must_use]
+    pub fn is_well_filled(&self, webhook: WebhookId) -> bool {
+        self.by_webhook.get(&webhook).is_some_and(|lane| lane.is_behind) && !self.is_low(webhook)
     }
 
     /// Sets this node's share of the caps.
@@ -323,30 +346,19 @@ impl Lanes {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.waiting >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
-    }
-
-    /// The same for one organization: whatever others have leased, it has a reserve, up to its fair share.
     fn is_full_for(&self, organization: OrganizationId) -> bool {
-        if !self.is_full() {
-            return false;
-        }
-        let has_waiting = |tenant: &&Tenant| tenant.waiting > 0;
-        let own = self.tenants.get(&organization).filter(has_waiting);
-        let holders = self.tenants.values().filter(has_waiting).count() + usize::from(own.is_none());
-        let (held, held_bytes) = own.map_or((0, 0), |tenant| (tenant.waiting, tenant.waiting_bytes));
-        let of = |max, taken| PermitUse { max, taken, holders };
-        !of(WAITING_MAX, self.waiting).allows(held) || !of(WAITING_BYTES_MAX, self.waiting_bytes).allows(held_bytes)
+        self.room_for(organization) == 0
     }
 
+    /// Whether a claim is worthwhile: half of what the lane may hold is free, or its permits may soon be idle.
     fn is_low(&self, webhook: WebhookId) -> bool {
         let Some(lane) = self.by_webhook.get(&webhook).filter(|lane| lane.is_behind) else {
             return false;
         };
         let share = self.seat.share(self.limits.per_webhook_max, webhook);
         let wanted = share + ahead(share, lane.pace);
-        share > 0 && self.room(lane.organization, webhook) * 2 >= wanted
+        let room = self.room(lane.organization, webhook);
+        room * 2 >= wanted || (room > 0 && lane.waiting.len() < share)
     }
 
     /// Puts a lane in its organization's turn queue if it has something to start and a permit for it.

@@ -30,13 +30,23 @@ pub struct PermitUse {
 }
 
 impl PermitUse {
-    /// Whether a holder of `held` permits may take another one: always while regular permits are left; after that from
-    /// the reserve, while it holds less than its fair share.
+    /// Whether a holder of `held` permits may take another one.
     #[must_use]
     pub fn allows(self, held: usize) -> bool {
+        self.left(held) > 0
+    }
+
+    /// How many more permits a holder of `held` may take: those that are left; once all are taken, from the reserve, up to
+    /// its fair share.
+    #[must_use]
+    pub fn left(self, held: usize) -> usize {
         let Self { max, taken, holders } = self;
         let fair_share = (max / holders.max(1)).max(1);
-        taken < max || (taken < max.saturating_add(reserve(max)) && held < fair_share)
+        if taken < max {
+            return max - taken;
+        }
+        let reserved = max.saturating_add(reserve(max)).saturating_sub(taken);
+        reserved.min(fair_share.saturating_sub(held))
     }
 }
 

@@ -154,6 +154,44 @@ fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
     }
 }
 
+/// A claim that leases more than fits would give it back, again and again.
+#[test]
+fn no_more_is_claimed_than_fits_and_only_where_that_is_worth_a_claim() {
+    let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
+    let webhook = |number| WebhookId::new(Uuid::from_u128(number));
+    let payload = Bytes::from_static(b"{}");
+    let mut lanes = Lanes::new(LaneLimits {
+        attempts_max: 512,
+        per_webhook_max: 10,
+        lease_needed: Duration::ZERO,
+    });
+    let offer = |lanes: &mut Lanes, organization, number, count| {
+        let leased = leased(organization, webhook(number), count, &payload);
+        lanes.offer(leased, Vec::new(), Duration::ZERO);
+    };
+    // Nothing is known of these receivers: each lane holds its ten permits, and what those work off in 250 ms at 20 ms each.
+    let whole = lanes.room(busy, webhook(1));
+    assert_eq!(whole, 10 + 10 * 12);
+    offer(&mut lanes, busy, 1, whole);
+    lanes.set_behind(busy, webhook(1), true);
+    assert!(lanes.is_well_filled(webhook(1)), "a claim for it would be a small one");
+    offer(&mut lanes, busy, 2, 8192 - whole - 20);
+    lanes.set_behind(busy, webhook(3), true);
+    assert_eq!(lanes.room_for(busy), 20);
+    assert_eq!(
+        lanes.room(busy, webhook(3)),
+        20,
+        "not more than all lanes together have room for"
+    );
+    assert!(!lanes.is_well_filled(webhook(3)), "its permits are idle");
+    offer(&mut lanes, busy, 3, 20);
+    assert_eq!(lanes.room_for(busy), 0);
+    assert_eq!(lanes.low(), [], "nothing can be leased for it");
+    assert_eq!(lanes.room_for(other), 8192 / 8, "the reserve");
+    offer(&mut lanes, other, 4, 1000);
+    assert_eq!(lanes.room(other, webhook(5)), 24);
+}
+
 #[test]
 fn what_arrives_at_once_beyond_what_may_wait_is_given_back() {
     let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
