@@ -12,6 +12,7 @@ mod faults;
 pub mod machine;
 pub mod metrics;
 pub mod pages;
+pub mod sandbox;
 pub mod scrape;
 pub mod server;
 pub mod store;

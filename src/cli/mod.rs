@@ -8,6 +8,7 @@
 mod arguments;
 mod backup;
 mod doctor;
+mod first_start;
 mod keys;
 mod listen;
 mod migrate_data;

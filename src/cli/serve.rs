@@ -7,17 +7,18 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{CommandResult, migrate, open, organization, token};
+use super::{
+    CommandResult,
+    first_start::{self, FirstStart},
+    migrate, open,
+};
 use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
     delivery::connector::Resolver,
-    domain::{
-        limits::Limits,
-        token::{Scopes, Token},
-    },
+    sandbox::inbox::Inbox,
     server::{self, Server},
-    store::{Database, StoreError, open::ServerLock, organizations, source::Creation},
+    store::{open::ServerLock, source::Creation},
     telemetry,
 };
 
@@ -32,6 +33,14 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     let _lock = ServerLock::acquire(&database.url, Creation::Allowed)?;
     let db = open(database, &clock).await?;
     telemetry::identify(db.node());
+    let is_with_examples = options.dev && !options.no_examples;
+    let inbox = match is_with_examples.then(Inbox::open) {
+        Some(open) => Some(
+            open.await
+                .map_err(|cause| format!("cannot open an inbox for the examples: {cause}"))?,
+        ),
+        None => None,
+    };
     let engine = if database.is_postgres() { "postgresql" } else { "sqlite" };
     tracing::info!(
         service.version = VERSION, kallima.node.id = %db.node(), db.system.name = engine, "starting"
@@ -39,14 +48,14 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     migrate(&db).await?;
     let mut server = server::start(options, db.clone(), clock.clone(), Resolver::system()).await?;
     // Only now, as it is shown this once: nothing that can still fail comes between.
-    let first = match first_start(options, database, &db, &clock).await {
+    let first = match first_start::run(options, database, &db, &clock, inbox.as_ref()).await {
         Ok(first) => first,
         Err(error) => {
             server.stop().await;
-            return Err(error.into());
+            return Err(error);
         }
     };
-    announce(&server, options.dev, &first);
+    announce(&server, options.dev, &first, inbox.as_ref());
     tracing::info!(
         server.address = %server.address.ip(), server.port = server.address.port(),
         kallima.metrics.address = server.metrics_address.map(display), "ready"
@@ -97,41 +106,7 @@ impl Signals {
     }
 }
 
-/// What a start finds.
-enum FirstStart {
-    /// There are organizations, or another node has just made one.
-    NotFirst,
-    /// There is no organization, and none was to be made.
-    Empty,
-    /// The first organization was made, and this is its token.
-    Made(Token),
-}
-
-/// A database without organizations gets one and a token, so that the API can be used at once. On PostgreSQL, where a
-/// log may be kept and read by many, only where that is asked for.
-async fn first_start(
-    options: &ServeOptions,
-    database: &DatabaseOptions,
-    db: &Database,
-    clock: &Clock,
-) -> Result<FirstStart, StoreError> {
-    if !organizations::is_empty(db).await? {
-        return Ok(FirstStart::NotFirst);
-    }
-    if !(database.is_sqlite() || options.dev || options.bootstrap) {
-        return Ok(FirstStart::Empty);
-    }
-    let organization = organization::new(clock, "default", Limits::default());
-    let (token, record) = token::new(clock, Some(organization.id), "first token", Scopes::all());
-    let is_made = organizations::create_first(db, &organization, &record, token.digest()).await?;
-    Ok(if is_made {
-        FirstStart::Made(token)
-    } else {
-        FirstStart::NotFirst
-    })
-}
-
-fn announce(server: &Server, dev: bool, first: &FirstStart) {
+fn announce(server: &Server, dev: bool, first: &FirstStart, inbox: Option<&Inbox>) {
     let address = server.address;
     let host = if address.ip().is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
@@ -143,6 +118,12 @@ fn announce(server: &Server, dev: bool, first: &FirstStart) {
     println!("API docs: {base}/docs");
     if let Some(metrics) = server.metrics_address {
         println!("Metrics: http://{metrics}/metrics");
+    }
+    if let Some(inbox) = inbox {
+        println!(
+            "Inbox of the example webhooks: {} (none with --no-examples)",
+            inbox.url.as_str()
+        );
     }
     let token = match first {
         FirstStart::NotFirst => return,

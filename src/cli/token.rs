@@ -101,30 +101,32 @@ async fn create(
     name: &str,
     scopes: Scopes,
 ) -> Result<(Token, TokenRecord), StoreError> {
-    let (token, record) = new(clock, organization_id, name, scopes);
+    let (token, record) = (generate(), record(clock, organization_id, name, scopes));
     tokens::create(db, &record, token.digest()).await?;
     Ok((token, record))
 }
 
-/// A new token and what is kept of it.
-pub(super) fn new(
+/// A new token.
+pub(super) fn generate() -> Token {
+    Token::generate(&mut UnwrapErr(SysRng))
+}
+
+/// What is kept of a new token.
+pub(super) fn record(
     clock: &Clock,
     organization_id: Option<OrganizationId>,
     name: &str,
     scopes: Scopes,
-) -> (Token, TokenRecord) {
-    let token = Token::generate(&mut UnwrapErr(SysRng));
-    let (id, created_at) = (clock.new_id(), clock.now());
-    let record = TokenRecord {
-        id,
+) -> TokenRecord {
+    TokenRecord {
+        id: clock.new_id(),
         organization_id,
         name: name.to_owned(),
         scopes,
-        created_at,
+        created_at: clock.now(),
         revoked_at: None,
         last_used_at: None,
-    };
-    (token, record)
+    }
 }
 
 /// A name of 1 to 100 characters, as the database takes it.

@@ -23,7 +23,7 @@ pub use http::HttpOptions;
 pub use log::{LogAttempts, LogFormat, LogOptions};
 
 use crate::{
-    domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy},
+    domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy, token::Token},
     machine,
 };
 
@@ -206,6 +206,15 @@ pub struct ServeOptions {
     #[arg(long, env = "KALLIMA_DEV")]
     pub dev: bool,
 
+    /// Start without the example data that the first organization of a new `--dev` database begins with, and without the
+    /// inbox that it is delivered to.
+    #[arg(long, env = "KALLIMA_NO_EXAMPLES")]
+    pub no_examples: bool,
+
+    /// With `--dev`: a token that the first organization has, instead of one that is made and printed once.
+    #[arg(long, env = "KALLIMA_DEV_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = parse_token)]
+    pub dev_token: Option<Token>,
+
     /// On PostgreSQL: give a database without organizations its first one, and print a token for it. SQLite and `--dev`
     /// always do.
     #[arg(long, env = "KALLIMA_BOOTSTRAP")]
@@ -350,6 +359,10 @@ const RETRIES_MAX: usize = 100;
 /// The longest delay in a retry schedule, in seconds: 30 days.
 const RETRY_DELAY_MAX_S: u64 = 30 * 24 * 3600;
 
+fn parse_token(text: &str) -> Result<Token, &'static str> {
+    Token::parse(text).ok_or("must be ab_ and 48 letters and digits")
+}
+
 /// What is wrong with these options that no single one of them shows, one line a fault; empty where nothing is.
 #[must_use]
 pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
@@ -364,6 +377,9 @@ pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
         faults.push(format!("--database-url (KALLIMA_DATABASE_URL): {fault}"));
     }
     faults.extend(serve.collector().err());
+    if serve.dev_token.is_some() && !serve.dev {
+        faults.push("--dev-token (KALLIMA_DEV_TOKEN) is for --dev (KALLIMA_DEV) alone".to_owned());
+    }
     if serve.allowed_ports.contains(&0) {
         faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is no port; leave the option out to allow all".to_owned());
     }

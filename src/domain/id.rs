@@ -30,6 +30,13 @@ macro_rules! ids {
             pub const fn as_uuid(self) -> Uuid {
                 self.0
             }
+
+            /// When it was made: it is a UUID of version 7, which begins with the time.
+            #[must_use]
+            pub fn made_at(self) -> Timestamp {
+                let millis = self.0.as_u128() >> 80;
+                Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+            }
         }
 
         impl From<Uuid> for $id {
@@ -75,16 +82,6 @@ ids! {
     NodeId;
     /// Fences what is done under a lease: only its holder knows it.
     LeaseToken;
-}
-
-impl DeliveryId {
-    /// When the id was generated, which is when its event was published: it is a version 7 UUID, which starts with the
-    /// time.
-    #[must_use]
-    pub fn made_at(self) -> Timestamp {
-        let millis = self.0.as_u128() >> 80;
-        Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | [`source`], [`error`] | where a database is, and failures between the store and it |
 //! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
+//! | [`examples`] | what a database for development begins with |
 //! | [`page`] | how much a page of a list holds, and where the next one continues |
 //! | `search` | which deliveries a list shows, in walks of bounded length |
 //! | `holders` | the cache of recently used tokens |
@@ -28,6 +29,7 @@ mod engine;
 mod entity;
 pub mod error;
 pub mod events;
+pub mod examples;
 mod health;
 mod holders;
 pub mod idempotency;

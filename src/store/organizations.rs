@@ -10,6 +10,7 @@ use sea_orm::{
 use super::{
     Database, StoreError,
     entity::{organization, token},
+    examples::{self, Examples},
     tokens::{self, TokenRecord},
 };
 use crate::domain::{id::OrganizationId, limits::Limits, timestamp::Timestamp};
@@ -38,14 +39,16 @@ pub async fn create(db: &Database, organization: &Organization) -> Result<(), St
     Ok(())
 }
 
-/// Creates the first organization with its first token, in one transaction. Returns false and creates nothing if there
-/// is an organization already; of several nodes that try at once, one succeeds.
+/// Creates the first organization with its first token and its example data, in one transaction. Returns false and creates
+/// nothing if there is an organization already; of several nodes that try at once, one succeeds.
 pub async fn create_first(
     db: &Database,
     organization: &Organization,
     token: &TokenRecord,
     digest: [u8; 32],
+    examples: Option<Examples>,
 ) -> Result<bool, StoreError> {
+    let (org, inner) = (organization.id, db.clone());
     let (organization, token) = (row(organization), tokens::row(token, digest));
     let write = db.write(move |tx| {
         Box::pin(async move {
@@ -60,6 +63,9 @@ pub async fn create_first(
                 .exec_without_returning(tx)
                 .await?;
             token::Entity::insert(token).exec_without_returning(tx).await?;
+            if let Some(examples) = examples {
+                examples::insert(&inner, tx, org, examples).await?;
+            }
             Ok::<_, StoreError>(true)
         })
     });

@@ -1,11 +1,11 @@
 //! Webhooks: registered endpoints.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, FromQueryResult as _, IntoActiveModel as _,
-    Iterable as _, ModelTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Set,
-    Statement, TryIntoModel as _, Unchanged, sea_query::LockType,
+    Iterable as _, ModelTrait as _, PaginatorTrait as _, QueryFilter as _, QuerySelect as _, Set, Statement,
+    TryIntoModel as _, Unchanged, sea_query::LockType,
 };
 
 use super::{
@@ -83,22 +83,33 @@ async fn create_in(
     if count >= WEBHOOKS_MAX {
         return Ok(None);
     }
+    let row = new_row(db, org, &new, now)?;
+    let row = row.insert(tx).await?;
+    audit::insert(tx, Entry::of_request(origin, None, Some(&row), now)?).await?;
+    Ok(Some((view(&row)?, new.secret)))
+}
+
+/// A new webhook's row.
+pub(super) fn new_row(
+    db: &Database,
+    org: OrganizationId,
+    new: &NewWebhook,
+    now: Timestamp,
+) -> Result<webhook::ActiveModel, StoreError> {
     let NewWebhook { id, settings, secret } = new;
     let mut row = webhook::ActiveModel {
         organization_id: Set(org),
-        id: Set(id),
-        secret: Set(seal(db, org, id, &secret)?),
+        id: Set(*id),
+        secret: Set(seal(db, org, *id, secret)?),
         rate_state: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
         deleted_at: Set(None),
         ..Default::default()
     };
-    row.set_settings(&settings);
+    row.set_settings(settings);
     health::set(&mut row, Health::new(settings.enabled));
-    let row = row.insert(tx).await?;
-    audit::insert(tx, Entry::of_request(origin, None, Some(&row), now)?).await?;
-    Ok(Some((view(&row)?, secret)))
+    Ok(row)
 }
 
 /// The webhook with that id.
@@ -114,21 +125,22 @@ pub async fn find(db: &Database, org: OrganizationId, id: WebhookId) -> Result<O
 }
 
 /// A page of the organization's webhooks, newest first, starting after `after`. Their number and sizes are limited.
+///
+/// Ordered by creation time, not by id: the ids of example data do not start with the time.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
     after: Option<WebhookId>,
     limit: PageLimit,
 ) -> Result<Page<Webhook, WebhookId>, StoreError> {
-    let mut query = of(org);
+    let mut rows = of(org).all(&db.read()).await?;
+    rows.sort_unstable_by_key(|row| Reverse((row.created_at, row.id)));
     if let Some(after) = after {
-        query = query.filter(webhook::Column::Id.lt(after));
+        let found = rows.iter().find(|row| row.id == after);
+        let position = (found.map_or_else(|| after.made_at(), |row| row.created_at), after);
+        rows.retain(|row| (row.created_at, row.id) < position);
     }
-    let rows = query
-        .order_by_desc(webhook::Column::Id)
-        .limit(limit.fetch())
-        .all(&db.read())
-        .await?;
+    rows.truncate(usize::try_from(limit.fetch()).unwrap_or(usize::MAX));
     let webhooks = rows.iter().map(view).collect::<Result<_, _>>()?;
     Ok(limit.page(webhooks, None, |webhook: &Webhook| webhook.id, |_| 0))
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::App;
 
 /// The address of the next page, where there is one.
-pub(super) fn next(link: Option<&str>) -> Option<String> {
+pub(crate) fn next(link: Option<&str>) -> Option<String> {
     let (target, relation) = link?.split_once(">; ").unwrap();
     assert_eq!(relation, "rel=\"next\"");
     Some(target.strip_prefix('<').unwrap().to_owned())

@@ -22,7 +22,7 @@ mod list_audit_entries;
 mod list_deliveries;
 mod list_event_types;
 mod list_events;
-mod list_webhooks;
+pub(crate) mod list_webhooks;
 mod pages;
 mod problems;
 mod publish_event;

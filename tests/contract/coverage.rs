@@ -228,6 +228,7 @@ impl Trial {
         parameter
             .get("example")
             .or_else(|| parameter["schema"].get("default"))
+            .or_else(|| parameter["schema"]["examples"].get(0))
             .cloned()
             .unwrap_or_else(|| json!(1))
     }

@@ -120,6 +120,9 @@ fn examples<'a>(value: &'a Value, pointer: &str, found: &mut Vec<(String, &'a Va
                 for (name, example) in members.get("examples").and_then(Value::as_object).into_iter().flatten() {
                     found.push((format!("{pointer}/examples/{name}"), schema, &example["value"]));
                 }
+                for example in schema["examples"].as_array().into_iter().flatten() {
+                    found.push((format!("{pointer}/schema/examples"), schema, example));
+                }
             }
             for (name, member) in members {
                 examples(member, &format!("{pointer}/{}", name.replace('/', "~1")), found);

@@ -42,7 +42,7 @@ impl Trial {
             let name = parameter["name"].as_str().unwrap();
             let (fitting, other) = match name {
                 "If-Match" => ("*", Some(("\"0\"", 412, "precondition_failed"))),
-                "traceparent" => (parameter["example"].as_str().unwrap(), None),
+                "traceparent" => (parameter["schema"]["examples"][0].as_str().unwrap(), None),
                 "Idempotency-Key" => {
                     self.idempotency(operation).await;
                     ("a key", None)

@@ -93,7 +93,7 @@ async fn of_many_that_make_the_first_organization_at_once_one_does() {
                 revoked_at: None,
                 last_used_at: None,
             };
-            let is_made = organizations::create_first(&db, &organization, &token, [number; 32]).await;
+            let is_made = organizations::create_first(&db, &organization, &token, [number; 32], None).await;
             let is_made = is_made.unwrap();
             db.close().await.unwrap();
             is_made

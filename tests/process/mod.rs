@@ -8,6 +8,7 @@ mod configuration;
 mod database_tls;
 mod descriptors;
 mod doctor;
+mod examples;
 mod files;
 mod first_start;
 mod keys;
@@ -62,7 +63,7 @@ pub(crate) fn command(database_url: &str, folder: &Path) -> Command {
 }
 
 impl Process {
-    /// Starts the server in `--dev` on a free port and waits until it says that it listens.
+    /// Starts the server in `--dev`, without examples, on a free port and waits until it says that it listens.
     pub(crate) async fn start(database_url: &str, arguments: &[&str]) -> Self {
         Self::launch(command(database_url, &std::env::temp_dir()), arguments).await
     }
@@ -70,7 +71,7 @@ impl Process {
     /// The same, by a command that has been told more.
     pub(crate) async fn launch(mut command: Command, arguments: &[&str]) -> Self {
         command
-            .args(["--dev", "--listen", "127.0.0.1:0"])
+            .args(["--dev", "--no-examples", "--listen", "127.0.0.1:0"])
             .args(arguments)
             // An option given twice is refused, so a test that wants metrics says so itself.
             .env("KALLIMA_METRICS_LISTEN", "off");

@@ -3,7 +3,7 @@
 use super::sources;
 
 /// The floors of `src`, each with those it may import from.
-const FLOORS: [(&str, &[&str]); 15] = [
+const FLOORS: [(&str, &[&str]); 16] = [
     ("faults.rs", &[]),
     ("domain", &["domain"]),
     ("clock.rs", &["domain"]),
@@ -59,15 +59,18 @@ const FLOORS: [(&str, &[&str]); 15] = [
             "domain",
         ],
     ),
+    ("sandbox", &["sandbox", "store", "contract", "clock", "domain"]),
     (
         "cli",
         &[
             "cli",
+            "sandbox",
             "server",
             "delivery",
             "store",
             "telemetry",
             "config",
+            "contract",
             "clock",
             "domain",
         ],
