@@ -1,6 +1,6 @@
 //! What connections and requests of the API may cost, and who may ask from a browser.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use axum::http::HeaderValue;
 use clap::Args;
@@ -9,6 +9,15 @@ use url::Url;
 /// What connections and requests of the API may cost, and who may ask from a browser.
 #[derive(Args, Clone, Debug)]
 pub struct HttpOptions {
+    /// PEM file of the certificate, and of those that vouch for it, to serve the API by TLS with (default: plaintext). It is
+    /// read again when it changes.
+    #[arg(long, env = "KALLIMA_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's private key.
+    #[arg(long, env = "KALLIMA_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
     /// Open connections to the API at most; more wait to be accepted, and the longest idle one is closed for them.
     #[arg(long, env = "KALLIMA_CONNECTIONS_MAX", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
@@ -56,6 +65,12 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
+    /// How the addresses of the API begin.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls_cert.is_some() { "https" } else { "http" }
+    }
+
     /// Open connections to the API at most.
     #[must_use]
     pub fn connections_max(&self) -> usize {

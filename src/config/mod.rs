@@ -380,6 +380,9 @@ pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
     if serve.dev_token.is_some() && !serve.dev {
         faults.push("--dev-token (KALLIMA_DEV_TOKEN) is for --dev (KALLIMA_DEV) alone".to_owned());
     }
+    if serve.http.tls_cert.is_some() != serve.http.tls_key.is_some() {
+        faults.push("--tls-cert (KALLIMA_TLS_CERT) and --tls-key (KALLIMA_TLS_KEY) must be given together".to_owned());
+    }
     if serve.allowed_ports.contains(&0) {
         faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is no port; leave the option out to allow all".to_owned());
     }

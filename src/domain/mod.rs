@@ -20,6 +20,7 @@
 //! | [`outcome`], [`retry`] | the result of an attempt, and what follows from it |
 //! | [`delivery`] | the states of a delivery |
 //! | [`framing`] | where one request on a connection ends and the next begins |
+//! | [`frames`] | what an HTTP/2 client sends besides requests |
 //! | [`trace`] | which trace a request belongs to |
 //! | [`audit`], [`client_address`] | what is kept about a write to a webhook, and which address a request came from |
 //! | [`health`], [`rate`] | when a webhook is given a pause, and when it is disabled |
@@ -34,6 +35,7 @@ pub mod event;
 pub mod event_filter;
 pub mod event_id;
 pub mod fairness;
+pub mod frames;
 pub mod framing;
 pub mod health;
 pub mod id;

@@ -10,11 +10,17 @@ use std::{
 use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    time::sleep,
 };
 
-use super::connection::{self, Timeouts};
+use super::{
+    connection,
+    stream::ClientStream,
+    tls::Tls,
+    wire::{IDLE_MIN, Timeouts},
+};
 
 /// How long accepting pauses after it failed: most likely there are no file descriptors left, and others will be closed
 /// soon.
@@ -36,9 +42,11 @@ pub(super) struct ListenerLimits {
     pub(super) grace: Duration,
 }
 
-/// Accepts connections until `stop` says so; then lets the requests under way finish within `grace`.
+/// Accepts connections, by TLS where that is given, until `stop` says so; then lets the requests under way finish within
+/// `grace`.
 pub(super) async fn accept(
     listener: TcpListener,
+    tls: Option<Tls>,
     router: Router,
     limits: ListenerLimits,
     mut stop: watch::Receiver<bool>,
@@ -74,12 +82,19 @@ pub(super) async fn accept(
             permit = permit(&permits, &room_wanted) => permit,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let connection = connection::serve(stream, peer, router.clone(), limits.timeouts, Arc::clone(&room_wanted));
-        let connection = graceful.watch(connection);
+        let (router, room_wanted, watcher) = (router.clone(), Arc::clone(&room_wanted), graceful.watcher());
+        let (tls, mut stop) = (tls.clone(), stop.clone());
         tokio::spawn(async move {
-            // A client that hangs up or talks nonsense is its own affair.
-            if let Err(cause) = connection.await {
-                tracing::debug!(exception.message = %cause, "connection ended with an error");
+            let greeted = tokio::select! {
+                greeted = greet(stream, tls.as_ref(), limits.timeouts, &room_wanted) => greeted,
+                _ = stop.wait_for(|stop| *stop) => None,
+            };
+            if let Some(stream) = greeted {
+                let connection = connection::serve(stream, peer, router, limits.timeouts, room_wanted);
+                // A client that hangs up or talks nonsense is its own affair.
+                if let Err(cause) = watcher.watch(connection).await {
+                    tracing::debug!(exception.message = %cause, "connection ended with an error");
+                }
             }
             drop((permit, peer_permit));
         });
@@ -88,6 +103,30 @@ pub(super) async fn accept(
     if tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
+}
+
+/// Shakes hands where that is to be done. Nothing comes of it where the client takes longer than for a head, where it
+/// talks nonsense, or where another connection wants the room of one that has had time enough.
+async fn greet(stream: TcpStream, tls: Option<&Tls>, timeouts: Timeouts, room_wanted: &Notify) -> Option<ClientStream> {
+    // Frames and records are small, and none of them waits for the one before it to be acknowledged.
+    stream.set_nodelay(true).ok()?;
+    let Some(tls) = tls else {
+        return Some(ClientStream::Plain(stream));
+    };
+    let give_way = async {
+        sleep(timeouts.head_read.min(IDLE_MIN)).await;
+        room_wanted.notified().await;
+    };
+    let cause = tokio::select! {
+        accepted = tls.accept(stream) => match accepted {
+            Ok(stream) => return Some(ClientStream::Tls(Box::new(stream))),
+            Err(cause) => cause.to_string(),
+        },
+        () = sleep(timeouts.head_read) => "it took too long".to_owned(),
+        () = give_way => "another connection needed the room".to_owned(),
+    };
+    tracing::debug!(exception.message = cause, "TLS handshake failed");
+    None
 }
 
 /// A permit for one more connection. Where there is none, an idle connection is asked to make room; `None` never comes

@@ -3,7 +3,9 @@
 //! | file | what it does |
 //! |---|---|
 //! | `accept` | accepts connections: how many in all, how many of one peer |
-//! | `connection` | serves one connection, and cuts off a client that is too slow |
+//! | `connection` | serves one connection, by HTTP/1.1 or HTTP/2 |
+//! | `wire`, `exchanges` | cut off a client that is too slow; a connection's requests |
+//! | `tls`, `stream` | TLS with a certificate that is read again when it changes; TCP or TLS |
 //! | `descriptors` | how many connections the limit of open files allows |
 //! | `summary` | a line a minute of what was published and delivered |
 //! | `supervisor` | the tasks in the background: the first that fails ends the process |
@@ -11,8 +13,12 @@
 mod accept;
 mod connection;
 pub mod descriptors;
+mod exchanges;
+mod stream;
 mod summary;
 mod supervisor;
+pub mod tls;
+mod wire;
 
 use std::{
     io,
@@ -34,9 +40,10 @@ use tokio::{
 pub use self::supervisor::TaskFailure;
 use self::{
     accept::{ListenerLimits, accept},
-    connection::Timeouts,
     descriptors::{Reserve, TooFewFiles},
     supervisor::Supervisor,
+    tls::{Tls, TlsFault},
+    wire::Timeouts,
 };
 use crate::{
     api::{self, ApiParts, ApiState, AttemptNow, Entry, Limiter, Permits},
@@ -93,6 +100,9 @@ pub enum StartError {
     /// The certificate authorities cannot be used.
     #[error("--tls-ca-file (KALLIMA_TLS_CA_FILE): cannot use {0}: {1}")]
     Certificates(String, String),
+    /// The certificate of the API cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
     /// The master keys do not open what the database holds.
     #[error(transparent)]
     Keys(#[from] KeyFault),
@@ -141,6 +151,7 @@ pub async fn start(
     let traces = traces(options, db.node())?;
     let spans = traces.as_ref().map(Export::spans).unwrap_or_default();
     let limits = listener_limits(options, &db)?;
+    let tls = Tls::load(&options.http)?;
     if let Some(fault) = check::check(&db).await? {
         return Err(fault.into());
     }
@@ -172,7 +183,10 @@ pub async fn start(
     tasks.spawn("leases", heartbeat::run_leases(engine.clone(), stopped.clone()));
     tasks.spawn("dispatcher", dispatcher::run(engine, stopped.clone()));
     spawn_upkeep(&mut tasks, options, &db, &clock, &metrics, &stopped);
-    tasks.spawn("api listener", accept(listener, router, limits, stopped.clone()));
+    if let Some(tls) = tls.clone() {
+        tasks.spawn("tls certificate", tls.run(stopped.clone()));
+    }
+    tasks.spawn("api listener", accept(listener, tls, router, limits, stopped.clone()));
     let metrics_address = scraped.map(|(listener, address)| {
         let running = Arc::new(move || requests.taken());
         let router = scrape::router(db.clone(), clock, metrics.clone(), running);
@@ -182,7 +196,7 @@ pub async fn start(
             grace: STOP_MARGIN,
             ..limits
         };
-        tasks.spawn("metrics listener", accept(listener, router, limits, stopped));
+        tasks.spawn("metrics listener", accept(listener, None, router, limits, stopped));
         address
     });
     Ok(Server {

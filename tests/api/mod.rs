@@ -14,6 +14,7 @@ mod get_openapi_yaml;
 mod get_readiness;
 mod get_webhook;
 mod hardening;
+mod http2;
 mod idempotency;
 mod if_match;
 mod limits;

@@ -15,8 +15,10 @@ mod keys;
 mod log;
 mod memory;
 mod migrate_data;
+mod overview;
 mod stop;
 mod supervision;
+mod tls;
 mod upgrade;
 
 use std::{

@@ -19,6 +19,7 @@ pub(crate) struct Ask {
     path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
+    is_http2: bool,
 }
 
 /// What came back.
@@ -38,7 +39,14 @@ impl Ask {
             path: path.to_owned(),
             headers: Vec::new(),
             body: Bytes::new(),
+            is_http2: false,
         }
+    }
+
+    /// Speaks HTTP/2, as one that knows that the server does.
+    pub(crate) fn http2(mut self) -> Self {
+        self.is_http2 = true;
+        self
     }
 
     /// Replaces the token.
@@ -86,10 +94,12 @@ impl Ask {
             path,
             headers,
             body,
+            is_http2,
         } = self;
         // A connection for each request: a pool would tie tests together, whose runtimes end at different times.
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
+            .http2_only(is_http2)
             .build_http();
         let mut request = Request::builder().method(method.clone()).uri(format!("{base}{path}"));
         for (name, value) in headers {

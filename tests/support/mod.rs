@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod history;
+pub(crate) mod http2;
 pub(crate) mod judge;
 pub(crate) mod proxy;
 pub(crate) mod receiver;

@@ -1,0 +1,233 @@
+//! The requests of one connection: how many are under way, and how far their answers are.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+use axum::body::Body as RouterBody;
+use bytes::{Buf as _, Bytes};
+use hyper::{
+    Version,
+    body::{Body, Frame, SizeHint},
+};
+use tokio::time::Instant;
+
+/// How much of an answer is handed to hyper at a time.
+const PIECE_BYTES_MAX: usize = 16 * 1024;
+
+/// The same by HTTP/2, where a connection has many answers at once and hyper buffers at least one piece of each.
+pub(super) const HTTP2_PIECE_BYTES_MAX: usize = 4 * 1024;
+
+/// How much of an answer a client may take its time for: what hyper buffers of one by HTTP/1.
+const STRETCH_BYTES: usize = 48 * 1024;
+
+/// What the two ends of hyper, its bytes and its requests, know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    /// How many requests had a head that says where they end.
+    understood: AtomicU64,
+    /// How many requests hyper has handed over.
+    begun: AtomicU64,
+    /// How many of them are over: answered, or canceled.
+    ended: AtomicU64,
+    /// How many of them have been answered to the last byte.
+    answered: AtomicU64,
+    /// How many pieces of answers hyper has taken.
+    pieces: AtomicU64,
+    streams: Mutex<Streams>,
+}
+
+/// The answers of an HTTP/2 connection, each with a pace of its own: a client takes one and leaves another.
+#[derive(Debug, Default)]
+struct Streams {
+    /// Since when the client has been taking the present stretch of an answer, by the number of its request.
+    waiting: BTreeMap<u64, Instant>,
+    /// Wakes whoever reads the connection, once nothing is under way.
+    reader: Option<Waker>,
+}
+
+impl Exchanges {
+    /// So many requests had a head that says where they end.
+    pub(super) fn set_understood(&self, understood: u64) {
+        self.understood.store(understood, Ordering::Relaxed);
+    }
+
+    /// Whether a request is under way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.begun.load(Ordering::Acquire) != self.ended.load(Ordering::Acquire)
+    }
+
+    /// How many requests are over.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have been answered to the last byte.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// How much has been done for the client: requests and pieces of answers.
+    pub(super) fn work(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed) + self.pieces.load(Ordering::Relaxed)
+    }
+
+    /// Since when the slowest answer of an HTTP/2 connection has been waiting for its client. Whoever asks is woken when
+    /// nothing is under way any more.
+    pub(super) fn slowest(&self, context: &Context<'_>) -> Option<Instant> {
+        let mut streams = self.streams();
+        streams.reader = Some(context.waker().clone());
+        streams.waiting.values().min().copied()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request under way, until hyper has the last byte of its answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    exchanges: Arc<Exchanges>,
+    number: u64,
+    is_http2: bool,
+}
+
+impl Exchange {
+    /// One more request of the connection.
+    pub(super) fn begin(exchanges: &Arc<Exchanges>, version: Version) -> Self {
+        Self {
+            exchanges: Arc::clone(exchanges),
+            number: exchanges.begun.fetch_add(1, Ordering::AcqRel) + 1,
+            is_http2: version == Version::HTTP_2,
+        }
+    }
+
+    /// Whether its head says where it ends.
+    pub(super) fn is_understood(&self) -> bool {
+        self.number <= self.exchanges.understood.load(Ordering::Relaxed)
+    }
+
+    /// From now on the client takes the next stretch of the answer.
+    fn begin_stretch(&self) {
+        if self.is_http2 {
+            let waiting = &mut self.exchanges.streams().waiting;
+            waiting.insert(self.number, Instant::now());
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.exchanges.ended.fetch_add(1, Ordering::AcqRel);
+        if self.is_http2 {
+            let mut streams = self.exchanges.streams();
+            streams.waiting.remove(&self.number);
+            if let Some(reader) = streams.reader.take_if(|_| !self.exchanges.is_under_way()) {
+                drop(streams);
+                reader.wake();
+            }
+        }
+    }
+}
+
+/// The body of an answer, piece by piece. hyper would take a large one as a whole and drop its source, and the answer
+/// would be in memory without anyone who answers for it. The pieces are copies, so that the last one holds nothing.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    body: RouterBody,
+    rest: Bytes,
+    piece_bytes_max: usize,
+    /// Bytes of the present stretch that hyper has.
+    stretch: usize,
+    exchange: Exchange,
+}
+
+impl Pieces {
+    /// The answer of a request, of which nothing has left yet.
+    pub(super) fn new(body: RouterBody, exchange: Exchange) -> Self {
+        exchange.begin_stretch();
+        Self {
+            body,
+            rest: Bytes::new(),
+            piece_bytes_max: if exchange.is_http2 {
+                HTTP2_PIECE_BYTES_MAX
+            } else {
+                PIECE_BYTES_MAX
+            },
+            stretch: 0,
+            exchange,
+        }
+    }
+
+    fn next_piece(&mut self) -> Bytes {
+        let piece = Bytes::copy_from_slice(&self.rest[..self.rest.len().min(self.piece_bytes_max)]);
+        self.rest.advance(piece.len());
+        if self.rest.is_empty() {
+            // Even an empty rest holds the whole.
+            self.rest = Bytes::new();
+        }
+        piece
+    }
+
+    /// Takes note of a piece that hyper is given.
+    fn give(&mut self, piece: Bytes) -> Frame<Bytes> {
+        self.exchange.exchanges.pieces.fetch_add(1, Ordering::Relaxed);
+        self.stretch += piece.len();
+        if self.stretch >= STRETCH_BYTES {
+            self.stretch = 0;
+            self.exchange.begin_stretch();
+        }
+        Frame::data(piece)
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        if self.is_end_stream() {
+            self.exchange.exchanges.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            };
+            match frame.into_data() {
+                Ok(data) if data.len() > this.piece_bytes_max => this.rest = data,
+                Ok(data) => return Poll::Ready(Some(Ok(this.give(data)))),
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+        let piece = this.next_piece();
+        Poll::Ready(Some(Ok(this.give(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}

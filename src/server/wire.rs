@@ -1,0 +1,318 @@
+//! A connection's bytes, with deadlines for its client.
+//!
+//! | the client | may take | then |
+//! |---|---|---|
+//! | sends a request's head | `head_read`, from its first byte (of the first head: from the connection's start) | cut off |
+//! | sends nothing between two requests | `idle` | closed |
+//! | does not read its answer | `write` for what hyper has buffered: 48 KiB, by HTTP/2 20 KiB | cut off, what was not read is discarded |
+//! | grants an HTTP/2 answer no window | `write` for each 48 KiB of it | cut off |
+//! | cancels requests, sends frames that are no part of one | no more of them than a share of what it was answered | cut off |
+//!
+//! A request's body and the time to answer it have deadlines of their own, in the API.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Notify, futures::OwnedNotified},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{exchanges::Exchanges, stream::ClientStream};
+use crate::domain::{
+    frames::{Frames, PREFACE},
+    framing::Framing,
+};
+
+/// How long a connection is idle before it may be closed to make room for another.
+pub(super) const IDLE_MIN: Duration = Duration::from_secs(1);
+
+/// How many requests an HTTP/2 client may cancel beyond those that it was answered.
+const RESETS_MAX: u64 = 100;
+
+/// How many frames that are no part of a request an HTTP/2 client may send in any case, and for each request and piece
+/// of an answer. A client that grants each piece its window on stream and connection sends two.
+const IDLE_FRAMES_MAX: u64 = 1000;
+const IDLE_FRAMES_PER_WORK: u64 = 10;
+
+/// How long the client of a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// To send a request's head.
+    pub(super) head_read: Duration,
+    /// To begin the next request.
+    pub(super) idle: Duration,
+    /// To read what is buffered of an answer.
+    pub(super) write: Duration,
+}
+
+/// A point in time that a task waits for. It is moved often and reached seldom, so the timer is left at an earlier one
+/// and moved when that comes.
+#[derive(Debug, Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    fn poll(&mut self, context: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if sleep.deadline() > at {
+            sleep.as_mut().reset(at);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if sleep.deadline() >= at {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+    }
+}
+
+/// What the client speaks.
+#[derive(Debug)]
+enum Protocol {
+    /// So many of its first bytes are those of HTTP/2.
+    Unknown(usize),
+    Http1,
+    Http2(Frames),
+}
+
+/// What the server waits for, where nothing is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The first byte of all.
+    Greeting,
+    /// The rest of a head.
+    Head,
+    /// The first byte of the head after so many.
+    Next(u64),
+}
+
+/// A connection's bytes.
+pub(super) struct Wire {
+    stream: ClientStream,
+    protocol: Protocol,
+    framing: Framing,
+    exchanges: Arc<Exchanges>,
+    timeouts: Timeouts,
+    room_wanted: Arc<Notify>,
+    /// What is waited for, and since when.
+    wait: (Wait, Instant),
+    /// After how many requests the connection became idle, and when.
+    idle: (u64, Instant),
+    reading: Alarm,
+    /// The place of an idle connection among those that may be closed.
+    eviction: Option<Pin<Box<OwnedNotified>>>,
+    /// Since when the client has not taken what hyper has for it.
+    stalled: Option<Instant>,
+    writing: Alarm,
+}
+
+impl Wire {
+    /// A connection that has just begun.
+    pub(super) fn new(
+        stream: ClientStream,
+        exchanges: Arc<Exchanges>,
+        timeouts: Timeouts,
+        room_wanted: Arc<Notify>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            protocol: Protocol::Unknown(0),
+            framing: Framing::default(),
+            exchanges,
+            timeouts,
+            room_wanted,
+            wait: (Wait::Greeting, now),
+            idle: (0, now),
+            reading: Alarm::default(),
+            eviction: None,
+            stalled: None,
+            writing: Alarm::default(),
+        }
+    }
+
+    /// Takes note of bytes that the client has sent. An error where they are more than it may.
+    fn follow(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut bytes = bytes;
+        if let Protocol::Unknown(matched) = self.protocol {
+            let expected = &PREFACE[matched..];
+            let same = bytes.iter().zip(expected).take_while(|(a, b)| a == b).count();
+            if same == expected.len() {
+                self.protocol = Protocol::Http2(Frames::default());
+                self.framing = Framing::default();
+                // Its frames say where each request ends.
+                self.exchanges.set_understood(u64::MAX);
+                bytes = &bytes[same..];
+            } else if same == bytes.len() {
+                self.protocol = Protocol::Unknown(matched + same);
+            } else {
+                self.protocol = Protocol::Http1;
+            }
+        }
+        if let Protocol::Http2(frames) = &mut self.protocol {
+            frames.feed(bytes);
+            let is_flood = frames.resets() > RESETS_MAX + self.exchanges.answered()
+                || frames.idle() > IDLE_FRAMES_MAX + IDLE_FRAMES_PER_WORK * self.exchanges.work();
+            return if is_flood {
+                Err(io::Error::other("too many frames that ask for nothing"))
+            } else {
+                Ok(())
+            };
+        }
+        self.framing.feed(bytes);
+        self.exchanges.set_understood(self.framing.understood());
+        Ok(())
+    }
+
+    /// What is waited for now; nothing while a request is under way or its answer is not read, which have other
+    /// deadlines.
+    fn waits_for(&self) -> Option<Wait> {
+        if self.exchanges.is_under_way() || self.stalled.is_some() {
+            return None;
+        }
+        Some(match &self.protocol {
+            Protocol::Unknown(0) => Wait::Greeting,
+            Protocol::Unknown(_) => Wait::Head,
+            Protocol::Http1 if self.framing.is_in_head() => Wait::Head,
+            // Blank lines before the first head.
+            Protocol::Http1 if self.framing.understood() == 0 => Wait::Greeting,
+            Protocol::Http1 => Wait::Next(self.framing.understood()),
+            Protocol::Http2(frames) if frames.is_in_head() => Wait::Head,
+            Protocol::Http2(_) => Wait::Next(self.exchanges.ended()),
+        })
+    }
+
+    /// Since when what is waited for is waited for.
+    fn since(&mut self, wait: Wait) -> Instant {
+        if self.wait.0 != wait {
+            let since = match (self.wait, wait) {
+                // The first head has its time from the connection's start on.
+                ((Wait::Greeting, since), Wait::Head) => since,
+                // Frames that ask for nothing do not begin the wait again.
+                (_, Wait::Next(number)) if self.idle.0 == number => self.idle.1,
+                _ => Instant::now(),
+            };
+            if let Wait::Next(number) = wait {
+                self.idle = (number, since);
+            }
+            self.wait = (wait, since);
+            self.eviction = None;
+        }
+        self.wait.1
+    }
+
+    /// Ready once the client has been too slow: without an error where it is merely idle.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.protocol, Protocol::Http2(_))
+            && let Some(since) = self.exchanges.slowest(context)
+        {
+            ready!(self.reading.poll(context, since + self.timeouts.write));
+            self.stream.discard_unread();
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let Some(wait) = self.waits_for() else {
+            self.eviction = None;
+            return Poll::Pending;
+        };
+        let since = self.since(wait);
+        if wait == Wait::Head {
+            ready!(self.reading.poll(context, since + self.timeouts.head_read));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let patience = match wait {
+            Wait::Greeting => self.timeouts.head_read,
+            _ => self.timeouts.idle,
+        };
+        if self.eviction.is_none() {
+            ready!(self.reading.poll(context, since + patience.min(IDLE_MIN)));
+            let notified = Arc::clone(&self.room_wanted).notified_owned();
+            self.eviction = Some(Box::pin(notified));
+        }
+        if let Some(eviction) = &mut self.eviction
+            && eviction.as_mut().poll(context).is_pending()
+        {
+            ready!(self.reading.poll(context, since + patience));
+        }
+        // As if the client had hung up.
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready once the client has not taken for too long what hyper has for it.
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let since = *self.stalled.get_or_insert_with(Instant::now);
+        ready!(self.writing.poll(context, since + self.timeouts.write));
+        self.stream.discard_unread();
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        if Pin::new(&mut this.stream).poll_read(context, buffer)?.is_pending() {
+            return this.poll_patience(context);
+        }
+        this.eviction = None;
+        Poll::Ready(this.follow(&buffer.filled()[before..]))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write(context, bytes) {
+            Poll::Pending => this.poll_stalled(context).map(Err),
+            written @ Poll::Ready(_) => written,
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write_vectored(context, slices) {
+            Poll::Pending => this.poll_stalled(context).map(Err),
+            written @ Poll::Ready(_) => written,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // TLS has a buffer of its own.
+        if Pin::new(&mut this.stream).poll_flush(context)?.is_pending() {
+            return this.poll_stalled(context).map(Err);
+        }
+        // hyper flushes once its buffer is empty. A byte now and then does not reset the deadline: whoever reads that
+        // slowly would hold a request for hours.
+        this.stalled = None;
+        // After an answer hyper does not read again by itself, so that this is where the wait for the next request begins.
+        if this.poll_patience(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_shutdown(context) {
+            // A goodbye by TLS needs room, too.
+            Poll::Pending => this.poll_stalled(context).map(Err),
+            done @ Poll::Ready(_) => done,
+        }
+    }
+}
