@@ -1,10 +1,14 @@
-//! `organization create|list|limits`.
+//! `organization create|list|limits|usage`.
 
 use std::num::NonZeroU32;
 
 use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
 
-use super::CommandResult;
+use super::{
+    CommandResult,
+    table::{Table, counted, optional, print_json},
+};
 use crate::{
     clock::Clock,
     domain::{
@@ -14,6 +18,7 @@ use crate::{
     store::{
         Database, StoreError,
         organizations::{self, Organization},
+        overview::{self, COUNTED_MAX, Usage},
     },
 };
 
@@ -41,6 +46,25 @@ pub(super) enum OrganizationCommand {
         #[arg(long, value_name = "N|none", value_parser = parse_limit)]
         writes_per_month: Option<Limit>,
     },
+    /// Show what organizations use: webhooks, writes of this month, events of the last 24 hours, deliveries that are owed.
+    Usage {
+        /// The organization's id, as `organization list` shows it (default: all of them).
+        id: Option<OrganizationId>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What an organization uses, as JSON.
+#[derive(Serialize)]
+struct UsageRow {
+    organization_id: OrganizationId,
+    organization: String,
+    #[serde(flatten)]
+    usage: Usage,
+    requests_per_minute_max: Option<NonZeroU32>,
+    writes_per_month_max: Option<NonZeroU32>,
 }
 
 /// What an organization is made with.
@@ -102,9 +126,54 @@ impl OrganizationCommand {
                 };
                 println!("{id}  {}", described(limits));
             }
+            Self::Usage { id, json } => show_usage(db, clock, id, json).await?,
         }
         Ok(())
     }
+}
+
+async fn show_usage(db: &Database, clock: &Clock, id: Option<OrganizationId>, json: bool) -> CommandResult {
+    let mut organizations = organizations::list(db).await?;
+    organizations.retain(|organization| id.is_none_or(|id| id == organization.id));
+    if let Some(id) = id.filter(|_| organizations.is_empty()) {
+        return Err(format!("there is no organization {id}; see `organization list`").into());
+    }
+    let mut rows = Vec::new();
+    for Organization { id, name, limits, .. } in organizations {
+        rows.push(UsageRow {
+            organization_id: id,
+            organization: name,
+            usage: overview::usage(db, id, clock.now()).await?,
+            requests_per_minute_max: limits.requests_per_minute_max,
+            writes_per_month_max: limits.writes_per_month_max,
+        });
+    }
+    if json {
+        return print_json(&rows);
+    }
+    let mut table = Table::new([
+        "ORGANIZATION",
+        "WEBHOOKS",
+        "WRITES THIS MONTH",
+        "OF",
+        "EVENTS 24 H",
+        "PENDING",
+        "NAME",
+    ]);
+    for row in rows {
+        table.row([
+            row.organization_id.to_string(),
+            row.usage.webhooks.to_string(),
+            // Nobody counts them where there is no quota.
+            optional(row.writes_per_month_max.map(|_| row.usage.writes_this_month)),
+            optional(row.writes_per_month_max),
+            counted(row.usage.events_last_day, COUNTED_MAX),
+            counted(row.usage.deliveries_pending, COUNTED_MAX),
+            row.organization,
+        ]);
+    }
+    print!("{}", table.lines());
+    Ok(())
 }
 
 /// Limits in words.

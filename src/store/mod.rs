@@ -11,6 +11,7 @@
 //! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
 //! | [`examples`] | what a database for development begins with |
+//! | [`overview`] | what an operator asks about all organizations |
 //! | [`page`] | how much a page of a list holds, and where the next one continues |
 //! | `search` | which deliveries a list shows, in walks of bounded length |
 //! | `holders` | the cache of recently used tokens |
@@ -36,6 +37,7 @@ pub mod idempotency;
 pub mod once;
 pub mod open;
 pub mod organizations;
+pub mod overview;
 pub mod page;
 #[cfg(test)]
 mod plans;

@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait as _, DbBackend, Statement, Value};
 
 use super::Scratch;
 use crate::store::{
-    Database, StoreError, events, idempotency,
+    Database, StoreError, events, idempotency, overview,
     queue::{claim, finish_batch, finish_rows, leases, nodes, publish_batch, replay, work},
     quota, secrets,
     upkeep::{backlog, checks, clamp, deletion},
@@ -29,10 +29,14 @@ const LARGE: [&str; 8] = [
 ];
 
 /// Statements that read a whole table, or everything that an organization has in it, and why they may.
-const WHOLE: [(&str, &str); 4] = [
+const WHOLE: [(&str, &str); 5] = [
     (
         "CANCEL_BATCH",
         "in the background, after a deletion: no index has the entries of a webhook, leased ones included",
+    ),
+    (
+        "overview::USAGE",
+        "an operator asks what an organization uses: it has a hundred webhooks at most",
     ),
     ("key_use_sql", "an operator asks which master keys are in use"),
     ("clamp_webhooks_sql", "once, when a server starts"),
@@ -49,6 +53,11 @@ fn of_both(backend: DbBackend) -> Vec<(&'static str, String)> {
         ("idempotency::ENTER", idempotency::ENTER.to_owned()),
         ("claim::WALK", claim::WALK.to_owned()),
         ("replay::put_back_sql", replay::put_back_sql(backend)),
+        ("overview::WAITING", overview::WAITING.to_owned()),
+        ("overview::LEASED", overview::LEASED.to_owned()),
+        ("overview::BUSY", overview::BUSY.to_owned()),
+        ("overview::WEBHOOKS", overview::WEBHOOKS.to_owned()),
+        ("overview::USAGE", overview::USAGE.to_owned()),
         ("quota::RESERVE", quota::RESERVE.to_owned()),
         ("quota::GIVE_BACK", quota::GIVE_BACK.to_owned()),
         ("secrets::key_use_sql", secrets::key_use_sql(backend)),
