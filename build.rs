@@ -1,8 +1,8 @@
 //! Turns `openapi.yaml` into the JSON that the program embeds beside it: YAML is read when the program is built, and never
-//! when it starts.
+//! when it starts. Says which commit a release is built from.
 #![expect(clippy::expect_used, reason = "a build that cannot read its contract stops")]
 
-use std::{env, fs, path::Path};
+use std::{env, fs, path::Path, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -11,4 +11,37 @@ fn main() {
     let document: serde_json::Value = serde_norway::from_str(&yaml).expect("openapi.yaml is YAML");
     let folder = env::var_os("OUT_DIR").expect("cargo names the folder");
     fs::write(Path::new(&folder).join("openapi.json"), document.to_string()).expect("openapi.json can be written");
+    let version = env::var("CARGO_PKG_VERSION").expect("cargo says the version");
+    let version = match commit() {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version,
+    };
+    println!("cargo::rustc-env=VERSION_AND_COMMIT={version}");
+}
+
+/// The commit, as `SOURCE_COMMIT` or git says it; nothing where neither does. Debug builds have none: each commit would
+/// compile the crate again.
+fn commit() -> Option<String> {
+    println!("cargo::rerun-if-env-changed=SOURCE_COMMIT");
+    if let Some(commit) = env::var("SOURCE_COMMIT").ok().filter(|commit| !commit.is_empty()) {
+        return Some(commit);
+    }
+    if env::var("PROFILE").as_deref() != Ok("release") {
+        return None;
+    }
+    // One of them changes when another commit is the one that is checked out.
+    let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
+    for file in ["HEAD", "logs/HEAD", "packed-refs", &branch] {
+        let path = git(&["rev-parse", "--git-path", file])?;
+        if Path::new(&path).exists() {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| said.trim().to_owned())
 }

@@ -7,8 +7,10 @@
 
 mod arguments;
 mod backup;
+mod deliveries;
 mod doctor;
 mod first_start;
+mod healthcheck;
 mod keys;
 mod listen;
 mod migrate_data;
@@ -17,7 +19,10 @@ mod print_config;
 mod report;
 mod serve;
 mod surroundings;
+mod table;
 mod token;
+mod top;
+mod webhooks;
 
 use std::{
     error::Error,
@@ -26,10 +31,12 @@ use std::{
 };
 
 use clap::{ArgMatches, Parser, Subcommand};
+use uuid::Uuid;
 
 use crate::{
     clock::Clock,
     config::{self, DatabaseOptions, LogFormat, LogOptions, ServeOptions},
+    domain::id::NodeId,
     server,
     store::{Database, source::OpenError},
     telemetry::{self, log},
@@ -37,7 +44,7 @@ use crate::{
 
 /// The webhook service of the Kallima API.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version = env!("VERSION_AND_COMMIT"), args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -62,6 +69,14 @@ enum Command {
     /// Make and list organizations.
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
+    /// List webhooks, with their health.
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhooksCommand),
+    /// List deliveries.
+    #[command(subcommand)]
+    Deliveries(deliveries::DeliveriesCommand),
+    /// Show which organizations and webhooks have work waiting, and what is wrong with them.
+    Top(top::TopOptions),
     /// List the master keys of secrets at rest, add one, seal every secret under it.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -73,6 +88,8 @@ enum Command {
     Backup(backup::BackupOptions),
     /// Check all that serving needs: database, master key, clock, disk, DNS, TLS. One line a check.
     Doctor(doctor::DoctorOptions),
+    /// Ask the server on this machine whether it is well: for a container's health check.
+    Healthcheck(healthcheck::HealthcheckOptions),
     /// Receive deliveries on this machine, print each, and say whether its signature verifies.
     Listen(listen::ListenOptions),
 }
@@ -101,6 +118,8 @@ pub fn main() -> ExitCode {
             faults.extend(config::faults(serve, &cli.database));
             let authorities = server::authorities(serve.tls_ca_file.as_deref());
             faults.extend(authorities.err().map(|fault| fault.to_string()));
+            let certificate = server::tls::Tls::load(&serve.http);
+            faults.extend(certificate.err().map(|fault| fault.to_string()));
             if serve.print_config && faults.is_empty() {
                 return ExitCode::SUCCESS;
             }
@@ -133,6 +152,8 @@ impl Cli {
 
     fn run(self, shows_master_key: bool) -> ExitCode {
         let format = self.log.format;
+        let node = NodeId::new(Uuid::new_v4());
+        telemetry::identify(node);
         telemetry::start(&self.log);
         if shows_master_key {
             tracing::warn!(
@@ -140,7 +161,7 @@ impl Cli {
             );
         }
         let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
-            let done = runtime.block_on(self.dispatch());
+            let done = runtime.block_on(self.dispatch(node));
             // A name that is still being resolved must not hold up the end.
             runtime.shutdown_background();
             done
@@ -160,7 +181,7 @@ impl Cli {
         code
     }
 
-    async fn dispatch(self) -> CommandResult {
+    async fn dispatch(self, node: NodeId) -> CommandResult {
         let Self {
             command,
             serve,
@@ -169,8 +190,8 @@ impl Cli {
         } = self;
         let clock = Clock::system();
         match command {
-            None => serve::run(&serve, &database, clock).await,
-            Some(Command::Serve(serve)) => serve::run(&serve, &database, clock).await,
+            None => serve::run(&serve, &database, node, clock).await,
+            Some(Command::Serve(serve)) => serve::run(&serve, &database, node, clock).await,
             Some(Command::Token(command)) => {
                 let db = Database::open_migrated(&database, &clock).await?;
                 command.run(&db, &clock).await
@@ -179,14 +200,22 @@ impl Cli {
                 let db = Database::open_migrated(&database, &clock).await?;
                 command.run(&db, &clock).await
             }
+            Some(Command::Webhooks(command)) => command.run(&Database::open_migrated(&database, &clock).await?).await,
+            Some(Command::Deliveries(command)) => command.run(&Database::open_migrated(&database, &clock).await?).await,
+            Some(Command::Top(options)) => {
+                options
+                    .run(&Database::open_migrated(&database, &clock).await?, &clock)
+                    .await
+            }
             Some(Command::Keys(command)) => command.run(&database, &clock).await,
             Some(Command::Migrate) => {
-                migrate(&open(&database, &clock).await?).await?;
+                migrate(&open(&database, node, &clock).await?).await?;
                 println!("The database has every migration.");
                 Ok(())
             }
             Some(Command::Backup(options)) => backup::run(&options, &database),
             Some(Command::Doctor(options)) => doctor::run(options, &database, &clock).await,
+            Some(Command::Healthcheck(options)) => options.run().await,
             Some(Command::MigrateData(options)) => migrate_data::run(options, database, &clock).await,
             Some(Command::Listen(options)) => listen::run(options, clock).await,
         }
@@ -195,12 +224,12 @@ impl Cli {
 
 /// Opens the database, which is made where there is none. One that may be there soon is waited for, where that is asked
 /// for.
-async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Database, OpenError> {
+async fn open(options: &DatabaseOptions, node: NodeId, clock: &Clock) -> Result<Database, OpenError> {
     let wait = Duration::from_secs(options.wait_s);
     let began = Instant::now();
     let mut told = None;
     loop {
-        let error = match Database::open(options, clock).await {
+        let error = match Database::open_as(node, options, clock).await {
             Ok(db) => return Ok(db),
             Err(error) if error.is_passing() && began.elapsed() < wait => error.to_string(),
             Err(error) => return Err(error),

@@ -16,10 +16,10 @@ use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
     delivery::connector::Resolver,
+    domain::id::NodeId,
     sandbox::inbox::Inbox,
     server::{self, Server},
     store::{open::ServerLock, source::Creation},
-    telemetry,
 };
 
 /// The version that runs.
@@ -28,11 +28,15 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where `listen` receives when it is not told otherwise.
 pub(super) const LISTEN_PORT: u16 = 9100;
 
-pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, clock: Clock) -> CommandResult {
+pub(super) async fn run(
+    options: &ServeOptions,
+    database: &DatabaseOptions,
+    node: NodeId,
+    clock: Clock,
+) -> CommandResult {
     let mut signals = Signals::catch()?;
     let _lock = ServerLock::acquire(&database.url, Creation::Allowed)?;
-    let db = open(database, &clock).await?;
-    telemetry::identify(db.node());
+    let db = open(database, node, &clock).await?;
     let is_with_examples = options.dev && !options.no_examples;
     let inbox = match is_with_examples.then(Inbox::open) {
         Some(open) => Some(
@@ -43,7 +47,7 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
     };
     let engine = if database.is_postgres() { "postgresql" } else { "sqlite" };
     tracing::info!(
-        service.version = VERSION, kallima.node.id = %db.node(), db.system.name = engine, "starting"
+        service.version = VERSION, kallima.node.id = %node, db.system.name = engine, "starting"
     );
     migrate(&db).await?;
     let mut server = server::start(options, db.clone(), clock.clone(), Resolver::system()).await?;
@@ -55,7 +59,7 @@ pub(super) async fn run(options: &ServeOptions, database: &DatabaseOptions, cloc
             return Err(error);
         }
     };
-    announce(&server, options.dev, &first, inbox.as_ref());
+    announce(&server, options, &first, inbox.as_ref());
     tracing::info!(
         server.address = %server.address.ip(), server.port = server.address.port(),
         kallima.metrics.address = server.metrics_address.map(display), "ready"
@@ -106,14 +110,14 @@ impl Signals {
     }
 }
 
-fn announce(server: &Server, dev: bool, first: &FirstStart, inbox: Option<&Inbox>) {
+fn announce(server: &Server, options: &ServeOptions, first: &FirstStart, inbox: Option<&Inbox>) {
     let address = server.address;
     let host = if address.ip().is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     } else {
         address.ip()
     };
-    let base = format!("http://{}", SocketAddr::new(host, address.port()));
+    let base = format!("{}://{}", options.http.scheme(), SocketAddr::new(host, address.port()));
     println!("Kallima Webhooks {VERSION} listens on {base}");
     println!("API docs: {base}/docs");
     if let Some(metrics) = server.metrics_address {
@@ -135,13 +139,13 @@ fn announce(server: &Server, dev: bool, first: &FirstStart, inbox: Option<&Inbox
         }
         FirstStart::Made(token) => token,
     };
-    let target = if dev {
+    let target = if options.dev {
         format!("http://127.0.0.1:{LISTEN_PORT}/")
     } else {
         "https://your-service.example.com/webhooks/kallima".to_owned()
     };
     let token = token.expose();
-    if dev {
+    if options.dev {
         // Browsers never send a fragment, and the page takes it from the address.
         println!("API docs, authorized: {base}/docs#token={token}");
     }

@@ -50,13 +50,18 @@ const MIGRATION_LOCK: &str = "SET LOCAL statement_timeout = 0;
 impl Database {
     /// Opens a database. An SQLite file is created if it does not exist. The clock follows that of a PostgreSQL server.
     pub async fn open(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
-        Self::open_by(options, clock, Creation::Allowed).await
+        Self::open_as(NodeId::new(Uuid::new_v4()), options, clock).await
+    }
+
+    /// The same for a process that has a name already, which its log says before the database is open.
+    pub async fn open_as(node: NodeId, options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
+        Self::open_by(node, options, clock, Creation::Allowed).await
     }
 
     /// Opens an existing database, and creates no file: it is an error if an SQLite database does not exist or has none
     /// of our tables, or if its key file does not exist.
     pub async fn open_existing(options: &DatabaseOptions, clock: &Clock) -> Result<Self, OpenError> {
-        Self::open_by(options, clock, Creation::Refused).await
+        Self::open_by(NodeId::new(Uuid::new_v4()), options, clock, Creation::Refused).await
     }
 
     /// The same, and every migration must have been applied.
@@ -70,8 +75,13 @@ impl Database {
         Ok(db)
     }
 
-    async fn open_by(options: &DatabaseOptions, clock: &Clock, creation: Creation) -> Result<Self, OpenError> {
-        let (node, workers) = (NodeId::new(Uuid::new_v4()), Workers::default());
+    async fn open_by(
+        node: NodeId,
+        options: &DatabaseOptions,
+        clock: &Clock,
+        creation: Creation,
+    ) -> Result<Self, OpenError> {
+        let workers = Workers::default();
         let engine = if options.is_sqlite() {
             let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
             let path = database_file(path, creation)?;

@@ -31,7 +31,7 @@ use crate::{
     domain::id::NodeId,
 };
 
-/// Which process this is, for the lines of the log; not known before the database is open.
+/// Which process this is, for the lines of the log.
 static INSTANCE: OnceLock<String> = OnceLock::new();
 
 /// The name of this service in the log and in traces.

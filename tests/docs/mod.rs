@@ -1,6 +1,7 @@
 //! What is written for people is true: options, commands, the map of the source, links, sizes.
 
 mod configuration;
+mod deploy;
 mod map;
 mod pages;
 

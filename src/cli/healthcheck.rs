@@ -1,0 +1,148 @@
+//! `healthcheck`: asks the server on this machine whether it is well, for containers that have nothing else to ask with.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::CommandResult;
+
+/// How much of an answer is read: its first line is in it.
+const ANSWER_BYTES_MAX: u64 = 1024;
+
+#[derive(Args, Debug)]
+pub(super) struct HealthcheckOptions {
+    /// The address that the API is served on.
+    #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// Whether the API is served by TLS: given as the server's option is. The file is not read.
+    #[arg(long, env = "KALLIMA_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    /// Ask whether it is ready for requests (`/readyz`), not only whether it runs (`/healthz`).
+    #[arg(long)]
+    ready: bool,
+
+    /// How long it may take to answer.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    timeout_ms: u64,
+}
+
+impl HealthcheckOptions {
+    pub(super) async fn run(self) -> CommandResult {
+        let path = if self.ready { "/readyz" } else { "/healthz" };
+        let address = SocketAddr::new(reachable(self.listen.ip()), self.listen.port());
+        let asking = async {
+            let stream = TcpStream::connect(address).await?;
+            if self.tls_cert.is_none() {
+                return ask(stream, path).await;
+            }
+            let connector = TlsConnector::from(Arc::new(tls()?));
+            let name = ServerName::IpAddress(address.ip().into());
+            ask(connector.connect(name, stream).await?, path).await
+        };
+        let answered = timeout(Duration::from_millis(self.timeout_ms), asking).await;
+        let status: Result<String, Box<dyn std::error::Error>> =
+            answered.unwrap_or_else(|_| Err(format!("no answer within {} ms", self.timeout_ms).into()));
+        match status {
+            Ok(status) if status == "200" => {
+                println!("{path} answers 200");
+                Ok(())
+            }
+            Ok(status) => Err(format!("{path} at {address} answers {status}").into()),
+            Err(cause) => Err(format!("{path} at {address}: {cause}").into()),
+        }
+    }
+}
+
+/// Where a server that listens on every address can be reached.
+fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    }
+}
+
+/// Sends a request; the status of the answer.
+async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    Ok(status.ok_or("it does not speak HTTP")?.to_owned())
+}
+
+/// TLS with whoever listens there. Nothing secret is sent, and what is asked is whether it answers: its certificate is for
+/// a name that this machine need not have.
+fn tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let anybody = Arc::new(Anybody(provider));
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(anybody)
+        .with_no_client_auth())
+}
+
+/// Takes every certificate.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
