@@ -28,25 +28,25 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(super) enum DeliveriesCommand {
     /// List the deliveries of an organization, newest first.
     List {
-        /// Whose they are.
+        /// The organization's id.
         #[arg(long)]
         organization: OrganizationId,
-        /// Of this webhook alone.
+        /// Only of this webhook.
         #[arg(long)]
         webhook: Option<WebhookId>,
-        /// Of this event alone.
+        /// Only of this event.
         #[arg(long, value_parser = parse_event)]
         event: Option<EventId>,
-        /// Of events of this type alone.
+        /// Only of events of this type.
         #[arg(long = "type", value_name = "TYPE")]
         event_type: Option<String>,
-        /// That stand so alone: pending, delivered, failed or canceled.
+        /// Only with this status: pending, delivered, failed or canceled.
         #[arg(long, value_parser = parse_status)]
         status: Option<DeliveryStatus>,
         /// Deliveries at most.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
-        /// Go on behind this one, as the last line of a list says.
+        /// Continue after this one, as the last line of a list says.
         #[arg(long, value_name = "DELIVERY")]
         after: Option<DeliveryId>,
         /// Print JSON, with the beginnings of answers.

@@ -32,15 +32,15 @@ pub(super) struct HealthcheckOptions {
     #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// Whether the API is served by TLS: given as the server's option is. The file is not read.
+    /// Set if the API is served over TLS, as for the server. The file is not read.
     #[arg(long, env = "KALLIMA_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
-    /// Ask whether it is ready for requests (`/readyz`), not only whether it runs (`/healthz`).
+    /// Check that it is ready for requests (`/readyz`), not only that it runs (`/healthz`).
     #[arg(long)]
     ready: bool,
 
-    /// How long it may take to answer.
+    /// How long the response may take.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     timeout_ms: u64,
 }

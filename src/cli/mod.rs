@@ -75,7 +75,7 @@ enum Command {
     /// List deliveries.
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
-    /// Show which organizations and webhooks have work waiting, and what is wrong with them.
+    /// Show the webhooks and organizations with the most waiting work, and what is wrong with them.
     Top(top::TopOptions),
     /// List the master keys of secrets at rest, add one, seal every secret under it.
     #[command(subcommand)]
@@ -88,7 +88,7 @@ enum Command {
     Backup(backup::BackupOptions),
     /// Check all that serving needs: database, master key, clock, disk, DNS, TLS. One line a check.
     Doctor(doctor::DoctorOptions),
-    /// Ask the server on this machine whether it is well: for a container's health check.
+    /// Check whether the server on this machine responds: for a container's health check.
     Healthcheck(healthcheck::HealthcheckOptions),
     /// Receive deliveries on this machine, print each, and say whether its signature verifies.
     Listen(listen::ListenOptions),

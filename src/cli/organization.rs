@@ -46,7 +46,7 @@ pub(super) enum OrganizationCommand {
         #[arg(long, value_name = "N|none", value_parser = parse_limit)]
         writes_per_month: Option<Limit>,
     },
-    /// Show what organizations use: webhooks, writes of this month, events of the last 24 hours, deliveries that are owed.
+    /// Show what organizations use: webhooks, writes this month, events in the last 24 hours, pending deliveries.
     Usage {
         /// The organization's id, as `organization list` shows it (default: all of them).
         id: Option<OrganizationId>,

@@ -43,19 +43,19 @@ const REFRESH: &str = "\u{1b}[H\u{1b}[J";
 
 #[derive(Args, Debug)]
 pub(super) struct TopOptions {
-    /// Webhooks at most: those with most due and leased deliveries, and then those that fail.
+    /// Show at most this many webhooks: those with the most due and leased deliveries, then those that are failing.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
     limit: u8,
 
-    /// How often a terminal is refreshed.
+    /// Seconds between two refreshes of a terminal.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=3600))]
     interval_s: u16,
 
-    /// Show one table and end, as is done where the output is no terminal.
+    /// Print the tables once and exit, as when the output is not a terminal.
     #[arg(long)]
     once: bool,
 
-    /// Print JSON, once.
+    /// Print JSON once and exit.
     #[arg(long)]
     json: bool,
 }

@@ -26,16 +26,16 @@ use crate::{
 pub(super) enum WebhooksCommand {
     /// List webhooks with their health.
     List {
-        /// Of this organization alone.
+        /// Only of this organization.
         #[arg(long)]
         organization: Option<OrganizationId>,
-        /// Those that fail now, or that the service has switched off, alone.
+        /// Only those that are failing, or that the service has disabled.
         #[arg(long)]
         failing: bool,
         /// Webhooks at most.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
-        /// Go on behind this one, as the last line of a list says.
+        /// Continue after this one, as the last line of a list says.
         #[arg(long, value_name = "ORGANIZATION/WEBHOOK")]
         after: Option<Place>,
         /// Print JSON.
@@ -144,7 +144,7 @@ fn row(webhook: ListedWebhook) -> Row {
 /// The state of a webhook in a word.
 pub(super) fn state(health: &Health) -> &'static str {
     if health.disabled_reason.is_some() {
-        "switched off"
+        "disabled by service"
     } else if !health.enabled {
         "disabled"
     } else if health.breaker_open() {
@@ -152,6 +152,6 @@ pub(super) fn state(health: &Health) -> &'static str {
     } else if health.failing_since.is_some() {
         "failing"
     } else {
-        "well"
+        "ok"
     }
 }

@@ -9,8 +9,8 @@ use url::Url;
 /// What connections and requests of the API may cost, and who may ask from a browser.
 #[derive(Args, Clone, Debug)]
 pub struct HttpOptions {
-    /// PEM file of the certificate, and of those that vouch for it, to serve the API by TLS with (default: plaintext). It is
-    /// read again when it changes.
+    /// PEM file with the certificate chain to serve the API over TLS with (default: plaintext). It is reloaded when it
+    /// changes.
     #[arg(long, env = "KALLIMA_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 

@@ -88,7 +88,7 @@ async fn lists_show_what_is_asked_for_page_by_page() {
     let all = table_of(&database, &["webhooks", "list", "--organization", &organization]).await;
     assert!(all[0].starts_with("ORGANIZATION ") && all.len() == 3, "{all:?}");
     assert!(
-        all.iter().any(|line| line.contains(&good) && line.contains("well")),
+        all.iter().any(|line| line.contains(&good) && line.contains(" ok ")),
         "{all:?}"
     );
     let first = json_of(&database, &["webhooks", "list", "--limit", "1"]).await;
