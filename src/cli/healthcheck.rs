@@ -1,4 +1,4 @@
-//! `healthcheck`: asks the server on this machine whether it is well, for containers that have nothing else to ask with.
+//! `healthcheck`: sends the server on this machine a request, for containers that have no other HTTP client.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -11,7 +11,7 @@ use clap::Args;
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring},
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::{
@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use super::CommandResult;
 
-/// How much of an answer is read: its first line is in it.
+/// How much of a response is read: enough for its first line.
 const ANSWER_BYTES_MAX: u64 = 1024;
 
 #[derive(Args, Debug)]
@@ -72,7 +72,7 @@ impl HealthcheckOptions {
     }
 }
 
-/// Where a server that listens on every address can be reached.
+/// An address at which a server that listens on every address can be reached.
 fn reachable(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -81,7 +81,7 @@ fn reachable(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Sends a request; the status of the answer.
+/// Sends a request and returns the status of the response.
 async fn ask(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     path: &str,
@@ -96,23 +96,23 @@ async fn ask(
     Ok(status.ok_or("it does not speak HTTP")?.to_owned())
 }
 
-/// TLS with whoever listens there. Nothing secret is sent, and what is asked is whether it answers: its certificate is for
-/// a name that this machine need not have.
+/// TLS without verification. Nothing secret is sent and the response is only a status; the certificate is for a public name
+/// that this address does not have.
 fn tls() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let anybody = Arc::new(Anybody(provider));
+    let unverified = Arc::new(Unverified(provider));
     Ok(builder
         .dangerous()
-        .with_custom_certificate_verifier(anybody)
+        .with_custom_certificate_verifier(unverified)
         .with_no_client_auth())
 }
 
-/// Takes every certificate.
+/// Accepts every certificate.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct Unverified(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

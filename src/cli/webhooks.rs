@@ -37,18 +37,18 @@ pub(super) enum WebhooksCommand {
         limit: u16,
         /// Continue after this one, as the last line of a list says.
         #[arg(long, value_name = "ORGANIZATION/WEBHOOK")]
-        after: Option<Place>,
+        after: Option<Position>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// Where a list goes on.
+/// The webhook after which a list continues.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(OrganizationId, WebhookId);
+pub(super) struct Position(OrganizationId, WebhookId);
 
-impl FromStr for Place {
+impl FromStr for Position {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -92,7 +92,7 @@ impl WebhooksCommand {
         let query = WebhookQuery {
             organization_id: organization,
             is_failing: failing,
-            after: after.map(|place| (place.0, place.1)),
+            after: after.map(|position| (position.0, position.1)),
             limit: limit.into(),
         };
         let (found, next) = overview::webhooks(db, query).await?;

@@ -105,10 +105,10 @@ pub(super) async fn accept(
     }
 }
 
-/// Shakes hands where that is to be done. Nothing comes of it where the client takes longer than for a head, where it
-/// talks nonsense, or where another connection wants the room of one that has had time enough.
+/// Performs the TLS handshake, if any. Returns `None` if the client takes longer than for a request's head, if the
+/// handshake fails, or if it has been going on for a while and another connection needs the room.
 async fn greet(stream: TcpStream, tls: Option<&Tls>, timeouts: Timeouts, room_wanted: &Notify) -> Option<ClientStream> {
-    // Frames and records are small, and none of them waits for the one before it to be acknowledged.
+    // HTTP/2 frames and TLS records are small: none should wait until the previous one is acknowledged.
     stream.set_nodelay(true).ok()?;
     let Some(tls) = tls else {
         return Some(ClientStream::Plain(stream));

@@ -30,21 +30,21 @@ use crate::{api::PeerAddress, domain::framing::UnclearFraming};
 /// request yet that a problem could speak of. It buffers as much of an answer.
 const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
-/// The same by HTTP/2, as RFC 9113 counts: 32 bytes more for each header. Each stream may have as much.
+/// The same for HTTP/2, counted as in RFC 9113: with 32 bytes more per header. Each stream may have as much.
 const HTTP2_HEAD_BYTES_MAX: u32 = 16 * 1024;
 
-/// Requests that one HTTP/2 connection may have under way.
+/// Concurrent requests on one HTTP/2 connection at most.
 const STREAMS_MAX: u32 = 32;
 
-/// How much of its requests' bodies an HTTP/2 client may send before they are read, in all and for each: the least that
-/// HTTP/2 can say.
+/// Unread bytes of request bodies that an HTTP/2 client may send, per connection and per request: the smallest window that
+/// HTTP/2 allows for a connection.
 const WINDOW_BYTES: u32 = 65_535;
 
-/// Streams that the client has canceled, or that were refused, before the service has seen them; beyond, the connection is
+/// Streams that are reset before the service has seen them, by the client or for its errors; beyond that, the connection is
 /// closed.
 const UNSEEN_RESETS_MAX: usize = 20;
 
-/// How often the client of an HTTP/2 connection is asked whether it is still there, and how long it may take to say so.
+/// How often an HTTP/2 client is pinged, and how long its answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -1,4 +1,4 @@
-//! The requests of one connection: how many are under way, and how far their answers are.
+//! The requests of one connection: how many are in progress, and how far their responses have got.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ const PIECE_BYTES_MAX: usize = 16 * 1024;
 /// The same by HTTP/2, where a connection has many answers at once and hyper buffers at least one piece of each.
 pub(super) const HTTP2_PIECE_BYTES_MAX: usize = 4 * 1024;
 
-/// How much of an answer a client may take its time for: what hyper buffers of one by HTTP/1.
+/// How much of a response has one write timeout: as much as hyper buffers for HTTP/1.
 const STRETCH_BYTES: usize = 48 * 1024;
 
 /// What the two ends of hyper, its bytes and its requests, know of each other.
@@ -43,12 +43,12 @@ pub(super) struct Exchanges {
     streams: Mutex<Streams>,
 }
 
-/// The answers of an HTTP/2 connection, each with a pace of its own: a client takes one and leaves another.
+/// The responses of an HTTP/2 connection. Each has its own deadline, because a client can read one and leave another.
 #[derive(Debug, Default)]
 struct Streams {
-    /// Since when the client has been taking the present stretch of an answer, by the number of its request.
+    /// When the current stretch of a response began, by the number of its request.
     waiting: BTreeMap<u64, Instant>,
-    /// Wakes whoever reads the connection, once nothing is under way.
+    /// Wakes the task that reads the connection once no request is in progress.
     reader: Option<Waker>,
 }
 
@@ -73,13 +73,13 @@ impl Exchanges {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// How much has been done for the client: requests and pieces of answers.
+    /// Work done for the client: requests and pieces of responses.
     pub(super) fn work(&self) -> u64 {
         self.begun.load(Ordering::Relaxed) + self.pieces.load(Ordering::Relaxed)
     }
 
-    /// Since when the slowest answer of an HTTP/2 connection has been waiting for its client. Whoever asks is woken when
-    /// nothing is under way any more.
+    /// When the oldest current stretch of an HTTP/2 connection's responses began. Wakes the caller's task once no request is
+    /// in progress.
     pub(super) fn slowest(&self, context: &Context<'_>) -> Option<Instant> {
         let mut streams = self.streams();
         streams.reader = Some(context.waker().clone());
@@ -114,7 +114,7 @@ impl Exchange {
         self.number <= self.exchanges.understood.load(Ordering::Relaxed)
     }
 
-    /// From now on the client takes the next stretch of the answer.
+    /// Starts the write timeout of the next stretch of the response.
     fn begin_stretch(&self) {
         if self.is_http2 {
             let waiting = &mut self.exchanges.streams().waiting;
@@ -176,7 +176,7 @@ impl Pieces {
         piece
     }
 
-    /// Takes note of a piece that hyper is given.
+    /// Accounts for a piece that hyper takes.
     fn give(&mut self, piece: Bytes) -> Frame<Bytes> {
         self.exchange.exchanges.pieces.fetch_add(1, Ordering::Relaxed);
         self.stretch += piece.len();

@@ -1,4 +1,4 @@
-//! TLS of the API: the certificate, which is read again when its files change, and the handshake.
+//! TLS for the API: the certificate, which is reloaded when its files change, and the handshake.
 
 use std::{
     io,
@@ -19,14 +19,14 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::config::HttpOptions;
 
-/// How often the files are looked at. Files that have changed are taken once they are the same at two looks: nobody
-/// replaces both at once.
+/// How often the files are checked. Changed files are loaded once two checks in a row see the same contents, because nobody
+/// replaces both files at once.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The protocols that clients may choose from, the best one first.
+/// The protocols that clients may choose from (ALPN), in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// What TLS may hold back of an answer that the client does not read.
+/// Bytes of a response that the TLS session buffers at most while the client does not read.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
 /// Why a certificate cannot be used: one clear line.
@@ -38,7 +38,7 @@ pub struct TlsFault {
     cause: String,
 }
 
-/// TLS with the certificate as it is now. Clones are the same.
+/// TLS with the current certificate. Clones share it.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -73,7 +73,7 @@ struct Contents {
 }
 
 impl Tls {
-    /// TLS with the certificate that the options name; none where they name none.
+    /// TLS with the certificate that the options name; `None` if they name none.
     pub fn load(options: &HttpOptions) -> Result<Option<Self>, TlsFault> {
         let (Some(certificate), Some(key)) = (options.tls_cert.clone(), options.tls_key.clone()) else {
             return Ok(None);
@@ -96,16 +96,16 @@ impl Tls {
         }))
     }
 
-    /// Shakes hands with a client, however long that takes.
+    /// Performs the handshake with a client, without a time limit.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let limited = |session: &mut rustls::ServerConnection| session.set_buffer_limit(Some(BUFFER_BYTES_MAX));
         self.acceptor.accept_with(stream, limited).await
     }
 
-    /// Looks after the certificate's files until `stop` says so.
+    /// Watches the certificate's files and reloads them until `stop` is set.
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
         let files = self.certificate.files.clone();
-        // What they held at the last look. What they held at the start was taken, or they have changed since.
+        // What the last check saw. The contents at the start are already loaded.
         let (mut seen, mut judged) = (files.look().await, true);
         loop {
             tokio::select! {
@@ -124,7 +124,7 @@ impl Tls {
 }
 
 impl Certificate {
-    /// Takes what the files hold, or says why not.
+    /// Loads the contents of the files, or logs why they cannot be used.
     fn take(&self, look: &Result<Contents, TlsFault>) {
         let certified = look
             .as_ref()
@@ -133,10 +133,10 @@ impl Certificate {
         match certified {
             Ok(certified) => {
                 *self.in_use.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certified);
-                tracing::info!("the TLS certificate was read again and is in use");
+                tracing::info!("the TLS certificate was reloaded");
             }
             Err(fault) => {
-                tracing::warn!(exception.message = %fault, "the TLS certificate has changed and cannot be used; the one from before stays in use");
+                tracing::warn!(exception.message = %fault, "the TLS certificate has changed but cannot be used; keeping the previous one");
             }
         }
     }
@@ -150,7 +150,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 impl Files {
-    /// Reads the files beside the runtime's threads.
+    /// Reads the files on a blocking thread.
     async fn look(&self) -> Result<Contents, TlsFault> {
         let files = self.clone();
         let read = tokio::task::spawn_blocking(move || files.read()).await;
@@ -164,7 +164,7 @@ impl Files {
         })
     }
 
-    /// The certificates with the key that signs for them.
+    /// The certificate chain with its private key.
     fn certified(&self, contents: &Contents) -> Result<CertifiedKey, TlsFault> {
         let of_certificate = |cause: &dyn std::fmt::Display| self.fault_of_certificate(cause);
         let of_key = |cause: &dyn std::fmt::Display| self.fault_of_key(cause);

@@ -5,8 +5,8 @@
 //! | sends a request's head | `head_read`, from its first byte (of the first head: from the connection's start) | cut off |
 //! | sends nothing between two requests | `idle` | closed |
 //! | does not read its answer | `write` for what hyper has buffered: 48 KiB, by HTTP/2 20 KiB | cut off, what was not read is discarded |
-//! | grants an HTTP/2 answer no window | `write` for each 48 KiB of it | cut off |
-//! | cancels requests, sends frames that are no part of one | no more of them than a share of what it was answered | cut off |
+//! | grants an HTTP/2 response no window | `write` for each 48 KiB of it | cut off |
+//! | cancels HTTP/2 requests, or sends frames that belong to none | only so many, in proportion to the responses that it read | cut off |
 //!
 //! A request's body and the time to answer it have deadlines of their own, in the API.
 
@@ -34,11 +34,11 @@ use crate::domain::{
 /// How long a connection is idle before it may be closed to make room for another.
 pub(super) const IDLE_MIN: Duration = Duration::from_secs(1);
 
-/// How many requests an HTTP/2 client may cancel beyond those that it was answered.
+/// How many requests an HTTP/2 client may cancel, in addition to as many as were answered (rapid reset).
 const RESETS_MAX: u64 = 100;
 
-/// How many frames that are no part of a request an HTTP/2 client may send in any case, and for each request and piece
-/// of an answer. A client that grants each piece its window on stream and connection sends two.
+/// How many frames that belong to no request an HTTP/2 client may send, and how many more for each request and each piece
+/// of a response. A client that opens the window of stream and connection for every piece sends two.
 const IDLE_FRAMES_MAX: u64 = 1000;
 const IDLE_FRAMES_PER_WORK: u64 = 10;
 
@@ -77,7 +77,7 @@ impl Alarm {
 /// What the client speaks.
 #[derive(Debug)]
 enum Protocol {
-    /// So many of its first bytes are those of HTTP/2.
+    /// Not known yet: this many bytes of HTTP/2's preface have arrived.
     Unknown(usize),
     Http1,
     Http2(Frames),
@@ -104,7 +104,7 @@ pub(super) struct Wire {
     room_wanted: Arc<Notify>,
     /// What is waited for, and since when.
     wait: (Wait, Instant),
-    /// After how many requests the connection became idle, and when.
+    /// The number of requests after which the connection became idle, and when.
     idle: (u64, Instant),
     reading: Alarm,
     /// The place of an idle connection among those that may be closed.
@@ -139,7 +139,7 @@ impl Wire {
         }
     }
 
-    /// Takes note of bytes that the client has sent. An error where they are more than it may.
+    /// Follows bytes from the client. Fails if it has sent more useless frames than it may.
     fn follow(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut bytes = bytes;
         if let Protocol::Unknown(matched) = self.protocol {
@@ -148,7 +148,7 @@ impl Wire {
             if same == expected.len() {
                 self.protocol = Protocol::Http2(Frames::default());
                 self.framing = Framing::default();
-                // Its frames say where each request ends.
+                // HTTP/2 frames every request, so its end is never ambiguous.
                 self.exchanges.set_understood(u64::MAX);
                 bytes = &bytes[same..];
             } else if same == bytes.len() {
@@ -162,7 +162,7 @@ impl Wire {
             let is_flood = frames.resets() > RESETS_MAX + self.exchanges.answered()
                 || frames.idle() > IDLE_FRAMES_MAX + IDLE_FRAMES_PER_WORK * self.exchanges.work();
             return if is_flood {
-                Err(io::Error::other("too many frames that ask for nothing"))
+                Err(io::Error::other("too many canceled requests or useless frames"))
             } else {
                 Ok(())
             };
@@ -190,13 +190,13 @@ impl Wire {
         })
     }
 
-    /// Since when what is waited for is waited for.
+    /// Returns since when the connection has been waiting for `wait`.
     fn since(&mut self, wait: Wait) -> Instant {
         if self.wait.0 != wait {
             let since = match (self.wait, wait) {
                 // The first head has its time from the connection's start on.
                 ((Wait::Greeting, since), Wait::Head) => since,
-                // Frames that ask for nothing do not begin the wait again.
+                // Useless frames do not restart the idle timeout.
                 (_, Wait::Next(number)) if self.idle.0 == number => self.idle.1,
                 _ => Instant::now(),
             };
@@ -310,7 +310,7 @@ impl AsyncWrite for Wire {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match Pin::new(&mut this.stream).poll_shutdown(context) {
-            // A goodbye by TLS needs room, too.
+            // TLS closes with a message, which needs room in the socket, too.
             Poll::Pending => this.poll_stalled(context).map(Err),
             done @ Poll::Ready(_) => done,
         }

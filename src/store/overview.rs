@@ -1,7 +1,7 @@
-//! What an operator asks of all organizations: which webhooks have work waiting, which fail, how much an organization uses.
+//! An operator's view of all organizations: which webhooks have work waiting, which are failing, what an organization uses.
 //!
-//! Every count ends at a limit and every walk after a number of rows, so that a question costs a bounded amount however
-//! long the queue and the history are.
+//! Every count stops at a limit and every walk after a number of rows, so the cost is bounded however long the queue and
+//! the history are.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -29,7 +29,7 @@ const LEASED_MAX: i64 = 100_000;
 /// What is counted of one webhook that is shown, or of one organization, at most.
 pub const COUNTED_MAX: i64 = 10_000;
 
-/// Webhooks that a list of them looks at, at most, and at once.
+/// Webhooks that a list reads at most, and per statement.
 const LOOKED_AT_MAX: usize = 100_000;
 const LOOKED_AT_ONCE: u32 = 1000;
 

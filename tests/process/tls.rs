@@ -212,7 +212,7 @@ async fn a_certificate_that_changes_is_taken_and_a_bad_one_is_not() {
     let (certificate, key) = authority.certificate();
     authority.put(&certificate, &key);
     let second = eventually(|| async { Some(authority.shown(&server).await).filter(|shown| *shown != first) }).await;
-    let stays = "the TLS certificate has changed and cannot be used; the one from before stays in use";
+    let stays = "the TLS certificate has changed but cannot be used; keeping the previous one";
     let (other, _) = authority.certificate();
     for (certificate, key, why) in [
         (other.as_str(), key.as_str(), "--tls-key (KALLIMA_TLS_KEY)"),
