@@ -24,6 +24,7 @@ use crate::{
         signature,
         timestamp::Timestamp,
         trace::TraceParent,
+        word::Word as _,
     },
     store::{
         StoreError,
@@ -311,8 +312,8 @@ impl Engine {
 
 /// The log's span for an attempt. It has the level error, so that no filter removes it from the lines inside it.
 fn lines_of(lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared) -> Span {
-    let place = prepared.span.place();
-    let trace = place.or(prepared.traceparent).map(TraceParent::trace_id);
+    let parent = prepared.span.parent();
+    let trace = parent.or(prepared.traceparent).map(TraceParent::trace_id);
     tracing::error_span!(
         "attempt",
         kallima.organization.id = %lease.organization_id,
@@ -322,7 +323,7 @@ fn lines_of(lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared) -> Span
         kallima.attempt.number = lease.number,
         kallima.attempt.trigger = trigger.as_str(),
         trace_id = trace.map(|id| display(format!("{id:032x}"))),
-        span_id = place.map(|place| display(format!("{:016x}", place.span_id()))),
+        span_id = parent.map(|parent| display(format!("{:016x}", parent.span_id()))),
     )
 }
 
@@ -348,7 +349,7 @@ fn headers(
     ];
     // The attempt is a span of its own in the publisher's trace, whether or not it is exported.
     let unseen = || message.traceparent.map(|parent| parent.child(rand::rng().random()));
-    let trace = span.place().or_else(unseen);
+    let trace = span.parent().or_else(unseen);
     headers.extend(trace.map(|parent| (name("traceparent"), parent.to_string())));
     headers
 }

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::domain::{
     id::{AuditEntryId, TokenId, WebhookId},
     timestamp::Timestamp,
     webhook_settings::FieldChanges,
+    word::Word,
 };
 
 /// An entry of the audit log: one write to a webhook.
@@ -63,8 +65,9 @@ pub struct Origin {
 }
 
 /// What was done to the webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum AuditAction {
     /// It was registered.
     Created,
@@ -78,31 +81,14 @@ pub enum AuditAction {
     Unknown,
 }
 
-impl AuditAction {
-    const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Disabled];
-
-    /// The word on the wire and in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Updated => "updated",
-            Self::Deleted => "deleted",
-            Self::Disabled => "disabled",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The action for that word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.as_str() == word)
-    }
+impl Word for AuditAction {
+    const UNKNOWN: Self = Self::Unknown;
 }
 
 /// Who did it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum AuditActor {
     /// The holder of a token.
     Token,
@@ -112,39 +98,6 @@ pub enum AuditActor {
     Unknown,
 }
 
-impl AuditActor {
-    const ALL: [Self; 2] = [Self::Token, Self::Service];
-
-    /// The word on the wire and in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Service => "service",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The actor for that word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|actor| actor.as_str() == word)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_is_the_same_on_the_wire_and_in_the_database() {
-        for action in AuditAction::ALL {
-            assert_eq!(serde_json::to_value(action).unwrap(), action.as_str());
-            assert_eq!(AuditAction::parse(action.as_str()), Some(action));
-        }
-        for actor in AuditActor::ALL {
-            assert_eq!(serde_json::to_value(actor).unwrap(), actor.as_str());
-            assert_eq!(AuditActor::parse(actor.as_str()), Some(actor));
-        }
-    }
+impl Word for AuditActor {
+    const UNKNOWN: Self = Self::Unknown;
 }

@@ -19,6 +19,7 @@
 //! | [`token`] | API tokens and their scopes |
 //! | [`outcome`], [`retry`] | the result of an attempt, and what follows from it |
 //! | [`delivery`] | the states of a delivery |
+//! | [`word`] | what the words of closed lists have in common |
 //! | [`framing`] | where one request on a connection ends and the next begins |
 //! | [`frames`] | what an HTTP/2 client sends besides requests |
 //! | [`trace`] | which trace a request belongs to |
@@ -55,3 +56,4 @@ pub mod token;
 pub mod trace;
 pub mod webhook;
 pub mod webhook_settings;
+pub mod word;

@@ -1,13 +1,17 @@
 //! The outcome of an attempt. A receiver's failure is data here, not an error of ours.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::time::SystemTime;
 
 use serde::Serialize;
+use strum::{Display, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
+use crate::domain::word::Word;
+
 /// Why an attempt failed, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Display, PartialEq, Eq, Hash, Serialize, ToSchema, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[schema(as = DeliveryError)]
 pub enum ErrorWord {
     /// None of the host's addresses may be delivered to, or its scheme or port is not allowed; nothing was sent.
@@ -36,63 +40,9 @@ pub enum ErrorWord {
     Unknown,
 }
 
-impl ErrorWord {
-    /// Every word that is written.
-    pub const ALL: [Self; 11] = [
-        Self::AddressBlocked,
-        Self::ConnectionClosed,
-        Self::ConnectionRefused,
-        Self::ConnectionReset,
-        Self::Dns,
-        Self::InvalidResponse,
-        Self::Network,
-        Self::Redirect,
-        Self::ResponseStatus,
-        Self::Timeout,
-        Self::Tls,
-    ];
-
-    /// The word on the wire and in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AddressBlocked => "address_blocked",
-            Self::ConnectionClosed => "connection_closed",
-            Self::ConnectionRefused => "connection_refused",
-            Self::ConnectionReset => "connection_reset",
-            Self::Dns => "dns",
-            Self::InvalidResponse => "invalid_response",
-            Self::Network => "network",
-            Self::Redirect => "redirect",
-            Self::ResponseStatus => "response_status",
-            Self::Timeout => "timeout",
-            Self::Tls => "tls",
-            Self::Unknown => "unknown",
-        }
-    }
+impl Word for ErrorWord {
+    const UNKNOWN: Self = Self::Unknown;
 }
-
-impl fmt::Display for ErrorWord {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl FromStr for ErrorWord {
-    type Err = UnknownErrorWord;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|error| error.as_str() == word)
-            .ok_or_else(|| UnknownErrorWord(word.to_owned()))
-    }
-}
-
-/// A word that is not an [`ErrorWord`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` does not say why an attempt failed")]
-pub struct UnknownErrorWord(pub String);
 
 /// The result of one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,24 +98,6 @@ impl RetryAfter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_word_is_read_back() {
-        for word in ErrorWord::ALL {
-            assert_eq!(word.as_str().parse(), Ok(word));
-            assert_eq!(serde_json::to_value(word).unwrap(), word.as_str());
-            assert!(
-                word.as_str()
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
-                "{word}"
-            );
-        }
-        assert_eq!(
-            "Timeout".parse::<ErrorWord>(),
-            Err(UnknownErrorWord("Timeout".to_owned()))
-        );
-    }
 
     #[test]
     fn delivered_is_a_whole_2xx() {

@@ -1,5 +1,6 @@
 //! Conditional changes, made only if the client has seen the current version: entity tags and `If-Match` (RFC 9110,
-//! sections 8.8.3 and 13.1.1).
+//! sections 8.8.3 and 13.1.1). Not the `headers` crate: its `IfMatch` takes any text, so a malformed header would be 412
+//! instead of 400.
 
 use crate::domain::timestamp::Timestamp;
 

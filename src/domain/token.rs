@@ -8,6 +8,7 @@ use rand::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 /// The prefix of every token.
 const PREFIX: &str = "ab_";
@@ -61,52 +62,37 @@ impl fmt::Debug for Token {
 }
 
 /// A permission of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Its text is the same on the wire, on the command line and in the database.
+#[derive(
+    Clone, Copy, Debug, Display, EnumString, IntoStaticStr, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray,
+)]
+#[strum(parse_err_ty = UnknownScope, parse_err_fn = unknown_scope)]
 pub enum Scope {
     /// Read webhooks, deliveries and events.
+    #[strum(serialize = "webhooks:read")]
     WebhooksRead,
     /// Create, change, test and delete webhooks; retry and replay deliveries.
+    #[strum(serialize = "webhooks:write")]
     WebhooksWrite,
     /// Publish events.
+    #[strum(serialize = "events:publish")]
     EventsPublish,
 }
 
 impl Scope {
     /// Every scope, in the order in which they are written.
-    pub const ALL: [Self; 3] = [Self::WebhooksRead, Self::WebhooksWrite, Self::EventsPublish];
-
-    /// The word on the wire, on the command line and in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::WebhooksRead => "webhooks:read",
-            Self::WebhooksWrite => "webhooks:write",
-            Self::EventsPublish => "events:publish",
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Scope {
-    type Err = UnknownScope;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == word)
-            .ok_or_else(|| UnknownScope(word.to_owned()))
-    }
+    pub const ALL: &[Self] = Self::VARIANTS;
 }
 
 /// A word that is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a scope; the scopes are webhooks:read, webhooks:write and events:publish")]
 pub struct UnknownScope(pub String);
+
+fn unknown_scope(word: &str) -> UnknownScope {
+    UnknownScope(word.to_owned())
+}
 
 /// What a token may do: a set of scopes, always in the order of [`Scope::ALL`].
 ///
@@ -119,7 +105,7 @@ impl Scopes {
     /// Every scope.
     #[must_use]
     pub fn all() -> Self {
-        Scope::ALL.into_iter().collect()
+        Scope::ALL.iter().copied().collect()
     }
 
     /// Whether `scope` is one of them.
@@ -158,7 +144,7 @@ impl fmt::Display for Scopes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, scope) in self.iter().enumerate() {
             formatter.write_str(if index == 0 { "" } else { " " })?;
-            formatter.write_str(scope.as_str())?;
+            formatter.write_str(scope.into())?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The `traceparent` header of W3C Trace Context (<https://www.w3.org/TR/trace-context/>): which trace a request
-//! belongs to, and which span caused it.
+//! belongs to, and which span caused it. Not OpenTelemetry's propagator: it accepts headers that the specification calls
+//! malformed (ids that are too short, a sign, a trailing dash), and adds an empty `tracestate` to its own.
 
 use std::fmt;
 

@@ -1,6 +1,8 @@
-//! What metrics are told in one piece.
+//! What metrics take as a whole: snapshots of the database's state, and totals.
 
 use std::time::Duration;
+
+use strum::{IntoStaticStr, VariantArray};
 
 /// How a pool of database connections is used.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +13,7 @@ pub struct PoolUse {
     pub busy: u32,
     /// Connections that wait for one.
     pub idle: u32,
-    /// Connections at most.
+    /// Maximum number of connections.
     pub connections_max: u32,
 }
 
@@ -22,11 +24,11 @@ pub struct Backlog {
     pub pending: PendingCounts,
     /// How long the oldest delivery that is due and leased to no node has been due.
     pub oldest_due_age: Duration,
-    /// The same, with those that are leased and have not been attempted yet, from their publication.
+    /// The same, including leased deliveries that have not been attempted yet, since their publication.
     pub oldest_owed_age: Duration,
     /// Webhooks with pending deliveries whose breaker is open.
     pub breakers_open: u64,
-    /// Rows of the queue that are gone and not vacuumed yet. None on SQLite.
+    /// Dead rows of the queue that are not vacuumed yet. `None` on SQLite.
     pub dead_rows: u64,
     /// How long the oldest snapshot has been held: nothing newer can be vacuumed. Zero on SQLite.
     pub oldest_snapshot_age: Duration,
@@ -71,11 +73,12 @@ impl PendingCounts {
 }
 
 /// Why a request was answered 503.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, IntoStaticStr, PartialEq, Eq, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum UnavailableReason {
-    /// As many requests were under way as the node takes.
+    /// The node had as many requests in progress as it takes.
     Overloaded,
-    /// The database did not answer, or it is not known what came of a write.
+    /// The database did not answer, or the outcome of a write is unknown.
     Database,
     /// The request took too long.
     Timeout,
@@ -85,27 +88,7 @@ pub enum UnavailableReason {
     NotReady,
 }
 
-impl UnavailableReason {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Overloaded,
-        Self::Database,
-        Self::Timeout,
-        Self::Stopping,
-        Self::NotReady,
-    ];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Overloaded => "overloaded",
-            Self::Database => "database",
-            Self::Timeout => "timeout",
-            Self::Stopping => "stopping",
-            Self::NotReady => "not_ready",
-        }
-    }
-}
-
-/// How many things happened since the start: what a summary is made of.
+/// How many things have happened since the start; the basis of summaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Events published.
@@ -114,6 +97,6 @@ pub struct Totals {
     pub delivered: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Deliveries that failed for good.
+    /// Deliveries that failed permanently.
     pub exhausted: u64,
 }

@@ -1,4 +1,4 @@
-//! The one list of metrics: their names, units and help, and where they begin.
+//! The list of all metrics: names, units, help texts and buckets.
 
 use std::sync::atomic::AtomicU64;
 
@@ -9,26 +9,26 @@ use prometheus_client::{
 
 use super::labels::{Attempts, Connections, Operation, Pending, PoolName, Reason, Requests, Write};
 
-/// Where durations are divided, in seconds: from a write to a fast disk to the longest attempt.
+/// Buckets of durations, in seconds: from a write to a fast disk to the longest attempt.
 const SECONDS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0, 120.0,
 ];
 
-/// Where the time from publishing to delivery is divided, in seconds: from the plain case to the end of the schedule.
+/// Buckets of the time from publication to delivery, in seconds: from the plain case to the end of the schedule.
 const DELAYS: [f64; 20] = [
     0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 36000.0,
     86400.0, 345_600.0,
 ];
 
-/// Where the time of statements, and of waiting for a connection, is divided, in seconds.
+/// Buckets of the time of statements, and of waiting for a connection, in seconds.
 const STATEMENTS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0,
 ];
 
-/// Where the sizes of batches are divided.
+/// Buckets of batch sizes.
 const SIZES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// A gauge of any number; not a number while nobody knows.
+/// A gauge of any number; NaN while it is unknown.
 pub(super) type Measure = Gauge<f64, AtomicU64>;
 
 /// A histogram for each value of a label.
@@ -60,7 +60,7 @@ pub(super) struct Families {
     pub(super) process: ProcessFamilies,
 }
 
-/// What is asked of the API.
+/// Requests to the API.
 pub(super) struct Api {
     pub(super) requests: Family<Requests, Counter>,
     pub(super) request_duration: Histograms<Operation>,
@@ -70,7 +70,7 @@ pub(super) struct Api {
     pub(super) events_published: Counter,
 }
 
-/// What is delivered, and what is owed.
+/// Deliveries, made and pending.
 pub(super) struct Deliveries {
     pub(super) attempts: Family<Attempts, Counter>,
     pub(super) attempt_duration: Histogram,
@@ -88,7 +88,7 @@ pub(super) struct Deliveries {
     pub(super) breakers_open: Measure,
 }
 
-/// What the database does.
+/// The database.
 pub(super) struct DatabaseFamilies {
     pub(super) up: Gauge,
     pub(super) connections: Family<Connections, Gauge>,
@@ -102,7 +102,7 @@ pub(super) struct DatabaseFamilies {
     pub(super) oldest_snapshot_age: Measure,
 }
 
-/// How this node is.
+/// The state of this node.
 pub(super) struct Node {
     pub(super) alive: Gauge,
     pub(super) takeovers: Counter,
@@ -114,7 +114,7 @@ pub(super) struct Node {
     pub(super) spans_dropped: Counter,
 }
 
-/// What the process uses, under the names that Prometheus's own clients give.
+/// What the process uses, under the names that Prometheus's own client libraries use.
 pub(super) struct ProcessFamilies {
     pub(super) cpu: Counter<f64, AtomicU64>,
     pub(super) start_time: Measure,
@@ -124,7 +124,7 @@ pub(super) struct ProcessFamilies {
     pub(super) threads: Gauge,
 }
 
-/// A registry, for which a metric takes one line.
+/// A registry in which registering a metric takes one line.
 struct To<'a>(&'a mut Registry);
 
 impl To<'_> {

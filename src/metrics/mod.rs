@@ -1,7 +1,7 @@
-//! What is measured, for Prometheus: the handle that everything is told to, and what it is told.
+//! Metrics for Prometheus: the handle that records them, and what it takes.
 //!
-//! No label holds an id, so the number of series is bounded: by the operations of openapi.yaml, the statuses they
-//! answer, the words of outcomes. What only the database knows is read when Prometheus asks, not when it changes.
+//! No label holds an id, so the number of series is bounded: by the operations of openapi.yaml, the statuses they return,
+//! the words of outcomes. What only the database knows is read when Prometheus scrapes, not when it changes.
 
 mod facts;
 mod families;
@@ -17,6 +17,7 @@ use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, histogram::Histogram},
 };
+use strum::VariantArray as _;
 
 pub use self::{
     facts::{Backlog, PendingCounts, PoolUse, Totals, UnavailableReason},
@@ -29,12 +30,13 @@ use self::{
 use crate::domain::{
     delivery::{AttemptTrigger, DisabledReason},
     outcome::{ErrorWord, Outcome},
+    word::Word as _,
 };
 
-/// The word for an attempt that was a success, beside those of [`ErrorWord`].
+/// The outcome of a successful attempt, in addition to the words of [`ErrorWord`].
 const DELIVERED: &str = "delivered";
 
-/// Where everything is told what happened. Clones tell the same.
+/// Records what happened. Clones share the same metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<Families>);
 
@@ -52,9 +54,9 @@ impl Default for Metrics {
     }
 }
 
-/// The words of an attempt's outcome.
+/// The possible outcomes of an attempt.
 fn outcomes() -> impl Iterator<Item = &'static str> {
-    ErrorWord::ALL.into_iter().map(ErrorWord::as_str).chain([DELIVERED])
+    ErrorWord::written().map(ErrorWord::as_str).chain([DELIVERED])
 }
 
 fn gauge(count: u64) -> i64 {
@@ -67,24 +69,24 @@ fn measure(count: u64) -> f64 {
 }
 
 impl Metrics {
-    /// Makes the series that are known beforehand, so that their first change is seen as one.
+    /// Creates the series that are known in advance, so that Prometheus sees their first change as a change.
     fn begin(&self) {
         let deliveries = &self.0.deliveries;
-        for trigger in AttemptTrigger::ALL.map(AttemptTrigger::as_str) {
+        for trigger in AttemptTrigger::written().map(AttemptTrigger::as_str) {
             for outcome in outcomes() {
                 drop(deliveries.attempts.get_or_create(&Attempts { trigger, outcome }));
             }
         }
-        for reason in DisabledReason::ALL.map(DisabledReason::as_str) {
+        for reason in DisabledReason::written().map(DisabledReason::as_str) {
             drop(deliveries.webhooks_disabled.get_or_create(&Reason { reason }));
         }
-        for reason in UnavailableReason::ALL.map(UnavailableReason::as_str) {
+        for reason in UnavailableReason::VARIANTS.iter().map(Into::into) {
             drop(self.0.api.unavailable.get_or_create(&Reason { reason }));
         }
         self.set_backlog(None);
     }
 
-    /// Makes the series of an operation's answers, and of how long they take.
+    /// Creates the series of an operation's responses and of their duration.
     pub fn begin_operation(&self, operation: &'static str, statuses: &[u16]) {
         for &status in statuses {
             drop(self.0.api.requests.get_or_create(&Requests { operation, status }));
@@ -102,7 +104,7 @@ impl Metrics {
 
     /// A request was answered 503.
     pub fn unavailable(&self, reason: UnavailableReason) {
-        let reason = reason.as_str();
+        let reason = reason.into();
         self.0.api.unavailable.get_or_create(&Reason { reason }).inc();
     }
 
@@ -122,12 +124,12 @@ impl Metrics {
         deliveries.attempt_duration.observe(took.as_secs_f64());
     }
 
-    /// The first attempt of a delivery began, so long after its event was published.
+    /// The first attempt of a delivery started, this long after its event was published.
     pub fn first_attempt(&self, delay: Duration) {
         self.0.deliveries.first_attempt_delay.observe(delay.as_secs_f64());
     }
 
-    /// A delivery was delivered, so long after its event was published.
+    /// A delivery succeeded, this long after its event was published.
     pub fn delivered(&self, delay: Duration) {
         self.0.deliveries.delivery_delay.observe(delay.as_secs_f64());
     }
@@ -152,22 +154,22 @@ impl Metrics {
         self.0.deliveries.leases_lost.inc_by(leases);
     }
 
-    /// This node took over what a dead one held.
+    /// This node took over the leases of a dead one.
     pub fn took_over(&self) {
         self.0.node.takeovers.inc();
     }
 
-    /// So many nodes share the database.
+    /// How many nodes share the database.
     pub fn set_nodes(&self, nodes: usize) {
         self.0.node.alive.set(gauge(nodes as u64));
     }
 
-    /// How many things happened since the start.
+    /// How many things have happened since the start.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let deliveries = &self.0.deliveries;
         let (mut delivered, mut failed) = (0, 0);
-        for trigger in AttemptTrigger::ALL.map(AttemptTrigger::as_str) {
+        for trigger in AttemptTrigger::written().map(AttemptTrigger::as_str) {
             for outcome in outcomes() {
                 let count = deliveries.attempts.get_or_create(&Attempts { trigger, outcome }).get();
                 *if outcome == DELIVERED {
@@ -185,13 +187,13 @@ impl Metrics {
         }
     }
 
-    /// Where one kind of write tells the sizes of its batches.
+    /// Records the batch sizes of one kind of write.
     #[must_use]
     pub fn batch_sizes(&self, write: &'static str) -> BatchSizes {
         BatchSizes(self.0.database.group_commit.get_or_create_owned(&Write { write }))
     }
 
-    /// Where one pool of connections tells how long its statements wait, and how long they take.
+    /// Records how long the statements of one connection pool wait, and how long they take.
     #[must_use]
     pub fn statement_times(&self, pool: &'static str) -> StatementTimes {
         StatementTimes {
@@ -200,7 +202,7 @@ impl Metrics {
         }
     }
 
-    /// What the database said of itself; nothing where it did not answer.
+    /// The state of the database; `None` if it did not answer.
     pub fn set_backlog(&self, backlog: Option<Backlog>) {
         let (deliveries, database) = (&self.0.deliveries, &self.0.database);
         database.up.set(i64::from(backlog.is_some()));
@@ -219,18 +221,18 @@ impl Metrics {
             .set(age(|backlog| backlog.oldest_snapshot_age));
     }
 
-    /// What this node is doing: attempts under way, and deliveries that wait for one.
+    /// What this node is doing: attempts in progress, and deliveries that wait for one.
     pub fn set_load(&self, running: usize, waiting: usize) {
         self.0.deliveries.running.set(gauge(running as u64));
         self.0.deliveries.waiting.set(gauge(waiting as u64));
     }
 
-    /// How many requests are under way.
+    /// How many requests are in progress.
     pub fn set_requests_running(&self, running: usize) {
         self.0.api.running.set(gauge(running as u64));
     }
 
-    /// How many requests and attempts may be under way.
+    /// How many requests and attempts may be in progress.
     pub fn set_limits(&self, requests_max: usize, attempts_max: u32) {
         self.0.api.running_max.set(gauge(requests_max as u64));
         self.0.deliveries.running_max.set(attempts_max.into());
@@ -261,7 +263,7 @@ impl Metrics {
         }
     }
 
-    /// How many lines of the log, and how many spans, were dropped since the process started.
+    /// How many log lines and spans have been dropped since the process started.
     pub fn set_dropped(&self, lines: u64, spans: u64) {
         raise(&self.0.node.log_lines_dropped, lines);
         raise(&self.0.node.spans_dropped, spans);
@@ -289,13 +291,13 @@ impl Metrics {
         self.0.node.master_keys_wrong.set(has_wrong_keys.into());
     }
 
-    /// Whether retention is paused. True if that is a change.
+    /// Sets whether retention is paused. Returns whether that is a change.
     #[must_use]
     pub fn set_retention_paused(&self, is_paused: bool) -> bool {
         self.0.node.retention_paused.set(is_paused.into()) != i64::from(is_paused)
     }
 
-    /// Retention came to the end of a pass at this time, in milliseconds since 1970.
+    /// Retention completed a pass at this time, in milliseconds since 1970.
     #[expect(
         clippy::cast_precision_loss,
         reason = "milliseconds of all recorded history are exact in a float"
@@ -304,10 +306,10 @@ impl Metrics {
         self.0.node.retention_success.set(at_ms as f64 / 1000.0);
     }
 
-    /// All of it, as `OpenMetrics` text.
+    /// All metrics as `OpenMetrics` text.
     ///
     /// # Errors
-    /// Where a metric cannot be written, which no metric here can bring about.
+    /// If a metric cannot be encoded; none of ours can cause that.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.0.registry)?;
@@ -315,7 +317,7 @@ impl Metrics {
     }
 }
 
-/// Lets a counter follow a total that is counted elsewhere.
+/// Raises a counter to a total that is counted elsewhere.
 fn raise(counter: &Counter, total: u64) {
     counter.inner().fetch_max(total, Ordering::Relaxed);
 }
@@ -325,7 +327,7 @@ fn raise(counter: &Counter, total: u64) {
 pub struct BatchSizes(Histogram);
 
 impl BatchSizes {
-    /// So many writes share one transaction.
+    /// Records how many writes shared one transaction.
     pub fn observe(&self, size: usize) {
         self.0.observe(measure(size as u64));
     }
@@ -345,12 +347,12 @@ pub struct StatementTimes {
 }
 
 impl StatementTimes {
-    /// A statement had to wait so long.
+    /// Records how long a statement waited for a connection.
     pub fn waited(&self, time: Duration) {
         self.wait.observe(time.as_secs_f64());
     }
 
-    /// A statement took so long.
+    /// Records how long a statement took.
     pub fn took(&self, time: Duration) {
         self.statement.observe(time.as_secs_f64());
     }

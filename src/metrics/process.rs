@@ -1,8 +1,8 @@
-//! What this process uses, as Linux tells it in `/proc`.
+//! What this process uses, according to Linux's `/proc`.
 
 use std::{fs, io, time::Duration};
 
-/// How many ticks a second has in `/proc`: the same on every machine (`USER_HZ`).
+/// Ticks per second in `/proc`: the same on every machine (`USER_HZ`).
 const TICKS_PER_SECOND: u64 = 100;
 
 /// What a process uses.
@@ -16,20 +16,20 @@ pub struct ProcessUse {
     pub resident_memory_bytes: u64,
     /// Open file descriptors.
     pub open_fds: u64,
-    /// File descriptors that may be open.
+    /// Limit of open file descriptors.
     pub max_fds: u64,
     /// Threads.
     pub threads: u64,
 }
 
 impl ProcessUse {
-    /// What it uses now.
+    /// What the process uses now.
     ///
     /// # Errors
-    /// Where there is no `/proc`, or it says something else than Linux does.
+    /// If there is no `/proc`, or it is not Linux's.
     pub fn read() -> io::Result<Self> {
         let stat = fs::read_to_string("/proc/self/stat")?;
-        // The name of the program, in brackets, may hold anything. What follows begins with the third field.
+        // The program's name, in brackets, may contain anything. What follows starts with the third field.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let field = |number: usize| number_in(fields.split_whitespace().nth(number - 3));
         let (user, system, started) = (field(14)?, field(15)?, field(22)?);
@@ -49,7 +49,7 @@ impl ProcessUse {
     }
 }
 
-/// The first word behind a name at the beginning of a line.
+/// The first word after a name at the start of a line.
 fn word_after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()

@@ -22,6 +22,7 @@ use crate::{
         event_id::EventId,
         id::{AuditEntryId, DeliveryId, OrganizationId, WebhookId},
         timestamp::Timestamp,
+        word::Word as _,
     },
 };
 
@@ -258,7 +259,7 @@ fn queries() -> Vec<DeliveryQuery> {
         };
         all.iter().map(with).collect::<Vec<_>>()
     };
-    let statuses = DeliveryStatus::ALL.into_iter().map(Some).chain([None]);
+    let statuses = DeliveryStatus::written().map(Some).chain([None]);
     statuses.flat_map(of_status).collect()
 }
 

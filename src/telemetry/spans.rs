@@ -1,8 +1,8 @@
-//! Spans of OpenTelemetry: one a request of the API, one an attempt. They are made only where traces are exported; where
-//! not, each of these types is empty and costs a comparison.
+//! OpenTelemetry spans: one per API request, one per attempt. They exist only if traces are exported; otherwise each of these
+//! types is empty and costs a comparison.
 //!
-//! What a span may hold is said here alone: ids, numbers and words of ours. No URL of a receiver, no path that a client
-//! made up, no payload, no token, no secret.
+//! Only this module decides what a span may contain: ids, numbers and our own words. No URL of a receiver, no path that a
+//! client made up, no payload, no token, no secret.
 
 use std::borrow::Cow;
 
@@ -18,16 +18,17 @@ use crate::domain::{
     id::{DeliveryId, OrganizationId, WebhookId},
     outcome::{ErrorWord, Outcome},
     trace::TraceParent,
+    word::Word as _,
 };
 
-/// Makes spans, where traces are exported. Clones share the way out.
+/// Creates spans, if traces are exported. Clones share the exporter.
 #[derive(Clone, Debug, Default)]
 pub struct Spans(Option<SdkTracer>);
 
-/// What a request is known by when it begins.
+/// What is known about a request when it starts.
 #[derive(Debug)]
 pub struct NewRequest<'a> {
-    /// The `operationId`; none where openapi.yaml has no such operation.
+    /// The `operationId`; `None` if openapi.yaml has no such operation.
     pub operation: Option<&'a str>,
     /// The method.
     pub method: &'a str,
@@ -62,13 +63,13 @@ pub struct RequestSpan(Option<Context>);
 #[derive(Clone, Debug, Default)]
 pub struct AttemptSpan(Option<Context>);
 
-/// The methods that a span's name and attribute may have; any other is `_OTHER`, so that nobody can make up more of them
-/// (OpenTelemetry's semantic conventions of HTTP).
+/// The methods that a span's name and attribute may have. Any other is `_OTHER`, so that clients cannot invent more
+/// (OpenTelemetry's semantic conventions for HTTP).
 const METHODS: [&str; 9] = [
     "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
 ];
 
-/// The outcome of an attempt that failed in no way.
+/// The outcome of a successful attempt.
 const DELIVERED: &str = "delivered";
 
 impl Spans {
@@ -78,7 +79,7 @@ impl Spans {
         Self(Some(tracer))
     }
 
-    /// Begins the span of a request, within the trace that it names.
+    /// Starts the span of a request, in the trace that it names.
     #[must_use]
     pub fn request(&self, request: &NewRequest<'_>, parent: Option<TraceParent>) -> RequestSpan {
         let Some(tracer) = &self.0 else {
@@ -98,7 +99,7 @@ impl Spans {
         RequestSpan(Some(begin(tracer, name, SpanKind::Server, attributes, parent)))
     }
 
-    /// Begins the span of an attempt, within its event's trace.
+    /// Starts the span of an attempt, in its event's trace.
     #[must_use]
     pub fn attempt(&self, attempt: &NewAttempt<'_>, parent: Option<TraceParent>) -> AttemptSpan {
         let Some(tracer) = &self.0 else {
@@ -117,17 +118,17 @@ impl Spans {
     }
 }
 
-/// The attribute that says whom a span is about.
+/// The attribute for the organization that a span belongs to.
 const ORGANIZATION: &str = "kallima.organization.id";
 
-/// The attribute that says which event is published or sent.
+/// The attribute for the event that is published or sent.
 const EVENT: &str = "kallima.event.id";
 
-/// The attribute that holds an answer's status.
+/// The attribute for a response's status.
 const STATUS: &str = "http.response.status_code";
 
 impl RequestSpan {
-    /// Says whom the request is about.
+    /// Sets the organization that the request belongs to.
     pub fn organization(&self, id: OrganizationId) {
         if let Some(context) = &self.0 {
             context
@@ -136,25 +137,25 @@ impl RequestSpan {
         }
     }
 
-    /// Says which event the request publishes.
+    /// Sets the event that the request publishes.
     pub fn event(&self, id: &EventId) {
         if let Some(context) = &self.0 {
             context.span().set_attribute(KeyValue::new(EVENT, id.to_string()));
         }
     }
 
-    /// The place in the trace of what the request causes. None where traces are not exported.
+    /// The parent of the spans that the request causes. `None` if traces are not exported.
     #[must_use]
-    pub fn place(&self) -> Option<TraceParent> {
-        place(self.0.as_ref()?)
+    pub fn parent(&self) -> Option<TraceParent> {
+        parent(self.0.as_ref()?)
     }
 
-    /// Ends it with the answer's status.
+    /// Ends the span with the response's status.
     pub fn answered(&self, status: u16) {
         let Some(context) = &self.0 else { return };
         let span = context.span();
         span.set_attribute(KeyValue::new(STATUS, i64::from(status)));
-        // A client's fault is no error of a server (semantic conventions of HTTP).
+        // A client error is not an error of the server (semantic conventions for HTTP).
         if status >= 500 {
             span.set_attribute(KeyValue::new("error.type", status.to_string()));
             span.set_status(Status::error(""));
@@ -164,13 +165,13 @@ impl RequestSpan {
 }
 
 impl AttemptSpan {
-    /// The place in the trace of what the receiver does. None where traces are not exported.
+    /// The parent of the receiver's spans. `None` if traces are not exported.
     #[must_use]
-    pub fn place(&self) -> Option<TraceParent> {
-        place(self.0.as_ref()?)
+    pub fn parent(&self) -> Option<TraceParent> {
+        parent(self.0.as_ref()?)
     }
 
-    /// Ends it with what the attempt came to.
+    /// Ends the span with the attempt's outcome.
     pub fn ended(&self, outcome: &Outcome) {
         let Some(context) = &self.0 else { return };
         let span = context.span();
@@ -213,12 +214,12 @@ fn begin(
     before.with_span(span)
 }
 
-fn place(context: &Context) -> Option<TraceParent> {
+fn parent(context: &Context) -> Option<TraceParent> {
     let span = context.span();
-    let place = span.span_context();
+    let span_context = span.span_context();
     TraceParent::new(
-        u128::from_be_bytes(place.trace_id().to_bytes()),
-        u64::from_be_bytes(place.span_id().to_bytes()),
-        place.is_sampled(),
+        u128::from_be_bytes(span_context.trace_id().to_bytes()),
+        u64::from_be_bytes(span_context.span_id().to_bytes()),
+        span_context.is_sampled(),
     )
 }

@@ -49,7 +49,7 @@ async fn a_scheme_that_stands_there_twice_is_named_whatever_the_token_is() {
 #[tokio::test]
 async fn a_platform_token_names_whom_the_event_happened_to_and_may_do_nothing_else() {
     let app = App::dev().await;
-    let (platform, _) = app.new_token(None, &Scope::ALL).await;
+    let (platform, _) = app.new_token(None, Scope::ALL).await;
     let event = |org: Value| serde_json::json!({ "type": "webhook.test", "data": {}, "org_id": org });
     let publish = |org: Value| app.ask("POST", "/v1/events").token(&platform).json(&event(org)).send();
     let published = publish(app.organization.to_string().into()).await.expect(202);
@@ -81,7 +81,7 @@ async fn a_platform_token_names_whom_the_event_happened_to_and_may_do_nothing_el
 #[tokio::test]
 async fn the_last_use_of_a_token_is_noted_once_a_minute() {
     let app = App::builder().manual_clock().start().await;
-    let (token, id) = app.new_token(Some(app.organization), &Scope::ALL).await;
+    let (token, id) = app.new_token(Some(app.organization), Scope::ALL).await;
     let last_used_at = async || {
         let all = tokens::list(&app.db).await.unwrap();
         all.into_iter().find(|record| record.id == id).unwrap().last_used_at

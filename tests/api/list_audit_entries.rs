@@ -33,7 +33,7 @@ async fn every_write_is_remembered_with_who_what_when_and_from_where() {
     let webhook = made.expect(201);
     app.advance(Duration::from_mins(1)).await;
     let (token, token_id) = app
-        .new_token(Some(app.organization), &kallima_webhooks::domain::token::Scope::ALL)
+        .new_token(Some(app.organization), kallima_webhooks::domain::token::Scope::ALL)
         .await;
     let change = json!({ "url": "http://127.0.0.1:10/", "events": [], "enabled": false, "description": "Lab" });
     let changed = app

@@ -339,7 +339,11 @@ impl Trial {
 
     async fn security(&mut self, operation: &Operation) {
         let Some(scope) = operation.scope() else { return };
-        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|other| other.as_str() != scope).collect();
+        let others: Vec<Scope> = Scope::ALL
+            .iter()
+            .copied()
+            .filter(|other| other.to_string() != scope)
+            .collect();
         let (token, _) = self.app.new_token(Some(self.app.organization), &others).await;
         let nobody = Ids::of_nobody();
         let ask = self.ask(operation, &nobody, "").anonymous();
@@ -387,7 +391,7 @@ impl Trial {
     async fn failures(&mut self) {
         let beside = self.app.database.connect().await;
         // A token that no node has looked up yet.
-        self.app.token = self.app.new_token(Some(self.app.organization), &Scope::ALL).await.0;
+        self.app.token = self.app.new_token(Some(self.app.organization), Scope::ALL).await.0;
         beside
             .execute_unprepared("ALTER TABLE tokens RENAME TO mislaid")
             .await

@@ -49,7 +49,11 @@ impl Trial {
 
     async fn needs_its_scope(&self, operation: &Operation, scope: &str) {
         let nobody = Ids::of_nobody();
-        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|other| other.as_str() != scope).collect();
+        let others: Vec<Scope> = Scope::ALL
+            .iter()
+            .copied()
+            .filter(|other| other.to_string() != scope)
+            .collect();
         for (scopes, is_enough) in [(others, false), (vec![scope.parse().unwrap()], true)] {
             let (token, _) = self.app.new_token(Some(self.app.organization), &scopes).await;
             let answer = self.ask(operation, &nobody, "").token(&token).send().await;
@@ -111,7 +115,7 @@ async fn every_operation_is_open_only_to_those_who_may_call_it() {
     let trial = Trial::start().await;
     let ids = trial.ids().await;
     let before = trial.view(&ids).await;
-    let (revoked, id) = trial.app.new_token(Some(trial.app.organization), &Scope::ALL).await;
+    let (revoked, id) = trial.app.new_token(Some(trial.app.organization), Scope::ALL).await;
     tokens::revoke(&trial.app.db, id, trial.app.clock.now()).await.unwrap();
     let (_, stranger) = trial.app.new_organization().await;
     for operation in operations() {

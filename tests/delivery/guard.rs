@@ -141,7 +141,7 @@ async fn an_address_that_was_registered_when_it_was_allowed_is_judged_again_when
     let (organization, database) = (lenient.organization, lenient.stop().await);
     let strict = App::builder().arguments(&["--allow-http"]).start_on(database).await;
     let (token, _) = strict
-        .new_token(Some(organization), &kallima_webhooks::domain::token::Scope::ALL)
+        .new_token(Some(organization), kallima_webhooks::domain::token::Scope::ALL)
         .await;
     for path in paths {
         let delivery = strict.ask("POST", &path).token(&token).send().await.expect(200);
@@ -167,7 +167,7 @@ async fn a_scheme_or_port_that_is_no_longer_allowed_is_not_used() {
     ] {
         let strict = App::builder().arguments(arguments).start_on(database).await;
         let (token, _) = strict
-            .new_token(Some(organization), &kallima_webhooks::domain::token::Scope::ALL)
+            .new_token(Some(organization), kallima_webhooks::domain::token::Scope::ALL)
             .await;
         let delivery = strict.ask("POST", &test).token(&token).send().await.expect(200);
         assert_eq!(delivery["error"], "address_blocked", "{arguments:?}");
@@ -180,7 +180,7 @@ async fn a_scheme_or_port_that_is_no_longer_allowed_is_not_used() {
         .start_on(database)
         .await;
     let (token, _) = lenient
-        .new_token(Some(organization), &kallima_webhooks::domain::token::Scope::ALL)
+        .new_token(Some(organization), kallima_webhooks::domain::token::Scope::ALL)
         .await;
     lenient.ask("POST", &test).token(&token).send().await.expect(200);
     assert_eq!(connections.load(Ordering::SeqCst), 1);

@@ -1,4 +1,4 @@
-//! The server in this process, with an organization and its token, on a database of its own.
+//! The server in this process, on a database of its own, with an organization and a token.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,7 +12,7 @@ use clap::Parser;
 use kallima_webhooks::{
     clock::Clock,
     config::ServeOptions,
-    delivery::connector::Resolver,
+    delivery::resolver::Resolver,
     domain::{
         event::{Envelope, Publication},
         id::{OrganizationId, TokenId},
@@ -40,10 +40,10 @@ use super::{
     database::TestDatabase,
 };
 
-/// A running server and what a test needs to use it.
+/// A running server, and what a test needs to use it.
 pub(crate) struct App {
     pub(crate) base: String,
-    /// Where `/metrics` is; nowhere unless the test asks for it.
+    /// Where `/metrics` is; `None` unless the test asks for it.
     pub(crate) metrics: Option<String>,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
@@ -76,7 +76,7 @@ impl Builder {
         self
     }
 
-    /// Attempts that a test may hold for as long as [`eventually`] waits, and longer.
+    /// Attempts whose deadline is later than [`eventually`] gives up, so that a test can hold them.
     pub(crate) fn patient(self) -> Self {
         self.arguments(&["--attempt-timeout-ms", "120000"])
     }
@@ -92,8 +92,8 @@ impl Builder {
         self
     }
 
-    /// A host name and its addresses; no other name resolves. Said again, it is what the next look-up answers, and the
-    /// last one is what all later ones do.
+    /// A host name and its addresses; no other name resolves. Called again, it sets what the next look-up returns, and the
+    /// last call applies to all later look-ups.
     pub(crate) fn name(mut self, name: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         self.names.entry(name.to_owned()).or_default().push_back(addresses);
@@ -106,7 +106,7 @@ impl Builder {
         self.start_on(database).await
     }
 
-    /// Starts the server on a database that is there already.
+    /// Starts the server on an existing database.
     pub(crate) async fn start_on(self, database: TestDatabase) -> App {
         let Self {
             arguments,
@@ -159,7 +159,7 @@ impl App {
         Self::builder().arguments(&["--dev"]).start().await
     }
 
-    /// A server as it is without any option.
+    /// A server with default options.
     pub(crate) fn builder() -> Builder {
         Builder {
             arguments: Vec::new(),
@@ -168,12 +168,12 @@ impl App {
         }
     }
 
-    /// The names of the server's tasks in the background.
+    /// The names of the server's background tasks.
     pub(crate) fn tasks(&self) -> Vec<&'static str> {
         self.server.as_ref().unwrap().tasks()
     }
 
-    /// Another organization and a token of its own with every scope.
+    /// Another organization, and a token for it with every scope.
     pub(crate) async fn new_organization(&self) -> (OrganizationId, String) {
         self.new_limited_organization(Limits::default()).await
     }
@@ -189,7 +189,7 @@ impl App {
         organizations::create(&self.db, &organization).await.unwrap();
         (
             organization.id,
-            self.new_token(Some(organization.id), &Scope::ALL).await.0,
+            self.new_token(Some(organization.id), Scope::ALL).await.0,
         )
     }
 
@@ -246,7 +246,7 @@ impl App {
         event["id"].as_str().unwrap().to_owned()
     }
 
-    /// Publishes so many events of a type whose data is a job's id; not by requests, of which so many would take long.
+    /// Publishes many events of a type whose data is a job's id, past the API: so many requests would take long.
     pub(crate) async fn publish_at_once(&self, count: u64, event_type: &str) {
         let mut publishing = JoinSet::new();
         for _ in 0..count {
@@ -256,7 +256,7 @@ impl App {
         publishing.join_all().await;
     }
 
-    /// An event of a type whose data is a job's id, to be published past the API.
+    /// An event of a type whose data is a job's id, for publishing past the API.
     pub(crate) fn publication(&self, organization_id: OrganizationId, event_type: &str) -> Publication {
         let data = json!({ "job_id": Uuid::new_v4() });
         let event = Envelope::new(self.clock.new_event_id(), event_type, self.clock.now(), &data);
@@ -273,7 +273,7 @@ impl App {
         deliveries[0].clone()
     }
 
-    /// The one delivery of an event, as soon as it answers to `wanted`.
+    /// The one delivery of an event, as soon as it satisfies `wanted`.
     #[track_caller]
     pub(crate) fn delivery_when(&self, event_id: &str, wanted: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
         eventually(async move || {
@@ -282,7 +282,7 @@ impl App {
         })
     }
 
-    /// The one delivery of an event, as soon as it has had so many attempts and none is under way.
+    /// The one delivery of an event, as soon as it has had this many attempts and none is in progress.
     #[track_caller]
     pub(crate) fn after_attempt(&self, event_id: &str, number: u64) -> impl Future<Output = Value> {
         self.delivery_when(event_id, move |delivery| {
@@ -291,10 +291,10 @@ impl App {
         })
     }
 
-    /// The same, but the clock goes on whenever it is all that the delivery waits for.
+    /// The same, but advances the clock whenever the delivery waits for nothing else.
     ///
-    /// It stands while an attempt is under way, of this delivery or another: a lease ends by this clock, too, and on a
-    /// slow machine it would be gone before the attempt is.
+    /// The clock stands still while an attempt is in progress, of this delivery or another: leases end by this clock, too,
+    /// and on a slow machine one would end before its attempt.
     pub(crate) async fn delivery_in_time(&self, event_id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(|| async {
             let delivery = self.delivery_of(event_id).await;
@@ -309,16 +309,16 @@ impl App {
         .await
     }
 
-    /// Moves a manual clock on, once the engine [is at rest](Self::at_rest).
+    /// Advances a manual clock, once the engine [is at rest](Self::at_rest).
     ///
-    /// A lease ends by this clock. An attempt that has arrived and is not recorded yet would be lost to a jump, and be
-    /// made again. A test that wants just that moves the clock itself.
+    /// Leases end by this clock: a jump would end that of an attempt that has arrived but is not recorded yet, and the
+    /// attempt would be repeated. A test that wants exactly that advances the clock itself.
     pub(crate) async fn advance(&self, by: Duration) {
         self.at_rest().await;
         self.clock.advance(by);
     }
 
-    /// Waits until what was sent is recorded, and nothing more is due.
+    /// Waits until everything sent is recorded, and nothing more is due.
     pub(crate) async fn at_rest(&self) {
         const BUSY: &str = "
             SELECT 1 FROM queue JOIN webhooks ON webhooks.id = queue.webhook_id
@@ -335,7 +335,7 @@ impl App {
         beside.close().await.unwrap();
     }
 
-    /// When the next attempt is due, where none is under way or due already.
+    /// When the next attempt is due; `None` if one is in progress or due already.
     pub(crate) async fn next_due(&self) -> Option<Timestamp> {
         let pending = self.get("/v1/webhook_deliveries?status=pending&limit=200").await;
         let pending = pending.expect(200);
@@ -344,8 +344,8 @@ impl App {
         due?.into_iter().min().filter(|due| *due > self.clock.now())
     }
 
-    /// Waits until the engine has claimed all that is due now: what somebody else is owed after it has arrived. One claim
-    /// looks at every webhook, so an attempt that has not begun by then was not to be made.
+    /// Waits until the engine has claimed everything that is due now, which another webhook's delivery shows by arriving.
+    /// One claim looks at every webhook, so an attempt that has not started by then was rightly not made.
     pub(crate) async fn engine_has_looked(&self) {
         let (_, stranger) = self.new_organization().await;
         let receiver = Receiver::start([]).await;
@@ -356,21 +356,21 @@ impl App {
         receiver.wait_for(1).await;
     }
 
-    /// Stops the server and hands over its database.
+    /// Stops the server, and returns its database.
     pub(crate) async fn stop(mut self) -> TestDatabase {
         self.server.take().unwrap().stop().await;
         self.database
     }
 }
 
-/// How long [`eventually`] asks: far longer than anything takes, on a machine that has other work, too. It only decides
-/// how soon a test fails that must.
+/// How long [`eventually`] waits: far longer than anything takes, even on a busy machine. It only decides how soon a
+/// failing test fails.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Asks again and again until there is an answer.
+/// Polls until there is a result.
 ///
 /// # Panics
-/// When there is none within [`PATIENCE`], with the place that asked.
+/// If there is none within [`PATIENCE`], naming the caller's location.
 #[track_caller]
 pub(crate) fn eventually<T>(question: impl AsyncFn() -> Option<T>) -> impl Future<Output = T> {
     let (asked_at, begun) = (Location::caller(), Instant::now());

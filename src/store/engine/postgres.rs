@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sea_orm::{
     ConnectOptions, DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError, Statement, sqlx::ConnectOptions as _,
 };
+use strum::VariantArray as _;
 use tokio::task::JoinHandle;
 
 use super::{
@@ -80,8 +81,8 @@ impl Postgres {
 
     /// Sets where the statements of each pool are observed.
     pub(in crate::store) fn observe(&self, metrics: &Metrics) {
-        for side in Side::ALL {
-            self.side(side).observe(metrics.statement_times(side.name()));
+        for &side in Side::VARIANTS {
+            self.side(side).observe(metrics.statement_times(side.into()));
         }
     }
 
@@ -107,7 +108,7 @@ impl Postgres {
 
     /// Closes every connection, after the statements in progress.
     pub(in crate::store) async fn close(&self) {
-        for side in Side::ALL {
+        for &side in Side::VARIANTS {
             self.side(side).close().await;
         }
     }

@@ -23,6 +23,7 @@ use crate::domain::{
     rate::RateLimit,
     timestamp::Timestamp,
     token::Scopes,
+    word::Word,
 };
 
 /// Maps a type to `$stored` and back, by two functions.
@@ -94,31 +95,23 @@ macro_rules! id_columns {
 }
 
 macro_rules! word_columns {
-    ($($word:ident by $parse:expr;)*) => {$(
-        column!(
-            $word as String,
-            |word| word.as_str().to_owned(),
-            |text| {
-                let parse: fn(&str) -> Option<$word> = $parse;
-                Ok(parse(&text).unwrap_or_else(|| {
-                    say_unknown(stringify!($word), &text);
-                    $word::Unknown
-                }))
-            }
-        );
+    ($($word:ident)*) => {$(
+        column!($word as String, |word| word.as_str().to_owned(), |text| Ok(read_word(&text)));
     )*};
+}
+
+/// A word that a row holds; one that this version does not know is said once.
+fn read_word<W: Word>(text: &str) -> W {
+    W::parse(text).unwrap_or_else(|| {
+        let kind = std::any::type_name::<W>();
+        say_unknown(kind.rsplit("::").next().unwrap_or(kind), text);
+        W::UNKNOWN
+    })
 }
 
 id_columns! { OrganizationId WebhookId DeliveryId TokenId AuditEntryId NodeId LeaseToken }
 
-word_columns! {
-    AttemptTrigger by AttemptTrigger::parse;
-    AuditAction by AuditAction::parse;
-    AuditActor by AuditActor::parse;
-    DeliveryStatus by DeliveryStatus::parse;
-    DisabledReason by DisabledReason::parse;
-    ErrorWord by |word| word.parse().ok();
-}
+word_columns! { AttemptTrigger AuditAction AuditActor DeliveryStatus DisabledReason ErrorWord }
 
 column!(Timestamp as i64, Timestamp::as_millis, |millis| Ok(
     Timestamp::from_millis(millis)
@@ -171,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_word_is_read_back_and_one_of_a_newer_version_is_unknown() {
-        for status in DeliveryStatus::ALL {
+        for status in DeliveryStatus::written() {
             assert_eq!(read(status), Some(status));
         }
-        for word in ErrorWord::ALL {
+        for word in ErrorWord::written() {
             assert_eq!(read(word), Some(word));
         }
         assert_eq!(read("sunspots"), Some(ErrorWord::Unknown));

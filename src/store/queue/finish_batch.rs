@@ -11,6 +11,7 @@ use crate::{
         id::{DeliveryId, LeaseToken},
         outcome::ErrorWord,
         timestamp::Timestamp,
+        word::Word as _,
     },
     store::{
         Database, StoreError,

@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait as _, Statement, Value};
 
 use super::lease::Finished;
 use crate::{
-    domain::{delivery::DeliveryStatus, outcome::ErrorWord},
+    domain::{delivery::DeliveryStatus, outcome::ErrorWord, word::Word as _},
     store::{StoreError, engine::Connection},
 };
 

@@ -15,6 +15,7 @@ use crate::{
         id::{OrganizationId, WebhookId},
         operational::{OperationalEvent, is_operational},
         timestamp::Timestamp,
+        word::Word as _,
     },
     store::{
         Database, StoreError,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement, prelude::Uuid};
+use strum::VariantArray as _;
 
 use crate::{
     domain::{id::DeliveryId, timestamp::Timestamp},
@@ -153,13 +154,13 @@ pub fn pools(db: &Database) -> Vec<PoolUse> {
         let fill = postgres.side(side).fill();
         let count = |connections: usize| u32::try_from(connections).unwrap_or(u32::MAX);
         PoolUse {
-            name: side.name(),
+            name: side.into(),
             busy: count(fill.open - fill.idle),
             idle: count(fill.idle),
             connections_max: count(fill.max),
         }
     };
-    Side::ALL.into_iter().map(of).collect()
+    Side::VARIANTS.iter().copied().map(of).collect()
 }
 
 /// SQLite's statements and commits since the start. `None` on PostgreSQL, which counts for itself.
