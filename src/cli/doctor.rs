@@ -1,4 +1,4 @@
-//! `doctor`: looks at everything that serving needs, one line a check.
+//! `doctor`: checks everything that serving needs, one line per check.
 
 use std::{
     fmt,
@@ -18,22 +18,22 @@ use super::{
 use crate::{
     clock::Clock,
     config::{DatabaseOptions, MetricsListen},
-    delivery::{connector::Resolver, sender::Sender},
+    delivery::{resolver::Resolver, sender::Sender},
     domain::{address::AddressPolicy, destination::DestinationPolicy, timestamp::Timestamp},
     server,
     store::{Database, secrets::check, upkeep::checks},
 };
 
-/// The oldest PostgreSQL that is still maintained, as a number.
+/// The oldest PostgreSQL that is still maintained, as its `server_version_num`.
 const POSTGRES_VERSION_MIN: i32 = 140_000;
 
-/// How far this machine's clock may be from the database's: leases of several nodes are held against each other, and
-/// each is five seconds longer than the attempt it is for.
+/// How far this machine's clock may be from the database's: nodes compare their leases, and each lease is five seconds
+/// longer than the attempt it is for.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 pub(super) struct DoctorOptions {
-    /// A receiver to try the way out with: its name is resolved, and a TLS connection is made. No request is sent.
+    /// A receiver to test the network with: its name is resolved and a TLS connection is made. No request is sent.
     #[arg(long, default_value = "https://example.com/", value_parser = https)]
     url: Url,
 
@@ -41,11 +41,11 @@ pub(super) struct DoctorOptions {
     #[arg(long, env = "KALLIMA_TLS_CA_FILE", value_name = "FILE")]
     tls_ca_file: Option<PathBuf>,
 
-    /// The address that the API is, or will be, served on.
+    /// The address on which the API is, or will be, served.
     #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// The address that `/metrics` is, or will be, served on, or `off`.
+    /// The address on which `/metrics` is, or will be, served, or `off`.
     #[arg(
         long,
         env = "KALLIMA_METRICS_LISTEN",
@@ -68,12 +68,12 @@ fn https(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Makes every check. Fails where one did.
+/// Runs every check. Fails if one did.
 pub(super) async fn run(options: DoctorOptions, database: &DatabaseOptions, clock: &Clock) -> CommandResult {
     let mut report = Report::new(Duration::from_millis(options.check_timeout_ms));
     check_database(&mut report, database, clock).await;
     if let Some(written) = checks::try_disk(database) {
-        let found = written.map(|()| "a file beside the database could be written".to_owned());
+        let found = written.map(|()| "a file next to the database could be written".to_owned());
         report.tell("disk", &found.map_err(Into::into));
     }
     surroundings::check(&mut report, options.listen, options.metrics_listen).await;
@@ -82,7 +82,7 @@ pub(super) async fn run(options: DoctorOptions, database: &DatabaseOptions, cloc
 }
 
 async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &Clock) {
-    // Opening would make them, and a doctor changes nothing.
+    // Opening would create them, and a doctor changes nothing.
     if let Some(path) = checks::missing_files(options).first() {
         report.tell("database", &Err(format!("there is no file {}", path.display()).into()));
         return;
@@ -91,9 +91,9 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
     let found = report.check("database", async {
         let db = Database::open_existing(options, clock).await?;
         let answer = if db.takes_writes().await? {
-            Ok(format!("{} answers and takes writes", engine(options)))
+            Ok(format!("{} answers and accepts writes", engine(options)))
         } else {
-            Err(format!("{} answers, but takes no writes", engine(options)))
+            Err(format!("{} answers, but does not accept writes", engine(options)))
         };
         opened = Some(db);
         Ok(answer?)
@@ -107,7 +107,7 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
     report
         .check("migrations", async {
             if db.has_every_migration().await? {
-                Ok("the database has every migration".to_owned())
+                Ok("all migrations are applied".to_owned())
             } else {
                 Err("some are missing; `migrate` applies them".into())
             }
@@ -119,8 +119,8 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
                 return Err(fault.into());
             }
             Ok(match checks::open_secrets(&db).await? {
-                0 => "can be read; there is no secret yet to open with it".to_owned(),
-                _ => "opens the stored secrets".to_owned(),
+                0 => "can be read; there is no secret to decrypt yet".to_owned(),
+                _ => "decrypts the stored secrets".to_owned(),
             })
         })
         .await;
@@ -128,7 +128,7 @@ async fn check_database(report: &mut Report, options: &DatabaseOptions, clock: &
     check_settings(report, &db, options).await;
 }
 
-/// PostgreSQL's version, its autovacuum, and whether it takes the connections of every node.
+/// PostgreSQL's version, its autovacuum, and whether it accepts the connections of every node.
 async fn check_settings(report: &mut Report, db: &Database, options: &DatabaseOptions) {
     if !options.is_postgres() {
         return;
@@ -150,13 +150,13 @@ async fn check_settings(report: &mut Report, db: &Database, options: &DatabaseOp
     let found = if settings.version_number >= POSTGRES_VERSION_MIN {
         Ok(format!("PostgreSQL {version}"))
     } else {
-        Err(format!("PostgreSQL {version} is too old: take {wanted} or newer").into())
+        Err(format!("PostgreSQL {version} is too old: use {wanted} or newer").into())
     };
     report.tell("version", &found);
     let found = if settings.autovacuum {
         Ok("is on".to_owned())
     } else {
-        Err("is off: set autovacuum = on and track_counts = on, or the queue becomes slower and slower".into())
+        Err("is off: set autovacuum = on and track_counts = on, or the queue keeps getting slower".into())
     };
     report.tell("autovacuum", &found);
     let (nodes, each, max) = (settings.nodes.max(1), options.connections_max, settings.connections_max);
@@ -167,7 +167,10 @@ async fn check_settings(report: &mut Report, db: &Database, options: &DatabaseOp
         ))
     } else {
         let advice = "raise max_connections there, or lower --database-connections-max";
-        Err(format!("{nodes} nodes × {each} = {needed} are more than the {max} that PostgreSQL takes: {advice}").into())
+        Err(
+            format!("{nodes} nodes × {each} = {needed} is more than the {max} that PostgreSQL accepts: {advice}")
+                .into(),
+        )
     };
     report.tell("connections", &found);
 }
@@ -179,12 +182,12 @@ fn engine(options: &DatabaseOptions) -> &'static str {
 async fn check_clock(db: &Database, clock: &Clock) -> Found {
     let before = clock.wall();
     let Some(theirs) = checks::server_time(db).await? else {
-        return Ok("SQLite has this machine's".to_owned());
+        return Ok("SQLite uses this machine's clock".to_owned());
     };
     let after = clock.wall();
     let skew = skew(before, theirs, after);
     let said = format!(
-        "{} ms apart from the database's (limit {} ms)",
+        "{} ms off the database's (limit {} ms)",
         skew.as_millis(),
         CLOCK_SKEW_MAX.as_millis()
     );
@@ -195,8 +198,8 @@ async fn check_clock(db: &Database, clock: &Clock) -> Found {
     }
 }
 
-/// How far a clock is off that said `theirs` somewhen between our `before` and `after`. Nobody knows when in between it
-/// was read, so that much is not held against it.
+/// How far off a clock is that read `theirs` at some time between our `before` and `after`. When exactly is unknown, so
+/// that interval is not counted.
 fn skew(before: Timestamp, theirs: Timestamp, after: Timestamp) -> Duration {
     before.since(theirs).max(theirs.since(after))
 }
@@ -207,7 +210,7 @@ async fn check_way_out(report: &mut Report, options: &DoctorOptions) {
         Some(Host::Domain(name)) => report.check("dns", resolve(&resolver, name)).await,
         _ => report.tell(
             "dns",
-            &Ok("the URL has an address, so no name is to be resolved".to_owned()),
+            &Ok("the URL has an address, so there is no name to resolve".to_owned()),
         ),
     };
     if !found {
@@ -235,12 +238,12 @@ async fn check_way_out(report: &mut Report, options: &DoctorOptions) {
         .await;
 }
 
-/// What a failed handshake means, before the words of the library.
+/// What a failed handshake means, followed by the library's words.
 fn plain(cause: &str) -> String {
     const MEANINGS: [(&str, &str); 4] = [
         (
             "UnknownIssuer",
-            "unknown issuer: no authority that is trusted signed it; --tls-ca-file names more",
+            "unknown issuer: not signed by a trusted authority; add one with --tls-ca-file",
         ),
         ("certificate expired", "the certificate has expired"),
         (

@@ -15,17 +15,17 @@ use super::{
 use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
-    delivery::connector::Resolver,
+    delivery::resolver::Resolver,
     domain::id::NodeId,
     sandbox::inbox::Inbox,
     server::{self, Server},
     store::{open::ServerLock, source::Creation},
 };
 
-/// The version that runs.
+/// The version of this build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where `listen` receives when it is not told otherwise.
+/// The default port of `listen`.
 pub(super) const LISTEN_PORT: u16 = 9100;
 
 pub(super) async fn run(
@@ -51,7 +51,7 @@ pub(super) async fn run(
     );
     migrate(&db).await?;
     let mut server = server::start(options, db.clone(), clock.clone(), Resolver::system()).await?;
-    // Only now, as it is shown this once: nothing that can still fail comes between.
+    // Only now, because the token is shown once: nothing that can fail comes between creating and showing it.
     let first = match first_start::run(options, database, &db, &clock, inbox.as_ref()).await {
         Ok(first) => first,
         Err(error) => {
@@ -66,7 +66,7 @@ pub(super) async fn run(
     );
     tokio::select! {
         () = signals.stop() => {}
-        // A server that has lost a part is worse than none: whoever watches the process starts it again.
+        // A server that has lost a part is worse than none: the process supervisor restarts it.
         failure = server.failure() => return Err(failure.into()),
     }
     tracing::info!("stopping; a second signal ends it at once");
@@ -75,12 +75,12 @@ pub(super) async fn run(
             tracing::info!("stopped");
             Ok(())
         }
-        // Nothing is lost: what was under way is attempted again.
+        // Nothing is lost: attempts in progress are repeated.
         () = signals.stop() => Err("a second signal ended it at once, with attempts under way".into()),
     }
 }
 
-/// The signals that a server follows.
+/// The signals that a server handles.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -97,8 +97,8 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to stop. SIGHUP is none: a terminal that is closed must not end a server, and there is no
-    /// configuration to read again.
+    /// Waits for a signal to stop. SIGHUP is not one: closing a terminal must not end a server, and there is no
+    /// configuration to reload.
     async fn stop(&mut self) {
         loop {
             tokio::select! {
@@ -133,7 +133,7 @@ fn announce(server: &Server, options: &ServeOptions, first: &FirstStart, inbox: 
         FirstStart::NotFirst => return,
         FirstStart::Empty => {
             println!(
-                "There is no organization yet: `organization create` and `token create` make one and a token for it."
+                "There is no organization yet. Create one with `organization create`, and a token with `token create`."
             );
             return;
         }

@@ -3,7 +3,6 @@
 
 use std::{
     error::Error,
-    future::Future,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -14,46 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::dial::{BoxFuture, Dialer, is_ours};
+use super::{
+    dial::{Dialer, is_ours},
+    resolver::Resolver,
+};
 use crate::{
     domain::{destination::DestinationPolicy, outcome::ErrorWord},
     machine,
 };
-
-/// Resolves host names.
-#[derive(Clone)]
-pub struct Resolver(Arc<dyn Fn(String) -> BoxFuture<io::Result<Vec<IpAddr>>> + Send + Sync>);
-
-impl Resolver {
-    /// The operating system's resolver.
-    #[must_use]
-    pub fn system() -> Self {
-        Self::from_fn(|name| async move {
-            let addresses = tokio::net::lookup_host((name, 0)).await?;
-            Ok(addresses.map(|address| address.ip()).collect())
-        })
-    }
-
-    /// A resolver that returns what `look_up` does.
-    pub fn from_fn<F, R>(look_up: F) -> Self
-    where
-        F: Fn(String) -> R + Send + Sync + 'static,
-        R: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
-    {
-        Self(Arc::new(move |name| Box::pin(look_up(name))))
-    }
-
-    /// The addresses of a host name.
-    pub async fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        (self.0)(name.to_owned()).await
-    }
-}
-
-impl std::fmt::Debug for Resolver {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Resolver")
-    }
-}
 
 /// The peer of a connection: requests to the same peer can share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

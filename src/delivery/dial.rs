@@ -1,6 +1,8 @@
 //! Opening a TCP connection to one of several addresses: Happy Eyeballs (RFC 8305).
 //!
 //! A receiver whose IPv6 is dead, or that has one dead machine among several, must not cost an attempt its whole time.
+//! hyper-util's connector does less: it races the two families, but tries the addresses of one family one after another,
+//! without a limit, and cannot tell a failure of this machine from one of the receiver.
 
 use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 

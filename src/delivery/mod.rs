@@ -12,7 +12,8 @@
 //!    │ host
 //! pool          connections that wait for the next request │ connection   one that is in use
 //!    │ host
-//! connector     resolves, checks scheme, port and every address, connects to an address that was checked
+//! connector     checks scheme, port and every address, connects to an address that was checked
+//!    │ name      resolver   finds the addresses of a name
 //!    │ addresses
 //! dial          the first of several addresses that responds
 //! ```
@@ -33,6 +34,7 @@ pub mod lanes;
 mod pool;
 mod pulse;
 mod records;
+pub mod resolver;
 pub mod seat;
 pub mod sender;
 pub mod step;

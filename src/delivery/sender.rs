@@ -16,9 +16,10 @@ use url::{Position, Url};
 
 use super::{
     connection::{Broken, Connection},
-    connector::{ConnectError, Connector, Peer, Resolver, word_of},
+    connector::{ConnectError, Connector, Peer, word_of},
     dial::Dialer,
     pool::Pool,
+    resolver::Resolver,
 };
 use crate::domain::{
     destination::DestinationPolicy,

@@ -2,13 +2,13 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `accept` | accepts connections: how many in all, how many of one peer |
-//! | `connection` | serves one connection, by HTTP/1.1 or HTTP/2 |
-//! | `wire`, `exchanges` | cut off a client that is too slow; a connection's requests |
-//! | `tls`, `stream` | TLS with a certificate that is read again when it changes; TCP or TLS |
+//! | `accept` | accepts connections, within limits |
+//! | `connection` | serves one connection, over HTTP/1.1 or HTTP/2 |
+//! | `wire`, `exchanges` | cut off clients that are too slow; a connection's requests |
+//! | `tls`, `stream` | TLS with a certificate that is reloaded when it changes; TCP or TLS |
 //! | `descriptors` | how many connections the limit of open files allows |
-//! | `summary` | a line a minute of what was published and delivered |
-//! | `supervisor` | the tasks in the background: the first that fails ends the process |
+//! | `summary` | logs once per minute how much was published and delivered |
+//! | `supervisor` | runs the background tasks: the first that fails ends the process |
 
 mod accept;
 mod connection;
@@ -51,9 +51,8 @@ use crate::{
     config::{LogAttempts, METRICS_LISTEN, MetricsListen, ServeOptions},
     contract::{Contract, ContractError},
     delivery::{
-        Engine,
-        connector::Resolver,
-        dispatcher, heartbeat,
+        Engine, dispatcher, heartbeat,
+        resolver::Resolver,
         sender::{self, Sender},
     },
     domain::{fairness, id::NodeId},
@@ -68,33 +67,33 @@ use crate::{
     telemetry::{otlp::Export, spans::Spans},
 };
 
-/// Open connections for metrics at most.
+/// Maximum number of open connections for metrics.
 const METRICS_CONNECTIONS_MAX: usize = 32;
 
-/// Requests for the documentation and other pages without a token under way at most: `--requests-max` does not hold for
-/// them, and the largest is a megabyte.
+/// Maximum number of requests in progress for the documentation and other pages that need no token: `--requests-max` does
+/// not apply to them, and the largest is a megabyte.
 const PAGE_REQUESTS_MAX: usize = 32;
 
-/// What a request may take beyond the reading of its body and the attempt that it asks for, each with a limit of its own:
-/// its statements.
+/// How long a request's statements may take, in addition to reading its body and making its attempt, which have limits of
+/// their own.
 const REQUEST_MARGIN: Duration = Duration::from_secs(30);
 
-/// Attempts that requests make and wait for at most, as a part of `--attempts-max`.
+/// The part of `--attempts-max` that requests may make and wait for.
 const MANUAL_DIVISOR: u32 = 8;
 
-/// How much longer than an attempt the requests under way get when the server stops: `/test` waits for one.
+/// How much longer than an attempt the requests in progress may take when the server stops: `/test` waits for one.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
-/// Why the server did not start: one clear line.
+/// Why the server did not start, in one clear line.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is taken or not ours.
+    /// The address is in use, or not one of this machine's.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// openapi.yaml cannot be worked with.
+    /// openapi.yaml is unusable.
     #[error(transparent)]
     Contract(#[from] ContractError),
     /// The certificate authorities cannot be used.
@@ -112,7 +111,7 @@ pub enum StartError {
     /// The limit of open files leaves no room for connections.
     #[error(transparent)]
     TooFewFiles(#[from] TooFewFiles),
-    /// Traces cannot be exported as the environment's variables of OpenTelemetry ask.
+    /// Traces cannot be exported as OpenTelemetry's environment variables say.
     #[error("cannot export traces: {0}")]
     Traces(String),
 }
@@ -122,24 +121,24 @@ pub enum StartError {
 pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where `/metrics` is; none where that is off.
+    /// Where `/metrics` is; `None` if it is off.
     pub metrics_address: Option<SocketAddr>,
-    /// How long `/readyz` says no before the server stops to accept.
+    /// How long `/readyz` reports not ready before the server stops accepting.
     delay: Duration,
     stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     tasks: Supervisor,
-    /// The heart beats until the last attempt has ended: others would take over what is under way.
+    /// The heartbeat goes on until the last attempt has ended; otherwise other nodes would take over the leases.
     heart: Supervisor,
     still_heart: watch::Sender<bool>,
     db: Database,
     /// What this process has measured.
     pub metrics: Metrics,
-    /// Where traces go; none where they are not exported.
+    /// Where traces go; `None` if they are not exported.
     traces: Option<Export>,
 }
 
-/// Starts serving. The database has every migration already.
+/// Starts serving. All migrations must be applied already.
 pub async fn start(
     options: &ServeOptions,
     db: Database,
@@ -163,7 +162,7 @@ pub async fn start(
     let engine = Engine::new(&db, clock.clone(), options.engine.clone(), sender);
     let engine = engine.observed(spans.clone(), options.log_attempts, metrics.clone());
     db.hand_over_to(Arc::new(engine.clone()));
-    // Before anything is claimed: leases of a node that nobody knows would be taken over.
+    // Before anything is claimed: other nodes take over the leases of a node without a heartbeat.
     heartbeat::beat(&engine).await?;
     let state = state(options, &db, &clock, contract, engine.clone(), spans, &metrics);
     let stopping = Arc::clone(&state.stopping);
@@ -174,7 +173,7 @@ pub async fn start(
     let (still_heart, stilled) = watch::channel(false);
     let mut heart = Supervisor::default();
     if options.log_attempts == LogAttempts::Summary {
-        // It counts the attempts that are under way when the server stops, too.
+        // Stops last, so that it counts the attempts that end while the server is stopping.
         let summary = summary::run(metrics.clone(), stilled.clone());
         heart.spawn("summary", summary);
     }
@@ -214,7 +213,7 @@ pub async fn start(
     })
 }
 
-/// Starts what keeps the house in order, beside requests and deliveries.
+/// Starts the maintenance tasks.
 fn spawn_upkeep(
     tasks: &mut Supervisor,
     options: &ServeOptions,
@@ -237,7 +236,8 @@ fn spawn_upkeep(
     tasks.spawn("master keys", check::run(db.clone(), stopped.clone()));
 }
 
-/// Makes the series that are known beforehand: of each operation with each of its statuses, and of what is no operation.
+/// Creates the metric series that are known in advance: of each operation with each of its statuses, and of requests that
+/// match no operation.
 fn begin_metrics(options: &ServeOptions, state: &ApiState) {
     let metrics = &state.metrics;
     for (operation, statuses) in state.contract.operations() {
@@ -247,14 +247,14 @@ fn begin_metrics(options: &ServeOptions, state: &ApiState) {
     metrics.set_limits(options.http.requests_max(), options.engine.attempts_max);
 }
 
-/// Puts in order what the last run has left behind, before anything is claimed.
+/// Cleans up what the last run left behind, before anything is claimed.
 async fn recover(options: &ServeOptions, db: &Database, clock: &Clock) -> Result<(), StoreError> {
     idempotency::recover(db).await?;
     let recovered = leases::recover(db, clock.now()).await?;
     if recovered > 0 {
         tracing::info!(
             deliveries = recovered,
-            "attempts were cut off when the server last stopped; they are due again"
+            "attempts were interrupted when the server last stopped; their deliveries are due again"
         );
     }
     clamp::clamp(db, options.engine.bounds(), clock.now()).await?;
@@ -291,7 +291,7 @@ fn state(
         requests: Arc::new(Permits::new(options.http.requests_max())),
         entry: Entry::default(),
         manual_attempts: Arc::new(Permits::new(manual_attempts_max(options))),
-        page_places: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
+        page_permits: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
         page_bytes_max: options.http.page_bytes_max.into(),
         request_timeout,
         body_read_timeout: options.http.body_read_timeout(),
@@ -306,14 +306,14 @@ fn state(
     })
 }
 
-/// How many attempts that requests make and wait for (`/test`, `/retry`) may be under way: a part of both, so that they
-/// leave requests and attempts to everything else.
+/// How many attempts that requests make and wait for (`/test`, `/retry`) may be in progress: only part of both limits, so
+/// that requests and attempts remain for everything else.
 fn manual_attempts_max(options: &ServeOptions) -> usize {
     let attempts = usize::try_from(options.engine.attempts_max / MANUAL_DIVISOR).unwrap_or(usize::MAX);
     attempts.min(options.http.requests_max() / 2).max(1)
 }
 
-/// How connections to the API are accepted.
+/// The limits of the API's listener.
 fn listener_limits(options: &ServeOptions, db: &Database) -> Result<ListenerLimits, StartError> {
     let files = descriptors::raise_limit().map_err(StartError::Files)?;
     let attempts_max = usize::try_from(options.engine.attempts_max).unwrap_or(usize::MAX);
@@ -340,7 +340,7 @@ fn listener_limits(options: &ServeOptions, db: &Database) -> Result<ListenerLimi
 }
 
 impl Server {
-    /// The names of the tasks in the background, in alphabetical order.
+    /// The names of the background tasks, in alphabetical order.
     #[must_use]
     pub fn tasks(&self) -> Vec<&'static str> {
         let mut names = [self.heart.names(), self.tasks.names(), self.db.workers()].concat();
@@ -348,8 +348,8 @@ impl Server {
         names
     }
 
-    /// Waits until a task in the background ends that should not have: the server is broken then, and its process must
-    /// end. What it was at is repeated by another, as after a crash.
+    /// Waits until a background task ends that should not have: the server is broken then, and its process must end. The
+    /// next one repeats what it was doing, as after a crash.
     pub async fn failure(&mut self) -> TaskFailure {
         tokio::select! {
             failure = self.tasks.failure() => failure,
@@ -358,8 +358,8 @@ impl Server {
         }
     }
 
-    /// Says that it is not ready, and goes on as before for the delay, so that whoever sends requests here can learn of
-    /// it. Then it stops accepting, finishes the requests and the attempts under way, and closes the database.
+    /// Reports that it is not ready, and goes on serving for the delay, so that load balancers can notice. Then it stops
+    /// accepting, finishes the requests and attempts in progress, and closes the database.
     pub async fn stop(self) {
         self.stopping.store(true, Ordering::SeqCst);
         tokio::time::sleep(self.delay).await;
@@ -368,12 +368,12 @@ impl Server {
         self.still_heart.send_replace(true);
         self.heart.finished().await;
         if let Err(error) = nodes::leave(&self.db).await {
-            tracing::warn!(exception.message = %error, "the other nodes could not be told that this one stops");
+            tracing::warn!(exception.message = %error, "could not tell the other nodes that this one is stopping");
         }
         if let Err(error) = self.db.close().await {
             tracing::warn!(exception.message = %error, "the database did not close cleanly");
         }
-        // Last, so that the spans of what was under way are among them.
+        // Last, to include the spans of what was in progress.
         if let Some(traces) = self.traces {
             traces.stop().await;
         }
@@ -387,8 +387,8 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, bound))
 }
 
-/// Listens where the operator says. The address that nobody asked for is given up when something else has it, such as a
-/// second server on this machine: metrics are no reason not to serve.
+/// Listens on the operator's address. If the default address is in use, by a second server on this machine for example,
+/// goes on without: metrics are no reason not to serve.
 async fn listen_for_metrics(asked: Option<MetricsListen>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
     match asked {
         Some(MetricsListen::Off) => Ok(None),
@@ -396,7 +396,7 @@ async fn listen_for_metrics(asked: Option<MetricsListen>) -> Result<Option<(TcpL
         None => Ok(listen(METRICS_LISTEN)
             .await
             .inspect_err(
-                |cause| tracing::warn!(exception.message = %cause, "no metrics are served; give --metrics-listen"),
+                |cause| tracing::warn!(exception.message = %cause, "not serving metrics: set --metrics-listen to another address"),
             )
             .ok()),
     }
@@ -408,7 +408,7 @@ fn sender(options: &ServeOptions, resolver: Resolver) -> Result<Sender, StartErr
     Sender::new(resolver, policy, timeout, extra).map_err(|cause| unusable(options, &cause))
 }
 
-/// The way out of traces, where a collector is named.
+/// The export of traces, if a collector is configured.
 fn traces(options: &ServeOptions, node: NodeId) -> Result<Option<Export>, StartError> {
     let Some(collector) = &options.collector().map_err(StartError::Traces)? else {
         return Ok(None);
@@ -424,13 +424,13 @@ fn unusable(options: &ServeOptions, cause: &rustls::Error) -> StartError {
     StartError::Certificates(file.map(|path| path.to_string()).unwrap_or_default(), cause.to_string())
 }
 
-/// The certificate authorities of a PEM file; none where no file is given.
+/// The certificate authorities in a PEM file; empty if no file is given.
 pub fn authorities(file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let Some(path) = file else { return Ok(Vec::new()) };
     let failed = |cause: &str| StartError::Certificates(path.display().to_string(), cause.to_owned());
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
-        Ok(none) if none.is_empty() => Err(failed("there is no certificate in it")),
+        Ok(none) if none.is_empty() => Err(failed("it contains no certificate")),
         Ok(certificates) => Ok(certificates),
         Err(cause) => Err(failed(&cause.to_string())),
     }

@@ -15,8 +15,9 @@ use std::{
 use bytes::Bytes;
 use kallima_webhooks::{
     delivery::{
-        connector::{Connector, Resolver},
+        connector::Connector,
         dial::Dialer,
+        resolver::Resolver,
         sender::{self, Exchange, Sender, Target},
     },
     domain::{

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use kallima_webhooks::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
-    delivery::connector::Resolver,
+    delivery::resolver::Resolver,
     server,
     store::Database,
 };

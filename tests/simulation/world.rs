@@ -13,8 +13,8 @@ use kallima_webhooks::{
     delivery::{
         Engine,
         attempt::Prepared,
-        connector::Resolver,
         lanes::{LaneLimits, Lanes},
+        resolver::Resolver,
         seat::Seat,
         sender::Sender,
     },
