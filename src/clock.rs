@@ -1,14 +1,14 @@
-//! The only place that asks what time it is, so that tests can say it.
+//! The only module that reads the time, so that tests can set it.
 //!
-//! | clock | what it is | what goes by it |
+//! | clock | what it is | what uses it |
 //! |---|---|---|
-//! | [`now`](Clock::now) | the wall clock at the start, and the time since; on PostgreSQL corrected by the database's clock | all that is stored: due times, leases, rates, ids |
-//! | [`real`](Clock::real) | the same where a database has corrected it, else the wall clock | signatures |
+//! | [`now`](Clock::now) | the wall clock at the start, plus the time since; on PostgreSQL corrected by the database's clock | everything stored: due times, leases, rates, ids |
+//! | [`real`](Clock::real) | the same if a database has corrected it, otherwise the wall clock | signatures |
 //! | [`monotonic`](Clock::monotonic) | the time since the start | intervals |
 //!
-//! So a wall clock that jumps moves nothing that is stored, and the nodes of one database agree, whatever their own
-//! clocks say. Receivers hold a signature's time against real time. The database's clock is what the nodes agree on; an
-//! SQLite server has nothing better than the wall clock, which the operating system keeps correcting.
+//! So a jump of the wall clock moves nothing that is stored, and the nodes of one database agree, whatever their own clocks
+//! say. Receivers compare a signature's time with real time. The nodes agree on the database's clock; an SQLite server has
+//! nothing better than the wall clock, which the operating system keeps correcting.
 
 use std::{
     sync::{
@@ -23,12 +23,12 @@ use uuid::{ContextV7, Uuid};
 
 use crate::domain::{event_id::EventId, timestamp::Timestamp};
 
-/// Tells the time, and makes the ids that are ordered by it. Clones share one time.
+/// Gives the time, and ids that are ordered by it. Clones share one time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
     correction: Arc<Correction>,
-    /// Keeps UUIDs of one millisecond in the order of their making.
+    /// Keeps UUIDs of one millisecond in the order in which they are created.
     sequence: Arc<std::sync::Mutex<ContextV7>>,
 }
 
@@ -42,16 +42,16 @@ enum Source {
     },
     Manual {
         time: Arc<AtomicI64>,
-        /// How far the wall clock of a node is ahead of that time, in milliseconds; `None` where they are one.
+        /// How far the wall clock of a node is ahead of that time, in milliseconds; `None` if they are the same.
         wall_ahead: Option<Arc<AtomicI64>>,
     },
 }
 
-/// What a clock adds to its source, to agree with the database's.
+/// What a clock adds to its source to agree with the database's.
 #[derive(Debug, Default)]
 struct Correction {
     millis: AtomicI64,
-    /// Whether a database's clock was ever read.
+    /// Whether a database's clock has ever been read.
     is_measured: AtomicBool,
 }
 
@@ -65,7 +65,7 @@ impl Clock {
         })
     }
 
-    /// A clock that stands still until it is [advanced](Self::advance). It is the database's clock, too.
+    /// A clock that stands still until it is [advanced](Self::advance). It stands for the database's clock, too.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
         Self::of(Source::Manual {
@@ -74,8 +74,8 @@ impl Clock {
         })
     }
 
-    /// The clock of a node whose wall clock is so many milliseconds ahead of this manual clock, which moves it. It does
-    /// not agree with this one until it [follows](Self::follow) it.
+    /// The clock of a node whose wall clock is this many milliseconds ahead of this manual clock, which moves it. The two do
+    /// not agree until the node's [follows](Self::follow) this one.
     #[must_use]
     pub fn of_node(&self, wall_ahead_ms: i64) -> Self {
         let Source::Manual { time, .. } = &self.source else {
@@ -97,7 +97,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward; the system's clock is not ours to move.
+    /// Moves a manual clock forward. Does nothing to the system's clock.
     pub fn advance(&self, duration: Duration) {
         if let Source::Manual { time, .. } = &self.source {
             let step = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -105,8 +105,8 @@ impl Clock {
         }
     }
 
-    /// Sets the wall clock of a [node](Self::of_node) ahead by so many milliseconds, or back. A manual clock of no node
-    /// is set itself, as that of a machine is between two runs.
+    /// Moves the wall clock of a [node](Self::of_node) by this many milliseconds, ahead or back. A manual clock that belongs
+    /// to no node is moved itself, like a machine's between two runs.
     pub fn jump(&self, millis: i64) {
         if let Source::Manual { time, wall_ahead } = &self.source {
             wall_ahead.as_ref().unwrap_or(time).fetch_add(millis, Ordering::SeqCst);
@@ -127,7 +127,7 @@ impl Clock {
         Timestamp::from_millis(uncorrected.saturating_add(correction))
     }
 
-    /// What the machine's wall clock says, which somebody may set.
+    /// What the machine's wall clock says; it may be set at any time.
     #[must_use]
     pub fn wall(&self) -> Timestamp {
         Timestamp::from_millis(match &self.source {
@@ -139,25 +139,25 @@ impl Clock {
         })
     }
 
-    /// Real time, as well as this node can know it: what others hold against their own clocks.
+    /// Real time, as well as this node can know it; for what others compare with their own clocks.
     #[must_use]
     pub fn real(&self) -> Timestamp {
         if self.follows() { self.now() } else { self.wall() }
     }
 
-    /// How far the wall clock is ahead of [`now`](Self::now), in milliseconds; negative where it is behind.
+    /// How far the wall clock is ahead of [`now`](Self::now), in milliseconds; negative if it is behind.
     #[must_use]
     pub fn skew_ms(&self) -> i64 {
         self.wall().as_millis().saturating_sub(self.now().as_millis())
     }
 
-    /// Whether this clock follows a database's. One that a test moves is the database's.
+    /// Whether this clock can follow a database's. One that a test moves is the database's.
     #[must_use]
     pub fn can_follow(&self) -> bool {
         !matches!(self.source, Source::Manual { wall_ahead: None, .. })
     }
 
-    /// Whether this clock was ever moved by a database's.
+    /// Whether a database's clock has ever moved this one.
     #[must_use]
     pub fn follows(&self) -> bool {
         self.correction.is_measured.load(Ordering::SeqCst)
@@ -166,8 +166,8 @@ impl Clock {
     /// Follows the database's clock, which said `theirs` at some instant between `asked` and `answered` of this one.
     /// Returns by how many milliseconds this clock was moved.
     ///
-    /// The first time to the middle of the two; after that by the least that makes them agree, so that an answer that
-    /// took long moves nothing that was known better.
+    /// The first call moves it to the middle of the interval; later ones move it as little as makes them agree, so that a slow
+    /// answer does not undo a better measurement.
     pub fn follow(&self, asked: Timestamp, theirs: Timestamp, answered: Timestamp) -> i64 {
         if !self.can_follow() {
             return 0;
@@ -184,7 +184,7 @@ impl Clock {
         step
     }
 
-    /// The time since some fixed instant: for measuring, since it never goes back, whatever is done to the time of day.
+    /// The time since some fixed instant. It never goes back, whatever happens to the wall clock, so it is for measuring.
     #[must_use]
     pub fn monotonic(&self) -> Duration {
         match &self.source {
@@ -230,7 +230,7 @@ fn wall() -> i64 {
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The time since the machine started. It counts on while the machine is suspended, as `Instant` does not on Linux.
+/// The time since the machine started. Unlike `Instant` on Linux, it includes the time while the machine is suspended.
 #[cfg(target_os = "linux")]
 fn uptime() -> Duration {
     let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

@@ -1,9 +1,9 @@
-//! Faults on purpose, for tests of the binary. They are not compiled into a release.
+//! Injected faults, for tests of the binary. Not compiled into a release.
 
-/// Names the background task that is to panic while the server serves.
+/// Names the background task that panics while the server is serving.
 const VARIABLE: &str = "FAULT_PANIC_TASK";
 
-/// Whether this task is to panic.
+/// Whether this task should panic.
 pub(crate) fn is_wanted(task: &str) -> bool {
     std::env::var(VARIABLE).is_ok_and(|name| name == task)
 }

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How old a list of this machine's addresses may be. Addresses come and go while it runs (DHCP, a floating address that
-/// fails over), and listing them takes tens of microseconds, too much for every connection.
+/// How old the list of this machine's addresses may be. Addresses come and go while it runs (DHCP, a floating address that
+/// fails over), and listing them takes tens of microseconds, too long for every connection.
 const OWN_ADDRESSES_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// This machine's addresses, and when they were listed.
@@ -28,7 +28,7 @@ pub fn is_own(address: IpAddr) -> bool {
             addresses.collect()
         });
         let addresses = addresses.unwrap_or_else(|cause| {
-            // The last list is a better answer than none.
+            // The last list is better than none.
             tracing::warn!(exception.message = %cause, "cannot list this machine's addresses");
             known.take().map(|(_, addresses)| addresses).unwrap_or_default()
         });
@@ -44,7 +44,7 @@ pub fn is_own(address: IpAddr) -> bool {
 /// # Errors
 /// If there is no route to `address`, or no address to send from: a machine without IPv6, for example.
 pub fn source(address: IpAddr) -> io::Result<IpAddr> {
-    // Connecting a UDP socket looks the route up and no more. Any port will do.
+    // Connecting a UDP socket only looks up the route. Any port will do.
     const PORT: u16 = 9;
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

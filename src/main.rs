@@ -1,8 +1,8 @@
-//! The binary: reads the command line and does what it says.
+//! The binary.
 
 use std::process::ExitCode;
 
-/// Many small allocations by many threads: the system's allocator is a tenth of the time there.
+/// The service makes many small allocations on many threads, on which the system's allocator spends a tenth of its time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -26,7 +26,7 @@ const BACKLOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// The media type of `OpenMetrics` text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How many requests are under way; the API knows.
+/// Returns how many API requests are in progress.
 pub type RequestsRunning = Arc<dyn Fn() -> usize + Send + Sync>;
 
 #[derive(Clone)]
@@ -35,7 +35,7 @@ struct Scrape {
     clock: Clock,
     metrics: Metrics,
     requests_running: RequestsRunning,
-    /// One question to the database at a time, however many ask.
+    /// One query to the database at a time, however many clients scrape.
     turn: Arc<Mutex<()>>,
 }
 
@@ -54,7 +54,7 @@ pub fn router(db: Database, clock: Clock, metrics: Metrics, requests_running: Re
         })
 }
 
-/// Refuses a request whose end is in doubt, as the API does.
+/// Refuses a request with ambiguous framing, as the API does.
 async fn refuse_unclear_framing(request: Request, next: Next) -> Response {
     match request.extensions().get::<UnclearFraming>() {
         Some(_) => StatusCode::BAD_REQUEST.into_response(),
@@ -84,7 +84,7 @@ async fn serve_metrics(State(scrape): State<Scrape>) -> Response {
     metrics.set_dropped(telemetry::log::lines_dropped(), telemetry::spans_dropped());
     match ProcessUse::read() {
         Ok(used) => metrics.set_process(&used),
-        Err(cause) => tracing::debug!(exception.message = %cause, "what this process uses is not known"),
+        Err(cause) => tracing::debug!(exception.message = %cause, "cannot read what this process uses"),
     }
     match metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
@@ -92,7 +92,7 @@ async fn serve_metrics(State(scrape): State<Scrape>) -> Response {
     }
 }
 
-/// What the database knows; nothing where it does not answer in time.
+/// What the database knows; `None` if it does not answer in time.
 async fn backlog_of(db: &Database, clock: &Clock) -> Option<Backlog> {
     match tokio::time::timeout(BACKLOG_TIMEOUT, backlog::backlog(db, clock.now())).await {
         Ok(Ok(backlog)) => Some(backlog),
@@ -101,7 +101,7 @@ async fn backlog_of(db: &Database, clock: &Clock) -> Option<Backlog> {
             None
         }
         Err(_) => {
-            tracing::warn!("serving metrics without the backlog: the database did not answer in time");
+            tracing::warn!("serving metrics without the backlog: database did not answer in time");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! Receivers that do not behave. Each is one failed attempt, with the right word, not long after the deadline.
+//! Misbehaving receivers. Each causes one failed attempt, with the right word, not long after the deadline.
 
 use std::{
     future::Future,
@@ -21,15 +21,15 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{App, app::eventually, receiver::nobody};
 
-/// The deadline of an attempt where a test waits for it. Elsewhere it is the usual one, which no machine is so slow as to
-/// reach before the answer that the test is about.
+/// The deadline of an attempt in tests that wait for it. Elsewhere it is the default, which even a slow machine does not
+/// reach before the response that the test is about.
 const TIMEOUT: Duration = Duration::from_millis(600);
 
-/// How long after the deadline an attempt may still take to be over and recorded.
+/// How long after the deadline an attempt may take to end and be recorded.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-/// How often the time of an attempt is measured: a machine that has other work makes an attempt late now and then, and
-/// none early. One that is late every time is late by our own doing.
+/// How often the time of an attempt is measured: a busy machine makes an attempt late now and then, but never early. If it
+/// is late every time, that is our fault.
 const SAMPLES: u32 = 5;
 
 async fn hasty() -> App {
@@ -39,7 +39,7 @@ async fn hasty() -> App {
         .await
 }
 
-/// A receiver that does the same with every connection, and counts them.
+/// A receiver that treats every connection alike, and counts them.
 async fn receiver<F, R>(behaviour: F) -> (String, Arc<AtomicUsize>)
 where
     F: Fn(TcpStream) -> R + Send + 'static,
@@ -53,14 +53,14 @@ where
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             counted.fetch_add(1, Ordering::SeqCst);
-            // What becomes of it is the sender's to say.
+            // The sender reports what became of it.
             tokio::spawn(behaviour(stream));
         }
     });
     (url, connections)
 }
 
-/// Reads a request to the end of its body, as far as one can tell from here.
+/// Reads a request to the end of its body, as far as can be told here.
 async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
@@ -91,7 +91,7 @@ async fn answer_on<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &[
     stream.flush().await
 }
 
-/// Answers with a head, and then the same piece again and again, with a pause between.
+/// Answers with a head, then with the same piece again and again, with pauses in between.
 async fn repeat(mut stream: TcpStream, head: &'static [u8], piece: &'static [u8], pause: Duration) -> io::Result<()> {
     answer_on(&mut stream, head).await?;
     loop {
@@ -100,7 +100,7 @@ async fn repeat(mut stream: TcpStream, head: &'static [u8], piece: &'static [u8]
     }
 }
 
-/// Tests a webhook at that URL, and says what came of the one attempt.
+/// Tests a webhook at this URL, and returns the delivery after its one attempt.
 async fn attempt(app: &App, url: &str) -> Value {
     let webhook = app.webhook(url).await;
     let path = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
@@ -109,7 +109,7 @@ async fn attempt(app: &App, url: &str) -> Value {
     delivery
 }
 
-/// Tests a webhook at that URL, whose attempt must end at its deadline and be over and recorded not long after.
+/// Tests a webhook at this URL, whose attempt must end at its deadline and be recorded not long after.
 async fn timed_out(app: &App, url: &str) {
     let mut fastest = Duration::MAX;
     for _ in 0..SAMPLES {

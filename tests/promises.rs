@@ -1,4 +1,4 @@
-//! Every promise of README.md and docs/promises.md names tests that prove it, and there are such tests.
+//! Every promise in README.md and docs/promises.md names tests that prove it, and these tests exist.
 
 use std::{collections::HashSet, process::Command};
 
@@ -11,7 +11,7 @@ fn promises(page: &'static str) -> Vec<&'static str> {
     section.split("\n- **").skip(1).collect()
 }
 
-/// The names of all the tests of this binary, or of those that do not run unless they are asked for.
+/// The names of all tests of this binary, or of the ignored ones.
 pub(crate) fn tests(options: &[&str]) -> HashSet<String> {
     let mut list = Command::new(std::env::current_exe().unwrap());
     let output = list

@@ -1,4 +1,4 @@
-//! CONTRIBUTING.md's recipes: what a new setting of a webhook must touch, and what must follow by itself.
+//! CONTRIBUTING.md's recipes: which files a new setting of a webhook must touch, and what must follow from that.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::App;
 
-/// Beside the settings in what an audit keeps of a webhook: the service's own.
+/// The field that the audit records of a webhook but that is not a setting: the service's own.
 const NO_SETTING: &str = "disabled_reason";
 
 fn schemas() -> Value {
@@ -18,7 +18,7 @@ fn properties(schema: &Value) -> BTreeSet<String> {
     schema["properties"].as_object().unwrap().keys().cloned().collect()
 }
 
-/// The settings, as openapi.yaml says them: what a change may name.
+/// The settings according to openapi.yaml: the members of a change.
 fn settings() -> BTreeSet<String> {
     properties(&schemas()["UpdateWebhook"])
 }
@@ -75,7 +75,7 @@ fn a_setting_stands_in_every_place_of_its_recipe() {
     }
 }
 
-/// A value that a change may give to a setting, and that no webhook of these tests has before.
+/// A value that a change may set, and that no webhook of these tests has already.
 fn value(schema: &Value) -> Value {
     let example = &schema["examples"][0];
     match schema["type"][0].as_str().unwrap() {
@@ -97,7 +97,7 @@ async fn a_setting_is_stored_shown_and_audited() {
         body[&name] = value.clone();
         let created = app.post("/v1/webhooks", &body).await.expect(201);
         assert_eq!(created[&name], value, "{name}, created");
-        // By a transaction of its own, and by one that many changes may share.
+        // In a transaction of its own, and in one that many changes may share.
         for key in [Some("a key"), None] {
             let path = format!(
                 "/v1/webhooks/{}",
@@ -116,7 +116,7 @@ async fn a_setting_is_stored_shown_and_audited() {
             let before = plain.get(&name).cloned().unwrap_or_default();
             let noted = json!({ &name: { "before": before, "after": value } });
             assert_eq!(entries[0]["changes"], noted, "{name}, {key:?}");
-            // A change of anything else leaves it as it is.
+            // A change of something else leaves it alone.
             let other = if name == "description" {
                 json!({ "enabled": false })
             } else {

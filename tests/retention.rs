@@ -1,4 +1,4 @@
-//! Retention: what is old goes, what is owed stays, and publishing goes on meanwhile.
+//! Retention: old rows are deleted, pending deliveries stay, and publishing goes on meanwhile.
 
 use std::{cell::Cell, collections::HashSet, time::Duration};
 
@@ -182,7 +182,7 @@ async fn prune(app: &App, keep: Duration) -> Pruned {
     retention::prune(&app.db, &app.clock, keep).await.unwrap()
 }
 
-/// A service that prunes only when it is told to.
+/// A service that prunes only on demand.
 async fn app() -> App {
     App::builder()
         .arguments(&["--dev", "--retention-days", "0"])

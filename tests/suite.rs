@@ -1,7 +1,7 @@
-//! The test suite, one binary. A module has the name of the operation, or of the promise, that it tries.
+//! The test suite, one binary. A module is named after the operation, or the promise, that it tests.
 //!
-//! Every response that a test sees is held against openapi.yaml by `support::judge`, and every delivery that a
-//! test's receiver gets against its `webhooks` section: each test is a contract test too.
+//! `support::judge` validates every response that a test sees against openapi.yaml, and every delivery that a test's
+//! receiver gets against its `webhooks` section: each test is a contract test, too.
 //!
 //! With `TEST_DATABASE_URL=postgres://…` every test gets a database of its own there; without it, an SQLite file.
 #![expect(

@@ -1,5 +1,5 @@
-//! Who calls, and what they may do. The first extractor of every `/v1` handler, so that nothing about the path, the
-//! query or the body is told to somebody without a token.
+//! Who is calling, and what they may do. The first extractor of every `/v1` handler, so that a caller without a token
+//! learns nothing about the path, the query or the body.
 
 use std::marker::PhantomData;
 
@@ -11,7 +11,7 @@ use axum::{
 use super::{
     ApiState,
     context::{Client, note_organization},
-    limits::Place,
+    limits::RequestPermit,
     meter::Meter,
     problem::Problem,
 };
@@ -26,7 +26,7 @@ use crate::{
     telemetry::spans::RequestSpan,
 };
 
-/// A scope that a handler asks for, as a type.
+/// A scope that a handler requires, as a type.
 pub(super) trait RequiredScope: Send + Sync {
     /// The scope.
     const SCOPE: Scope;
@@ -49,7 +49,7 @@ impl RequiredScope for EventsPublish {
     const SCOPE: Scope = Scope::EventsPublish;
 }
 
-/// Somebody with a valid token that has the scope; perhaps of no organization.
+/// A caller with a valid token that has the scope. The token may belong to no organization.
 pub(super) struct Holder<S> {
     /// The organization the token acts for; none for a platform token.
     pub(super) organization_id: Option<OrganizationId>,
@@ -59,11 +59,11 @@ pub(super) struct Holder<S> {
     /// The request's span.
     pub(super) span: RequestSpan,
     /// What the request holds while it is under way.
-    place: Option<Place>,
+    permit: Option<RequestPermit>,
     scope: PhantomData<S>,
 }
 
-/// Somebody with a valid token that has the scope and belongs to an organization.
+/// A caller with a valid token that has the scope and belongs to an organization.
 pub(super) struct Caller<S> {
     /// The organization the token acts for.
     pub(super) organization_id: OrganizationId,
@@ -89,9 +89,9 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
         if let Some(id) = organization_id {
             note_organization(&span, id);
         }
-        let place: Option<Place> = parts.extensions.get().cloned();
-        if let Some(place) = &place {
-            place.belong_to(&state.requests, organization_id)?;
+        let permit: Option<RequestPermit> = parts.extensions.get().cloned();
+        if let Some(permit) = &permit {
+            permit.exchange_for(&state.requests, organization_id)?;
         }
         let meter = Meter::of(&parts.extensions);
         let admitted = match organization_id {
@@ -102,7 +102,7 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
             None => Ok(true),
         };
         if !scopes.contains(S::SCOPE) {
-            let detail = format!("This token lacks the scope {}.", S::SCOPE.as_str());
+            let detail = format!("This token lacks the scope {}.", S::SCOPE);
             return Err(Problem::forbidden(detail));
         }
         admitted?;
@@ -111,7 +111,7 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
             token_id,
             meter,
             span,
-            place,
+            permit,
             scope: PhantomData,
         })
     }
@@ -136,11 +136,11 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Caller<S> {
 }
 
 impl<S> Holder<S> {
-    /// A platform token speaks for an organization: the request is one of that organization, whose limits count. False
-    /// where there is no such organization.
-    pub(super) async fn speak_for(&self, state: &ApiState, org: OrganizationId) -> Result<bool, Problem> {
-        if let Some(place) = &self.place {
-            place.belong_to(&state.requests, Some(org))?;
+    /// Makes this the request of the organization that a platform token acts for, whose limits then apply. False if the
+    /// organization does not exist.
+    pub(super) async fn act_for(&self, state: &ApiState, org: OrganizationId) -> Result<bool, Problem> {
+        if let Some(permit) = &self.permit {
+            permit.exchange_for(&state.requests, Some(org))?;
         }
         state.entry.wait(org).await;
         self.meter.admit(state, org).await
@@ -148,7 +148,7 @@ impl<S> Holder<S> {
 }
 
 impl<S> Caller<S> {
-    /// What the audit remembers of this request.
+    /// What the audit records about this request.
     pub(super) fn origin(&self, clock: &Clock) -> Origin {
         let Client { address, request_id } = self.client.clone();
         Origin {
@@ -160,11 +160,11 @@ impl<S> Caller<S> {
     }
 }
 
-/// The token of the `Authorization` header (RFC 6750, section 2.1). The scheme's case does not matter (RFC 9110,
-/// section 11.1); two headers are nobody's token.
+/// The token in the `Authorization` header (RFC 6750, section 2.1). The scheme is case-insensitive (RFC 9110,
+/// section 11.1). Two headers are refused.
 ///
-/// Whoever pastes the whole header where the token alone belongs is told so: that is a fault of the header's form, and
-/// says nothing about the token.
+/// A caller who pastes the whole header where only the token belongs gets a problem of its own: that is a fault in the
+/// header's form, and says nothing about the token.
 fn bearer(headers: &HeaderMap) -> Result<Token, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let credentials = match (values.next(), values.next()) {

@@ -1,5 +1,5 @@
-//! What surrounds every request: its id, its log line, and the rendering of problems, which carry both the id and the
-//! path that was asked.
+//! What surrounds every request: its id, its log line, and the rendering of problems, which carry the id and the requested
+//! path.
 
 use std::{
     net::IpAddr,
@@ -32,17 +32,17 @@ use crate::{
 /// The header that carries a request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The peer of the connection that a request came by; the server says it.
+/// The peer of the connection that a request arrived on; set by the server.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub IpAddr);
 
-/// The operation of a request that openapi.yaml does not know.
+/// Stands for the operation of a request that matches none in openapi.yaml.
 pub const OTHER: &str = "other";
 
-/// The target of the lines that say how requests were answered.
+/// The log target of the access log.
 const ACCESS: &str = "kallima_webhooks::access";
 
-/// The header in which a proxy says whom it speaks for.
+/// The header in which a proxy names the client it forwards for.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Which request it is, and where it came from.
@@ -55,11 +55,11 @@ pub(super) struct Client {
 }
 
 /// Gives the request an id (`req_` and a ULID), and every response that id.
-pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+pub(super) async fn with_context(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     let time_ms = u64::try_from(state.clock.now().as_millis()).unwrap_or(0);
     let request_id = format!("req_{}", Ulid::from_parts(time_ms, rand::rng().random()));
     let method = request.method().clone();
-    // Shares the text that was read from the connection.
+    // Shares the text that was read from the connection instead of copying it.
     let uri = request.uri().clone();
     let path = uri.path();
     let client = Client {
@@ -74,12 +74,12 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     let began = Instant::now();
     let meter = Meter::default();
     request.extensions_mut().insert(meter.clone());
-    let span = lines_of(&request, &request_id, operation, &traced);
+    let span = log_span(&request, &request_id, operation, &traced);
     let answering = next.run(request).instrument(span.clone());
     let mut response = if method.is_safe() {
         answering.await
     } else {
-        // Its client may hang up: what it has begun is settled in any case.
+        // Even if the client hangs up, what the request has started is completed.
         ToItsEnd::new(answering).await
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -89,7 +89,7 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
         problem.render(&mut response, path, &request_id);
     }
     meter
-        .tell(&state, response.headers_mut())
+        .write_headers(&state, response.headers_mut())
         .instrument(span.clone())
         .await;
     let no_sniffing = HeaderValue::from_static("nosniff");
@@ -100,16 +100,16 @@ pub(super) async fn carry(State(state): State<ApiState>, mut request: Request, n
     let status = response.status().as_u16();
     state.metrics.request(operation, status, began.elapsed());
     let route = matched.as_ref().map(MatchedPath::as_str);
-    let is_info = is_shown(&state, operation, status);
+    let is_info = is_info(&state, operation, status);
     span.in_scope(|| log_answer(is_info, route, status, began.elapsed()));
     traced.answered(status);
     response
 }
 
-/// The span of the log that says which request a line is of. It is an error's, so that no filter takes it from the lines
-/// inside it.
-fn lines_of(request: &Request, request_id: &str, operation: &str, traced: &RequestSpan) -> Span {
-    let parent = traced.place();
+/// The log span that says which request a line belongs to. Its level is ERROR, so that no filter removes it from the lines
+/// within it.
+fn log_span(request: &Request, request_id: &str, operation: &str, traced: &RequestSpan) -> Span {
+    let parent = traced.parent();
     let trace = parent
         .or_else(|| trace::named(request.headers()))
         .map(TraceParent::trace_id);
@@ -126,9 +126,9 @@ fn lines_of(request: &Request, request_id: &str, operation: &str, traced: &Reque
     )
 }
 
-/// Whether an answer's line is for everybody. A probe's never is: there is one every few seconds. An event that was
-/// published has a line of its own where each attempt has one, too; else the summary counts both.
-fn is_shown(state: &ApiState, operation: &str, status: u16) -> bool {
+/// Whether a response is logged at INFO. Health probes never are: there is one every few seconds. Publications are where
+/// attempts are logged one by one, too; otherwise the summary counts both.
+fn is_info(state: &ApiState, operation: &str, status: u16) -> bool {
     match operation {
         "get_liveness" | "get_readiness" => false,
         "publish_event" if status == StatusCode::ACCEPTED => state.log_attempts == LogAttempts::Each,
@@ -136,7 +136,7 @@ fn is_shown(state: &ApiState, operation: &str, status: u16) -> bool {
     }
 }
 
-/// The line of an answer: the access log, under a target of its own.
+/// Writes the access log's line for a response.
 fn log_answer(is_info: bool, route: Option<&str>, status: u16, took: Duration) {
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     if is_info {
@@ -146,13 +146,13 @@ fn log_answer(is_info: bool, route: Option<&str>, status: u16, took: Duration) {
     }
 }
 
-/// Lets the lines of this request, and its span, say whom it is about.
+/// Adds the organization to this request's log lines and to its span.
 pub(super) fn note_organization(traced: &RequestSpan, organization: OrganizationId) {
     Span::current().record("kallima.organization.id", display(organization));
     traced.organization(organization);
 }
 
-/// Lets them say which event it publishes, so that its line and those of the event's attempts can be joined.
+/// Adds the event that the request publishes, so that its log line can be joined with those of the event's attempts.
 pub(super) fn note_event(traced: &RequestSpan, event: &EventId) {
     Span::current().record("kallima.event.id", event.as_str());
     traced.event(event);
@@ -169,8 +169,8 @@ fn address_of(request: &Request, state: &ApiState) -> Option<IpAddr> {
     Some(client_address(peer, forwarded.into_iter(), &state.trusted_proxies))
 }
 
-/// The operation of openapi.yaml that is asked for; one word for all that it does not know, so that nobody can make up
-/// more of them.
+/// The operation in openapi.yaml that is requested. Everything else shares one word, so that clients cannot create metric
+/// series.
 fn operation(state: &ApiState, request: &Request) -> &'static str {
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     template
@@ -178,7 +178,7 @@ fn operation(state: &ApiState, request: &Request) -> &'static str {
         .unwrap_or(OTHER)
 }
 
-/// Begins the request's span, where traces are exported.
+/// Starts the request's span, if traces are exported.
 fn traced(state: &ApiState, request: &Request, operation: &str, request_id: &str) -> RequestSpan {
     let new = NewRequest {
         operation: (operation != OTHER).then_some(operation),

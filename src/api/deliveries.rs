@@ -1,4 +1,4 @@
-//! `/v1/webhook_deliveries`: what became of events, try by try.
+//! `/v1/webhook_deliveries`: what became of events, attempt by attempt.
 
 use axum::{
     Json,
@@ -74,7 +74,7 @@ pub(super) struct ListDeliveriesQuery {
     after: Option<DeliveryId>,
 }
 
-/// Which status a listed delivery has: one that this version knows.
+/// The status to list: any that this version writes.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum StatusFilter {
@@ -101,7 +101,7 @@ impl ListDeliveriesQuery {
     }
 }
 
-/// Whether a text is written as an event type is: two words of lower-case letters and underscores, a dot between.
+/// Refuses what is not spelled like an event type: two words of lower-case letters and underscores, separated by a dot.
 fn exact_event_type(text: &str) -> Result<(), ValidationError> {
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
     match text.split_once('.') {
@@ -231,7 +231,7 @@ pub(super) async fn list_attempts(
     Ok(Page::new(found, limit, &uri, |attempt| attempt.number, Ok)?)
 }
 
-/// The delivery of that id, as it stands now.
+/// The delivery with this id, as it is now.
 pub(super) async fn show(
     state: &ApiState,
     org: OrganizationId,

@@ -1,4 +1,4 @@
-//! The document, served as it is, and what the derived document has in common for every operation.
+//! The document, served as it is, and what all operations of the derived document have in common.
 
 use axum::{
     http::header::CONTENT_TYPE,
@@ -19,7 +19,7 @@ use crate::contract::{OPENAPI_JSON, OPENAPI_YAML};
 
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service", security(()), responses((status = 200, body = String, content_type = "application/yaml")))]
 pub(super) async fn get_openapi_yaml() -> Response {
-    // The media type of YAML is registered by RFC 9512.
+    // RFC 9512 registers the media type of YAML.
     ([(CONTENT_TYPE, "application/yaml")], OPENAPI_YAML).into_response()
 }
 
@@ -43,8 +43,8 @@ pub(super) fn skeleton() -> OpenApi {
     document
 }
 
-/// Adds to the derived document what `context` adds to responses: the id to all of them, the limits of the organization to
-/// those that can be about one.
+/// Adds to the derived document what `context` adds to responses: the request id to all of them, and limits to those that
+/// concern an organization.
 pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)

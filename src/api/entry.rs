@@ -1,9 +1,9 @@
-//! In what order requests begin their work, once it is known whose they are: organizations take turns.
+//! The order in which requests start their work, once it is known whose they are: organizations take turns.
 //!
-//! Tasks that can run are in one queue of the runtime, first come, first served. Hundreds of connections of one organization
-//! that all have a request to be answered would stand there before each step of everybody else's requests and deliveries,
-//! and there are many steps. So only a few requests begin in each *round*, that is until whatever can run now has run; the
-//! others wait here, where each organization has its turn.
+//! The runtime keeps tasks that can run in one queue, first come, first served. Hundreds of connections of one organization,
+//! each with a request to answer, would be ahead of every step of everybody else's requests and deliveries, and there are
+//! many steps. So only a few requests start in each *round*, which lasts until every task that can run now has run. The
+//! others wait here, where organizations take turns.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,24 +11,24 @@ use tokio::sync::oneshot;
 
 use crate::domain::{fairness::Turns, id::OrganizationId};
 
-/// How many requests begin in one round.
+/// How many requests start in one round.
 const ROUND_MAX: usize = 8;
 
-/// The door behind which requests begin. Clones are the same one.
+/// Where requests wait to start. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Entry(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Requests that have begun in this round.
+    /// Requests that have started in this round.
     begun: usize,
-    /// Whether somebody counts the rounds. Where nothing has begun since the last one, nobody does.
+    /// Whether a task is counting rounds. There is none while the service is idle.
     is_counted: bool,
     waiting: Turns<OrganizationId, oneshot::Sender<()>>,
 }
 
 impl Entry {
-    /// Waits until a request of this organization may begin: not at all, unless more come than a round takes.
+    /// Waits until a request of this organization may start. Returns at once unless a round is full.
     pub(super) async fn wait(&self, organization: OrganizationId) {
         let turn = {
             let mut state = self.lock();
@@ -44,14 +44,14 @@ impl Entry {
             state.waiting.push(organization, begin);
             turn
         };
-        // It cannot be dropped unheard while the door is there.
+        // The sender is never dropped unused while `self` lives.
         drop(turn.await);
     }
 
-    /// Counts rounds until one passes in which nothing begins.
+    /// Counts rounds until one passes in which nothing starts.
     async fn count(self) {
         loop {
-            // Comes back behind everything that can run now.
+            // Resumes after every task that can run now.
             tokio::task::yield_now().await;
             if !self.lock().next_round() {
                 return;
@@ -65,14 +65,14 @@ impl Entry {
 }
 
 impl State {
-    /// Lets those begin whose turn it is in the next round. False if nothing began in the last one and nobody waits.
+    /// Starts the requests of the next round. False if nothing started in the last one and nothing waits.
     fn next_round(&mut self) -> bool {
         self.is_counted = self.begun > 0 || !self.waiting.is_empty();
         self.begun = 0;
         while self.begun < ROUND_MAX
             && let Some(begin) = self.waiting.pop()
         {
-            // Whoever has gone away meanwhile takes nobody's turn.
+            // A client that has hung up uses no turn.
             self.begun += usize::from(begin.send(()).is_ok());
         }
         self.is_counted

@@ -1,4 +1,4 @@
-//! `/v1/event_types`: the catalog, read out of the document.
+//! `/v1/event_types`: the catalog, taken from the document.
 
 use axum::{
     Json,

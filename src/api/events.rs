@@ -54,7 +54,7 @@ pub(super) struct EventWithDeliveries {
 #[serde(deny_unknown_fields)]
 #[validate(context = ApiState)]
 pub(super) struct PublishEvent {
-    // Absent is empty here and refused by the schema, so that the other fields are judged all the same.
+    // An absent `type` is read as empty, and refused by the schema, so that the other fields are still validated.
     #[serde(default)]
     #[schema(required, min_length = 1, max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
     #[validate(
@@ -69,7 +69,7 @@ pub(super) struct PublishEvent {
     org_id: Option<OrganizationId>,
 }
 
-/// An event to publish, but for what the server adds.
+/// An event to publish, without what the server adds.
 pub(super) struct NewEvent {
     event_type: String,
     data: Box<RawValue>,
@@ -104,7 +104,7 @@ impl RequestBody for PublishEvent {
     }
 }
 
-/// Refuses an event type that only the service itself publishes.
+/// Refuses event types that only the service itself publishes.
 fn not_reserved(event_type: &str) -> Result<(), ValidationError> {
     if is_operational(event_type) {
         let detail = "is made by the service itself and cannot be published";
@@ -113,7 +113,7 @@ fn not_reserved(event_type: &str) -> Result<(), ValidationError> {
     Ok(())
 }
 
-/// Deliveries that are shown with their event at most: as many as an organization may have webhooks.
+/// How many deliveries are shown with their event at most: as many as an organization may have webhooks.
 const DELIVERIES_SHOWN_MAX: u64 = 100;
 
 /// Query of GET /v1/events.
@@ -181,7 +181,7 @@ pub(super) async fn publish_event(
         .await
 }
 
-/// The response to a publication: the event as it stands on the wire, be it of this request or of one before.
+/// The response to a publication: the event as it is on the wire, whether this request recorded it or an earlier one.
 fn accepted(id: &EventId, payload: &Bytes, recorded: &Recorded) -> Result<Kept, Problem> {
     let payload = match recorded {
         Recorded::New => payload,
@@ -191,7 +191,7 @@ fn accepted(id: &EventId, payload: &Bytes, recorded: &Recorded) -> Result<Kept, 
     Kept::written(StatusCode::ACCEPTED, &[(LOCATION, format!("/v1/events/{id}"))], payload)
 }
 
-/// Whom the event happened to: the token's organization, or the one that a platform token names.
+/// The organization that the event belongs to: the token's, or the one that a request with a platform token names.
 async fn addressee(
     state: &ApiState,
     holder: &Holder<EventsPublish>,
@@ -205,7 +205,7 @@ async fn addressee(
         (Some(own), Some(named)) if own != named => Err(refused("is not the organization of this token")),
         (Some(own), _) => Ok(own),
         (None, None) => Err(refused("is required with a platform token")),
-        (None, Some(named)) if holder.speak_for(state, named).await? => Ok(named),
+        (None, Some(named)) if holder.act_for(state, named).await? => Ok(named),
         (None, Some(_)) => Err(refused("is no organization")),
     }
 }
@@ -253,7 +253,7 @@ pub(super) async fn get_event(
     Ok(page::with_link(shown, next))
 }
 
-/// What an event is owed to, as JSON, and where the rest goes on if that is not all.
+/// The deliveries of an event as JSON, and the cursor of the next page if there are more.
 async fn owed(
     state: &ApiState,
     org: OrganizationId,

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`: for whoever keeps the service running.
+//! `/healthz` and `/readyz`: for load balancers and orchestrators.
 
 use std::sync::atomic::Ordering;
 
@@ -9,13 +9,13 @@ use utoipa::ToSchema;
 use super::{ApiState, problem::Problem, responses::NotNow};
 use crate::store::readiness::Unready;
 
-/// How the service is.
+/// The state of the service.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
     status: HealthStatus,
 }
 
-/// How the service is, in a word.
+/// The state of the service, in one word.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum HealthStatus {

@@ -1,13 +1,13 @@
 //! `Idempotency-Key`: a request that is sent twice is done once (after the IETF's draft-ietf-httpapi-idempotency-key-header).
 //!
-//! A response of 2xx is kept for a day and sent again to whoever sends the same request with the same key. What was refused
-//! (4xx) has done nothing, so that its key is free again: a corrected request may use it.
+//! A 2xx response is kept for a day and sent again to a client that repeats the request with the same key. A refused
+//! request (4xx) has done nothing, so its key is free again: a corrected request may use it.
 //!
-//! A write of one transaction keeps its response in that transaction ([`Submission::once`]): it is done with its response,
-//! or not at all. What takes an attempt or many transactions holds its key by a lease ([`Submission::once_leased`]). What failed
-//! (5xx) may then have done something, so that its key stays with the same request, which may be sent again at once. A run
-//! that dies with its node is taken over when its lease ends, which outlives the longest request; the second run makes
-//! what it makes under ids that derive from the key's `seed`, and finds what the first has made.
+//! A write of one transaction keeps its response in that transaction ([`Submission::once`]): both are committed, or
+//! neither. A write that needs an attempt or several transactions holds its key by a lease ([`Submission::once_leased`]).
+//! If it fails (5xx), it may have done something already, so the key stays bound to the same request, which may be repeated
+//! at once. If the node dies, another run takes the key over when the lease ends, which outlasts the longest request. Ids
+//! derive from the key's `seed`, so the second run finds what the first one created.
 
 use std::sync::Arc;
 
@@ -31,10 +31,10 @@ use crate::{
     },
 };
 
-/// The header that names a request.
+/// The header in which a client names a request.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The header of a response that was given before.
+/// The header that marks a response as a replay.
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The header, for the document.
@@ -52,11 +52,11 @@ pub(super) struct IdempotencyKeyHeader {
     idempotency_key: String,
 }
 
-/// A request with a body: its key, if it has one, with what makes it the same as another.
+/// The idempotency key of a request, if it has one, with the digest that tells whether two requests are the same.
 #[derive(Debug)]
 pub(super) struct Submission(Option<(IdempotencyKey, [u8; 32])>);
 
-/// A response that can be kept.
+/// A response that can be stored with an idempotency key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     status: u16,
@@ -75,7 +75,7 @@ impl Kept {
         Ok(Self::of(status, headers, body))
     }
 
-    /// A response whose body is JSON as it was written before.
+    /// A response whose body is JSON that has been serialized already.
     pub(super) fn written(status: StatusCode, headers: &[(HeaderName, String)], json: &Bytes) -> Result<Self, Problem> {
         let body = str::from_utf8(json).map_err(|cause| unreadable(&cause))?;
         Ok(Self::of(status, headers, body.to_owned()))
@@ -128,7 +128,7 @@ impl Submission {
         key.map(Some).ok_or_else(malformed)
     }
 
-    /// What makes a request the same: method, path, query and the bytes of the body.
+    /// Two requests are the same if method, path, query and the bytes of the body are.
     pub(super) fn new(key: Option<IdempotencyKey>, parts: &Parts, body: &[u8]) -> Self {
         let fingerprint = || {
             let mut digest = Sha256::new();
@@ -144,8 +144,8 @@ impl Submission {
         Self(key.map(|key| (key, fingerprint())))
     }
 
-    /// Does a write of one transaction within the organization's quota, once. `respond` makes the response to what came of
-    /// it, `write` does it: it keeps that response in its transaction if it is handed a key.
+    /// Runs a write of one transaction once, within the organization's quota. `write` performs it, and stores the response
+    /// in its transaction if it is given a key. `respond` turns the result into the response.
     pub(super) async fn once<T, R, W, F>(
         self,
         state: &ApiState,
@@ -174,7 +174,7 @@ impl Submission {
         });
         let mut before = None;
         if let Some(Keyed { request, .. }) = key.as_ref().filter(|_| meter.has_quota()) {
-            // What was done already is told even where nothing more may be done.
+            // A stored response is returned even when the quota is used up.
             before = idempotency::kept(&state.db, request, state.clock.now()).await?;
         }
         if let Some(kept) = before {
@@ -183,7 +183,7 @@ impl Submission {
         let done = meter.write(state, async {
             match write(key).await? {
                 Once::Now(done) => respond(&done)?.into_response(false),
-                // It was counted when it was done.
+                // The write was counted when it was made.
                 Once::Before(kept) => {
                     before = Some(kept);
                     Err(Problem::still_running())
@@ -199,8 +199,8 @@ impl Submission {
         }
     }
 
-    /// Does within the organization's quota, once, what takes an attempt or many transactions. What `work` makes has ids that
-    /// derive from the seed that it is handed: a second run, after a crash of the first, finds what that has made.
+    /// Runs once, within the organization's quota, a write that needs an attempt or several transactions. `work` derives
+    /// its ids from the seed it is given, so that a second run after a crash finds what the first one created.
     pub(super) async fn once_leased<W>(
         self,
         state: &ApiState,
@@ -234,15 +234,15 @@ impl Submission {
             Err(problem) if problem.is_refusal() => (idempotency::release(&state.db, &run).await, Err(problem)),
             Err(problem) => (idempotency::pause(&state.db, &run).await, Err(problem)),
         };
-        // What is done is done. The next run, when the lease has ended, finds what this one has made.
+        // The write stands. Once the lease has ended, the next run finds what this one created.
         if let Err(error) = settled {
-            tracing::warn!(exception.message = %error, "an idempotency key is held until its lease ends");
+            tracing::warn!(exception.message = %error, "idempotency key not released: it is held until its lease ends");
         }
         answer
     }
 }
 
-/// A response, and as it is kept.
+/// A response, and the bytes to store for it.
 async fn keep(response: Response) -> Result<(Vec<u8>, Response), Problem> {
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, usize::MAX).await.map_err(|cause| unreadable(&cause))?;
@@ -260,7 +260,7 @@ async fn keep(response: Response) -> Result<(Vec<u8>, Response), Problem> {
     Ok((kept, Response::from_parts(parts, Body::from(bytes))))
 }
 
-/// The response that was kept, which says that it was given before.
+/// The stored response, marked as a replay.
 fn replay(kept: &[u8]) -> Result<Response, Problem> {
     let kept: Kept = serde_json::from_slice(kept).map_err(|cause| unreadable(&cause))?;
     kept.into_response(true)

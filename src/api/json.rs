@@ -1,7 +1,7 @@
-//! JSON as a request's body brings it: read once, and no member of any object twice.
+//! Reading the JSON of a request's body, in which no object may have a member twice.
 //!
-//! RFC 8259 (section 4) leaves open what a repeated name means, so that two readers may see two different bodies. I-JSON
-//! (RFC 7493, section 2.3) forbids it, and so do we, all the way down.
+//! RFC 8259 (section 4) leaves open what a repeated name means, so two readers may see different bodies. I-JSON (RFC 7493,
+//! section 2.3) forbids it, and so do we, at every depth.
 
 use std::{
     collections::HashSet,
@@ -14,43 +14,43 @@ use serde_json::{Map, Number, Value, map::Entry};
 use super::problem::POINTER_BYTES_MAX;
 use crate::{contract::Faults, domain::pointer::escape};
 
-/// Reads a body. Of a member that is there more than once the last one counts, and its place is a fault.
+/// Parses a body. If a member is repeated, the last one counts, and its pointer becomes a fault.
 pub(super) fn read(bytes: &[u8], faults: &mut Faults) -> serde_json::Result<Value> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Reader { place: None, faults }.deserialize(&mut deserializer)?;
+    let value = Reader { location: None, faults }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
 
-/// Where a value stands: a list from the inside out, which lives on the stack and costs nothing while all is well.
+/// Where a value is: a linked list from the inside out, which lives on the stack and costs nothing while nothing is wrong.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    token: Token<'a>,
-    within: Option<&'a Place<'a>>,
+struct Location<'a> {
+    segment: Segment<'a>,
+    within: Option<&'a Location<'a>>,
 }
 
 #[derive(Clone, Copy)]
-enum Token<'a> {
+enum Segment<'a> {
     Name(&'a str),
     Index(usize),
 }
 
-impl Place<'_> {
-    /// The pointer to this place, or to the innermost place around it whose pointer is not too long.
+impl Location<'_> {
+    /// The pointer to this value, or to the innermost value around it whose pointer is not too long.
     fn pointer(&self) -> String {
-        let mut tokens = Vec::new();
-        let mut place = Some(self);
-        while let Some(Place { token, within }) = place {
-            tokens.push(*token);
-            place = *within;
+        let mut segments = Vec::new();
+        let mut location = Some(self);
+        while let Some(Location { segment, within }) = location {
+            segments.push(*segment);
+            location = *within;
         }
         let mut pointer = String::new();
-        for token in tokens.into_iter().rev() {
+        for segment in segments.into_iter().rev() {
             let end = pointer.len();
-            let written = match token {
-                Token::Name(name) if name.len() < POINTER_BYTES_MAX => write!(pointer, "/{}", escape(name)),
-                Token::Name(_) => Err(fmt::Error),
-                Token::Index(index) => write!(pointer, "/{index}"),
+            let written = match segment {
+                Segment::Name(name) if name.len() < POINTER_BYTES_MAX => write!(pointer, "/{}", escape(name)),
+                Segment::Name(_) => Err(fmt::Error),
+                Segment::Index(index) => write!(pointer, "/{index}"),
             };
             if written.is_err() || pointer.len() > POINTER_BYTES_MAX {
                 pointer.truncate(end);
@@ -61,9 +61,9 @@ impl Place<'_> {
     }
 }
 
-/// Reads the value at a place.
+/// Reads the value at a location.
 struct Reader<'a> {
-    place: Option<&'a Place<'a>>,
+    location: Option<&'a Location<'a>>,
     faults: &'a mut Faults,
 }
 
@@ -113,17 +113,17 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut read = Vec::new();
         loop {
-            let place = Place {
-                token: Token::Index(read.len()),
-                within: self.place,
+            let location = Location {
+                segment: Segment::Index(read.len()),
+                within: self.location,
             };
             let item = Reader {
-                place: Some(&place),
+                location: Some(&location),
                 faults: &mut *self.faults,
             };
             match items.next_element_seed(item)? {
                 Some(value) => {
-                    // Room for one, where `push` makes room for four: many small arrays are no larger than they must be.
+                    // Capacity for one, where `push` would reserve four: many small arrays take no more memory than they must.
                     if read.is_empty() {
                         read.reserve_exact(1);
                     }
@@ -138,16 +138,16 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut read = Map::new();
         let mut repeated = HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
-            let place = Place {
-                token: Token::Name(&name),
-                within: self.place,
+            let location = Location {
+                segment: Segment::Name(&name),
+                within: self.location,
             };
             let value = members.next_value_seed(Reader {
-                place: Some(&place),
+                location: Some(&location),
                 faults: &mut *self.faults,
             })?;
-            // The same; but the body itself, and the object in one of its fields, are seldom so small.
-            if read.is_empty() && self.place.is_some_and(|place| place.within.is_some()) {
+            // As above; but the body itself, and an object in one of its fields, are seldom that small.
+            if read.is_empty() && self.location.is_some_and(|location| location.within.is_some()) {
                 read = Map::with_capacity(1);
             }
             match read.entry(name) {
@@ -155,9 +155,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
                     entry.insert(value);
                 }
                 Entry::Occupied(mut entry) => {
-                    // A name is one fault, however often it is there.
+                    // One fault per name, however often it is repeated.
                     if repeated.insert(entry.key().clone()) {
-                        add_repeated(entry.key(), self.place, self.faults);
+                        add_repeated(entry.key(), self.location, self.faults);
                     }
                     entry.insert(value);
                 }
@@ -167,13 +167,13 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-fn add_repeated(name: &str, within: Option<&Place<'_>>, faults: &mut Faults) {
+fn add_repeated(name: &str, within: Option<&Location<'_>>, faults: &mut Faults) {
     if faults.is_full() {
         faults.count(1);
         return;
     }
-    let token = Token::Name(name);
-    faults.add_with(Place { token, within }.pointer(), || {
+    let segment = Segment::Name(name);
+    faults.add_with(Location { segment, within }.pointer(), || {
         ("duplicate_field", "is there more than once")
     });
 }

@@ -1,8 +1,10 @@
 //! Rate limits and monthly quotas of organizations, as this node knows them; and permits that organizations share
-//! (see [`fairness`](crate::domain::fairness)): for requests under way, and for attempts that a request makes.
+//! (see [`fairness`](crate::domain::fairness)): for requests in progress, and for attempts that requests wait for.
 //!
-//! The **rate** is a token bucket (GCRA) an organization, kept in the memory of this node: each node grants the whole rate,
-//! and a restart fills the bucket. The **quota** is counted by the [`meter`](super::meter) of a request.
+//! The **rate** is a token bucket (GCRA) per organization, in this node's memory: each node grants the full rate, and a
+//! restart refills the bucket. Every request takes from it, so it is `governor`'s, which needs no lock; the rate of a
+//! webhook ([`rate`](crate::domain::rate)) is a stored number that nodes share. The **quota** is counted by the
+//! [`meter`](super::meter) of a request.
 
 use std::{
     collections::HashMap,
@@ -26,16 +28,16 @@ use crate::{
     store::{Database, StoreError, organizations},
 };
 
-/// How long limits that were read are believed: a change takes effect on every node within this time.
+/// How long limits are cached: a change takes effect on every node within this time.
 const BELIEVED: Duration = Duration::from_secs(3);
 
-/// How long it takes an empty bucket to fill. An organization that was silent for so long can be forgotten.
+/// How long an empty bucket takes to fill. After that long without a request, an organization can be evicted.
 const FILLED: Duration = Duration::from_mins(1);
 
-/// Below so many organizations none is forgotten.
+/// No eviction below this many organizations.
 const SWEEP_MIN: usize = 1024;
 
-/// Who has a permit: an organization, or platform tokens as long as they speak for none.
+/// Who holds a permit: an organization, or platform tokens that act for none yet.
 type Party = Option<OrganizationId>;
 
 /// Permits that organizations share.
@@ -43,19 +45,19 @@ type Party = Option<OrganizationId>;
 pub struct Permits(Mutex<Shares<Party>>);
 
 impl Permits {
-    /// So many that any one may have, and a reserve for those who have less than their fair share.
+    /// `max` permits that anybody may take, and a reserve for those who hold less than their fair share.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self(Mutex::new(Shares::new(max)))
     }
 
-    /// Permits that are taken.
+    /// How many permits are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.lock().taken()
     }
 
-    /// Takes a permit; refuses where the organization has its fair share, and all others are taken.
+    /// Takes a permit. Refuses if all are taken and the organization holds its fair share.
     pub(super) fn take(self: &Arc<Self>, party: Party) -> Result<Permit, Problem> {
         if !self.lock().take(party) {
             return Err(Problem::overloaded());
@@ -71,7 +73,7 @@ impl Permits {
     }
 }
 
-/// A permit that was taken, until it is dropped.
+/// A permit, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     permits: Arc<Permits>,
@@ -84,10 +86,10 @@ impl Drop for Permit {
     }
 }
 
-/// What a request holds while it is under way: a place in the entrance until its caller is known, a permit of the caller's
-/// organization from then on; nothing once it is refused.
+/// What a request holds while it is in progress: a permit of the entrance until its caller is known, then one of the
+/// caller's organization; nothing once it is refused.
 #[derive(Clone, Debug)]
-pub(super) struct Place(Arc<Mutex<Option<Held>>>);
+pub(super) struct RequestPermit(Arc<Mutex<Option<Held>>>);
 
 #[derive(Debug)]
 enum Held {
@@ -96,18 +98,18 @@ enum Held {
     Permit(Permit),
 }
 
-impl Place {
-    /// A place in the entrance; `None` if all are taken.
+impl RequestPermit {
+    /// Takes a permit of the entrance; `None` if there is none left.
     pub(super) fn enter(entrance: &Arc<Semaphore>) -> Option<Self> {
         let permit = Arc::clone(entrance).try_acquire_owned().ok()?;
         Some(Self(Arc::new(Mutex::new(Some(Held::Entrance(permit))))))
     }
 
-    /// The request is one of this organization.
-    pub(super) fn belong_to(&self, permits: &Arc<Permits>, party: Party) -> Result<(), Problem> {
+    /// Exchanges the permit for one of this organization.
+    pub(super) fn exchange_for(&self, permits: &Arc<Permits>, party: Party) -> Result<(), Problem> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(&*held, Some(Held::Permit(permit)) if permit.party == party) {
-            // Given back first: a request has one permit, whomever it speaks for.
+            // Given back first: a request holds one permit, whomever it acts for.
             *held = None;
             *held = Some(Held::Permit(permits.take(party)?));
         }
@@ -131,21 +133,21 @@ pub(super) type Bucket = RateLimiter<NotKeyed, InMemoryState, Monotonic, StateIn
 
 /// What this node knows of an organization.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct OrganizationLimits {
     pub(super) limits: Limits,
     pub(super) bucket: Option<Arc<Bucket>>,
     read_at: Duration,
 }
 
-/// The limits of the organizations that were heard of lately, and their buckets.
+/// The limits and buckets of organizations that made requests lately.
 #[derive(Debug)]
 pub struct Limiter {
     clock: Monotonic,
-    known: Mutex<HashMap<OrganizationId, Known>>,
+    known: Mutex<HashMap<OrganizationId, OrganizationLimits>>,
 }
 
 impl Limiter {
-    /// One that knows nobody yet.
+    /// A limiter without any organization.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -154,8 +156,12 @@ impl Limiter {
         }
     }
 
-    /// What holds for an organization; none where there is no such organization.
-    pub(super) async fn of(&self, db: &Database, org: OrganizationId) -> Result<Option<Known>, StoreError> {
+    /// What applies to an organization; `None` if it does not exist.
+    pub(super) async fn of(
+        &self,
+        db: &Database,
+        org: OrganizationId,
+    ) -> Result<Option<OrganizationLimits>, StoreError> {
         let now = self.clock.now();
         let known = self.lock().get(&org).cloned();
         if let Some(known) = known.filter(|known| now.saturating_sub(known.read_at) < BELIEVED) {
@@ -165,8 +171,8 @@ impl Limiter {
         Ok(limits.map(|limits| self.learn(org, limits, now)))
     }
 
-    /// Keeps what was read. The bucket stays as full as it is, unless its size has changed.
-    fn learn(&self, org: OrganizationId, limits: Limits, now: Duration) -> Known {
+    /// Caches limits. The bucket keeps its level unless its size has changed.
+    fn learn(&self, org: OrganizationId, limits: Limits, now: Duration) -> OrganizationLimits {
         let mut known = self.lock();
         let before = known
             .get(&org)
@@ -175,12 +181,12 @@ impl Limiter {
             Some(before) => before.bucket.clone(),
             None => limits.requests_per_minute_max.map(|limit| Arc::new(self.bucket(limit))),
         };
-        let learned = Known {
+        let learned = OrganizationLimits {
             limits,
             bucket,
             read_at: now,
         };
-        // Doubling between sweeps, so that a sweep costs each newcomer the same small share.
+        // The map doubles between sweeps, so the amortized cost of a sweep is constant.
         if known.len() >= SWEEP_MIN && known.len() == known.capacity() {
             known.retain(|_, known| now.saturating_sub(known.read_at) < FILLED);
         }
@@ -192,7 +198,7 @@ impl Limiter {
         RateLimiter::direct_with_clock(Quota::per_minute(limit), self.clock.clone()).with_middleware()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrganizationId, Known>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OrganizationId, OrganizationLimits>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! What a request means, judged by `validator`: rules that no schema can state, such as whether a URL may be delivered
-//! to. The shape of a body is judged before, by its schema; a query has no compiled schema, so its rules are all here.
+//! What a request means, checked by `validator`: rules that no schema can state, such as whether deliveries may go to a
+//! URL. The shape of a body is checked before, by its schema; a query has no compiled schema, so all its rules are here.
 
 use serde_json::Value;
 use validator::{ValidateArgs, ValidationError, ValidationErrors};
@@ -7,20 +7,20 @@ use validator::{ValidateArgs, ValidationError, ValidationErrors};
 use super::{ApiState, extract::Faults};
 use crate::domain::event_filter::UnknownEventType;
 
-/// A request body whose meaning is judged with the server's state at hand.
+/// A request body whose meaning is checked against the server's state.
 pub(super) trait Meaning: for<'a> ValidateArgs<'a, Args = &'a ApiState> {}
 
 impl<T: for<'a> ValidateArgs<'a, Args = &'a ApiState>> Meaning for T {}
 
-/// The parameter of an error that lists where it is, if that is not simply its field: pairs of a pointer and a message.
+/// The parameter of an error that lists its locations if they are not simply the field: pairs of pointer and message.
 const AT: &str = "at";
 
-/// The error of a rule that a field breaks.
+/// The error for a rule that a field breaks.
 pub(super) fn broken(code: &'static str, detail: &impl ToString) -> ValidationError {
     ValidationError::new(code).with_message(detail.to_string().into())
 }
 
-/// The error of a rule that is broken at these pointers, with what is wrong at each.
+/// The error for a rule that is broken at these pointers, with the message for each.
 pub(super) fn broken_at(code: &'static str, at: &[(String, String)]) -> ValidationError {
     let mut error = ValidationError::new(code);
     error.add_param(AT.into(), &at);
@@ -33,8 +33,8 @@ pub(super) fn known_event_type(event_type: &str, state: &ApiState) -> Result<(),
         .map_err(|unknown| broken("unknown_event_type", &unknown))
 }
 
-/// Adds every fault of what `body` means: those of whole fields first, then those inside fields, each in a fixed order
-/// (the errors are a hash map).
+/// Adds every fault in the meaning of `body`: those of whole fields first, then those inside fields, each in a fixed order
+/// (`validator` keeps its errors in a hash map).
 pub(super) fn judge(body: &impl Meaning, state: &ApiState, faults: &mut Faults) {
     let Err(errors) = body.validate_with_args(state) else {
         return;
@@ -56,7 +56,7 @@ fn in_order(errors: &ValidationErrors) -> Vec<(String, &ValidationError)> {
     let by_field = errors.field_errors().into_iter();
     let mut all: Vec<_> = by_field
         .flat_map(|(field, errors)| {
-            // `validator` names a raw identifier as Rust writes it.
+            // `validator` names a raw identifier the way Rust spells it.
             let field = field.trim_start_matches("r#").to_owned();
             errors.iter().map(move |error| (field.clone(), error))
         })
@@ -65,13 +65,13 @@ fn in_order(errors: &ValidationErrors) -> Vec<(String, &ValidationError)> {
     all
 }
 
-/// The first rule that a query breaks, by the name of the parameter, and what the parameter must be.
+/// The first parameter of a query that breaks a rule, and what it must be.
 pub(super) fn first_broken(errors: &ValidationErrors) -> Option<(String, String)> {
     let (parameter, error) = in_order(errors).into_iter().next()?;
     Some((parameter, detail(error)))
 }
 
-/// What a field must be, by the rule that it breaks.
+/// What a field must be, according to the rule that it breaks.
 fn detail(error: &ValidationError) -> String {
     let parameter = |name: &str| error.params.get(name).map(ToString::to_string);
     match (parameter("min"), parameter("max")) {

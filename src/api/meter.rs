@@ -1,8 +1,8 @@
-//! What a request uses of its organization's [`limits`](super::limits), and the headers that tell of it.
+//! What a request uses of its organization's [`limits`](super::limits), and the headers that report it.
 //!
-//! The **quota** is counted in the database, for all nodes together. A write reserves its place before it begins and gives
-//! it back when it is refused, so that writes at once never overshoot the quota; a crash in between can only count one
-//! write too many. An organization without a quota costs no statement at all.
+//! The **quota** is counted in the database, for all nodes together. A write is counted before it starts and uncounted if
+//! it is refused, so concurrent writes never exceed the quota; a crash in between counts at most one write too many. An
+//! organization without a quota costs no statement.
 
 use std::{
     pin::Pin,
@@ -13,7 +13,7 @@ use std::{
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use governor::Quota;
 
-use super::{ApiState, limits::Known, problem::Problem};
+use super::{ApiState, limits::OrganizationLimits, problem::Problem};
 use crate::{
     domain::{id::OrganizationId, timestamp::Timestamp},
     store::quota,
@@ -40,7 +40,7 @@ struct Reading {
     reset_at: Timestamp,
 }
 
-/// What a request has used of its organization's limits: shared between the handler and `context`, which tells the client.
+/// What a request has used of its organization's limits: shared between the handler and `context`, which writes the headers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meter(Arc<Mutex<Readings>>);
 
@@ -48,7 +48,7 @@ pub(super) struct Meter(Arc<Mutex<Readings>>);
 struct Readings {
     rate: Option<Reading>,
     quota: Option<Reading>,
-    /// Whose quota is to be told, should it not have been read by then.
+    /// Whose quota to read for the headers if the request has not read it.
     quota_of: Option<(OrganizationId, u32)>,
 }
 
@@ -58,9 +58,9 @@ impl Meter {
         extensions.get().cloned().unwrap_or_default()
     }
 
-    /// Counts a request against the organization's rate. False where there is no such organization.
+    /// Counts a request against the organization's rate. False if the organization does not exist.
     pub(super) async fn admit(&self, state: &ApiState, org: OrganizationId) -> Result<bool, Problem> {
-        let Some(Known { limits, bucket, .. }) = state.limiter.of(&state.db, org).await? else {
+        let Some(OrganizationLimits { limits, bucket, .. }) = state.limiter.of(&state.db, org).await? else {
             return Ok(false);
         };
         self.lock().quota_of = limits.writes_per_month_max.map(|limit| (org, limit.get()));
@@ -92,13 +92,13 @@ impl Meter {
         self.lock().quota_of.is_some()
     }
 
-    /// Does a write within the organization's quota. One that is refused, or fails, does not count.
+    /// Runs a write within the organization's quota. One that is refused, or fails, does not count.
     pub(super) fn write<'a, T: 'a>(
         &'a self,
         state: &'a ApiState,
         work: impl Future<Output = Result<T, Problem>> + 'a,
     ) -> impl Future<Output = Result<T, Problem>> + 'a {
-        // On the heap: a future inside a future inside a handler's future would be moved about as one large value.
+        // Boxed: nested in a handler's future, it would be moved around as part of one large value.
         self.write_boxed(state, Box::pin(work))
     }
 
@@ -123,7 +123,7 @@ impl Meter {
             match quota::give_back(&state.db, org, month).await {
                 Ok(used) => self.read_quota(limit, used, month),
                 Err(error) => {
-                    tracing::warn!(exception.message = %error, kallima.organization.id = %org, "a refused write counts as one");
+                    tracing::warn!(exception.message = %error, kallima.organization.id = %org, "refused write still counts against the quota");
                 }
             }
         }
@@ -138,15 +138,15 @@ impl Meter {
         });
     }
 
-    /// Tells the client what is left.
-    pub(super) async fn tell(&self, state: &ApiState, headers: &mut HeaderMap) {
+    /// Writes the headers that say what is left.
+    pub(super) async fn write_headers(&self, state: &ApiState, headers: &mut HeaderMap) {
         let unread = {
             let readings = self.lock();
             readings.quota_of.filter(|_| readings.quota.is_none())
         };
         if let Some((org, limit)) = unread {
             let month = state.clock.now().month_start();
-            // A response without these headers is better than none.
+            // Better a response without these headers than none.
             if let Ok(used) = quota::used(&state.db, org, month).await {
                 self.read_quota(limit, used, month);
             }
@@ -176,14 +176,14 @@ impl Meter {
     }
 }
 
-/// At least one, and never too early.
+/// Rounded up, and at least one: retrying after this is never too early.
 fn whole_seconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis().div_ceil(1000))
         .unwrap_or(u64::MAX)
         .max(1)
 }
 
-/// An HTTP-date (RFC 9110, section 5.6.7), which knows whole seconds: never too early.
+/// An HTTP-date (RFC 9110, section 5.6.7), rounded up to the whole second that it can express.
 fn http_date(at: Timestamp) -> Option<HeaderValue> {
     let seconds = whole_seconds(at.since(Timestamp::from_millis(0)));
     HeaderValue::try_from(httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))).ok()

@@ -1,4 +1,4 @@
-//! HTTP in: the router, one line an operation.
+//! HTTP in: the router, one line per operation.
 //!
 //! A request passes `context` (its id, its log line), then its handler's extractors in this order: the caller and the
 //! rate of their organization, the path, the query, the headers, the body. Each refuses with a [`problem::Problem`]; the
@@ -55,11 +55,11 @@ pub fn router(state: ApiState) -> Router {
         None => router,
     };
     router
-        .layer(middleware::from_fn_with_state(state.clone(), context::carry))
+        .layer(middleware::from_fn_with_state(state.clone(), context::with_context))
         .with_state(state)
 }
 
-/// The document that is derived from the handlers: what a contract test holds against openapi.yaml.
+/// The document derived from the handlers, which a contract test compares with openapi.yaml.
 #[must_use]
 pub fn derived_document() -> OpenApi {
     docs::finish(operations().into_openapi())

@@ -15,14 +15,14 @@ use crate::store::{
     page::{self, PageLimit},
 };
 
-/// One page of a list as JSON, with a link to the next where there is one.
+/// One page of a list as JSON, with a link to the next page if there is one.
 #[derive(Debug)]
 pub(super) struct Page {
     json: Vec<u8>,
     next: Option<String>,
 }
 
-/// How much a page of so many items may hold.
+/// How much a page with this many items may hold.
 pub(super) fn limit(state: &ApiState, items: u32) -> PageLimit {
     PageLimit {
         items: items.into(),
@@ -31,10 +31,9 @@ pub(super) fn limit(state: &ApiState, items: u32) -> PageLimit {
 }
 
 impl Page {
-    /// Writes what the store found; `cursor` is the place of an item in the list, and `view` how it is shown.
+    /// Writes what the store found. `cursor` is an item's position in the list, and `view` is how it is shown.
     ///
-    /// The store has counted payloads and texts as they are stored. As JSON they can be larger, so the page may end
-    /// sooner.
+    /// The store counted payloads and texts as they are stored. They can be larger as JSON, so the page may end sooner.
     pub(super) fn new<T, C: ToString, V: Serialize>(
         found: page::Page<T, C>,
         limit: PageLimit,
@@ -48,7 +47,7 @@ impl Page {
     }
 }
 
-/// Writes a page as a JSON array of at most so many bytes, or of one item; and where the next page goes on.
+/// Writes a page as a JSON array of at most `bytes_max` bytes, or of one item; and returns the cursor of the next page.
 pub(super) fn write<T, C: ToString, V: Serialize>(
     found: page::Page<T, C>,
     limit: PageLimit,
@@ -64,7 +63,7 @@ pub(super) fn write<T, C: ToString, V: Serialize>(
             json.push(b',');
         }
         serde_json::to_writer(&mut json, &view(item)?)?;
-        // With the bracket that closes it.
+        // Including the closing bracket.
         if json.len() as u64 >= limit.bytes
             && let Some(last) = last
         {
@@ -78,7 +77,7 @@ pub(super) fn write<T, C: ToString, V: Serialize>(
     Ok((json, next.map(|after| after.to_string())))
 }
 
-/// A response with a `Link`, where there is one.
+/// A response, with a `Link` if there is one.
 pub(super) fn with_link(json: Vec<u8>, next: Option<String>) -> Response {
     let mut response = ([(CONTENT_TYPE, "application/json")], json).into_response();
     if let Some(next) = next.and_then(|link| HeaderValue::try_from(link).ok()) {
@@ -93,8 +92,8 @@ impl IntoResponse for Page {
     }
 }
 
-/// The same question with another `after`. Relative to the request's own address (RFC 3986, section 4.2), so that it
-/// holds behind any proxy.
+/// The same query with another `after`. The reference is relative (RFC 3986, section 4.2), so that it works behind any
+/// proxy.
 fn next_link(uri: &Uri, after: &str) -> String {
     let query = uri.query().unwrap_or_default();
     let kept = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != "after");
@@ -105,7 +104,7 @@ fn next_link(uri: &Uri, after: &str) -> String {
     link(&format!("{}?{next}", uri.path()))
 }
 
-/// The header's value for the address of the next page.
+/// The value of `Link` for the address of the next page.
 pub(super) fn link(address: &str) -> String {
     format!("<{address}>; rel=\"next\"")
 }

@@ -1,4 +1,4 @@
-//! `If-Match`: a change of what the client has seen, and of nothing newer (RFC 9110, section 13.1.1).
+//! `If-Match`: a change applies only to a version that the client has seen (RFC 9110, section 13.1.1).
 
 use axum::{
     extract::FromRequestParts,
@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::{ApiState, problem::Problem};
 use crate::domain::precondition::IfMatch;
 
-/// The versions that the request may change; none where it does not say.
+/// The versions that the request may change; `None` if it does not say.
 pub(super) struct Precondition(pub(super) Option<IfMatch>);
 
 /// The header, for the document.

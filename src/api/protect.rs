@@ -1,4 +1,4 @@
-//! What stands between the handlers and a hostile or merely busy world: load shedding, a deadline, panics, other origins.
+//! What protects the handlers from a hostile or merely busy world: load shedding, a deadline, panics, cross-origin rules.
 
 use std::{
     any::Any,
@@ -17,10 +17,10 @@ use axum::{
 use hyper::body::{Frame, SizeHint};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{ApiState, limits::Place, problem::Problem};
+use super::{ApiState, limits::RequestPermit, problem::Problem};
 use crate::domain::framing::UnclearFraming;
 
-/// Headers of a request that another origin may set, besides those that it always may.
+/// Request headers that another origin may set, besides those that it always may.
 const REQUEST_HEADERS: [HeaderName; 4] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
@@ -28,7 +28,7 @@ const REQUEST_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("idempotency-key"),
 ];
 
-/// Headers of a response that another origin may read, besides those that it always may.
+/// Response headers that another origin may read, besides those that it always may.
 const RESPONSE_HEADERS: [HeaderName; 13] = [
     header::ALLOW,
     header::ETAG,
@@ -45,43 +45,42 @@ const RESPONSE_HEADERS: [HeaderName; 13] = [
     HeaderName::from_static("x-quota-reset"),
 ];
 
-/// What every request passes before its handler, and its answer after it. One layer for all of it: each costs every
-/// request a copy of all that is inside.
+/// What every request passes on its way to the handler, and every response on its way back. It is a single layer, because
+/// each layer costs every request a clone of everything inside it.
 ///
-/// A request whose end is in doubt is refused, and one that takes too long is given up. Where as many as the node takes
-/// are under way, the next one is refused: an answer that says so at once is worth more than one that comes too late. A
-/// request is under way until its answer has left. Health checks are answered all the same, and the documentation has
-/// places of its own.
+/// A request with ambiguous framing is refused, and one that takes too long is abandoned. When the node is full, the next
+/// request is refused: an immediate refusal is worth more than a response that comes too late. A request is in progress
+/// until its response has been sent. Health checks are always answered, and the documentation has permits of its own.
 ///
-/// Until its caller is known, a request has a place in the entrance, which is short; then it is one of its organization,
-/// and authentication refuses it where that has its fair share already.
+/// Until its caller is known, a request holds a permit of the entrance, which is short; then it holds one of its
+/// organization, and authentication refuses it if that has its fair share already.
 pub(super) async fn guard(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     if request.extensions().get::<UnclearFraming>().is_some() {
         return unclear_framing().into_response();
     }
-    let places = match request.uri().path() {
+    let permits = match request.uri().path() {
         "/healthz" | "/readyz" => None,
         path if path.starts_with("/v1/") => Some(&state.entrance),
-        _ => Some(&state.page_places),
+        _ => Some(&state.page_permits),
     };
-    let Some(places) = places else {
+    let Some(permits) = permits else {
         return end(state.request_timeout, next.run(request)).await;
     };
-    let Some(place) = Place::enter(places) else {
+    let Some(permit) = RequestPermit::enter(permits) else {
         return Problem::overloaded().into_response();
     };
-    request.extensions_mut().insert(place.clone());
+    request.extensions_mut().insert(permit.clone());
     let response = end(state.request_timeout, next.run(request)).await;
-    response.map(|body| Body::new(Held { body, _place: place }))
+    response.map(|body| Body::new(PermittedBody { body, _permit: permit }))
 }
 
-/// The body of an answer, which has its request's place until it has left.
-struct Held {
+/// The body of a response, which holds its request's permit until it has been sent.
+struct PermittedBody {
     body: Body,
-    _place: Place,
+    _permit: RequestPermit,
 }
 
-impl HttpBody for Held {
+impl HttpBody for PermittedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -101,27 +100,27 @@ impl HttpBody for Held {
     }
 }
 
-/// Of such a request two parsers in a row can make two different messages: what a proxy takes for its body may be the next
-/// request here. The server closes the connection after the answer.
+/// Request smuggling: two parsers in a row can disagree about such a request, so that what a proxy takes for its body is
+/// the next request here. The server closes the connection after the response.
 fn unclear_framing() -> Problem {
     Problem::bad_request(
         "It is not clear where the request ends: send either one Content-Length or `Transfer-Encoding: chunked`.",
     )
 }
 
-/// Gives up a request that takes longer than all that it may wait for together, so that whatever hangs holds no place
-/// forever.
+/// Abandons a request that takes longer than everything that it may wait for together, so that nothing that hangs holds a
+/// permit forever.
 async fn end(timeout: Duration, answering: impl Future<Output = Response>) -> Response {
     let answer = tokio::time::timeout(timeout, answering).await;
     answer.unwrap_or_else(|_| {
-        tracing::error!("a request was given up");
+        tracing::error!("request abandoned: it took too long");
         Problem::took_too_long().into_response()
     })
 }
 
-/// A handler that panics is a fault of ours like any other. The panic's place and message are on standard error.
+/// A handler that panics is our fault like any other 500. The panic's location and message are on standard error.
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!("a handler panicked");
+    tracing::error!("handler panicked");
     Problem::internal_error().into_response()
 }
 

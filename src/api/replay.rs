@@ -33,7 +33,7 @@ use crate::{
     schema(function = since_before_until, use_context, skip_on_field_errors = false)
 )]
 pub(super) struct ReplayWebhook {
-    // Absent is refused by the schema, so that the other fields are judged all the same.
+    // An absent `since` is refused by the schema, so that the other fields are still validated.
     #[schema(required, nullable = false, value_type = String, format = DateTime)]
     since: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -53,7 +53,7 @@ enum ReplayStatus {
     Delivered,
 }
 
-/// What is to be replayed.
+/// What to replay.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct Replaying {
     since: Timestamp,
@@ -84,7 +84,7 @@ impl ReplayWebhook {
     }
 }
 
-/// Refuses a span that ends before it begins, or is empty.
+/// Refuses a span that is empty or ends before it starts.
 fn since_before_until(body: &ReplayWebhook, state: &ApiState) -> Result<(), ValidationError> {
     let until = body.until(state);
     if body.since.is_some_and(|since| since >= until) {
@@ -111,7 +111,7 @@ impl RequestBody for ReplayWebhook {
     }
 }
 
-/// What a replay put back in the queue.
+/// What a replay put back into the queue.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Replay {
     object: ReplayObject,

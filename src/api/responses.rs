@@ -1,4 +1,4 @@
-//! What the derived document says of errors: which statuses an operation may answer, by what it asks for.
+//! What the derived document says about errors: which statuses an operation may return, depending on what it takes.
 
 use std::collections::BTreeMap;
 
@@ -30,25 +30,25 @@ macro_rules! groups {
 }
 
 groups! {
-    /// Of every operation with a token: no token, not enough of one, too often, a fault of ours, not now.
+    /// Of every operation with a token: no valid token, missing scope, too many requests, a fault of ours, unavailable.
     WithToken = [401, 403, 429, 500, 503];
-    /// Of an operation with an id in its path: none of that id, or not an id.
+    /// Of an operation with an id in its path: unknown, or malformed.
     WithId = [404, 422];
     /// Of an operation with a query.
     WithQuery = [400];
-    /// Of an operation with a body: not JSON, too large, another media type, not valid.
+    /// Of an operation with a body: not JSON, too large, another media type, invalid.
     WithBody = [400, 413, 415, 422];
-    /// Of an operation that the state of things can forbid.
+    /// Of an operation that can conflict with the current state.
     WithConflict = [409];
-    /// Of an operation that takes an idempotency key: not one, or used for another request or one that still runs.
+    /// Of an operation that takes an idempotency key: malformed, or in use for another request or for one still running.
     WithIdempotencyKey = [400, 409];
-    /// Of an operation that can be made to wait for a version: it is another one.
+    /// Of an operation that takes `If-Match`: the version is another one.
     WithPrecondition = [400, 412];
     /// Of an operation that needs the database and nothing else.
     NotNow = [503];
 }
 
-/// A problem of that status, with the headers that come with it.
+/// A problem with this status, and the headers that come with it.
 fn problem(status: u16) -> (String, RefOr<utoipa::openapi::Response>) {
     let content = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name("Problem")))
@@ -70,7 +70,7 @@ fn problem(status: u16) -> (String, RefOr<utoipa::openapi::Response>) {
     (status.to_string(), RefOr::T(response.build()))
 }
 
-/// A header's name the way documents write it: `retry-after` is `Retry-After`.
+/// A header's name as documents spell it: `Retry-After` for `retry-after`.
 pub(super) fn name(header: &HeaderName) -> String {
     let capitalized = |word: &str| match (word, word.split_at_checked(1)) {
         ("www", _) => "WWW".to_owned(),

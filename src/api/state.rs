@@ -24,8 +24,8 @@ use crate::{
 
 type Attempted = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
-/// Makes the attempt of a lease now, and returns when it is recorded: the delivery floor's one function that the API
-/// is handed.
+/// Makes the attempt of a lease now, and returns once it is recorded: the one function of the delivery floor that the API
+/// is given.
 #[derive(Clone)]
 pub struct AttemptNow(Arc<dyn Fn(Lease, AttemptTrigger) -> Attempted + Send + Sync>);
 
@@ -51,7 +51,7 @@ impl std::fmt::Debug for AttemptNow {
     }
 }
 
-/// What every handler can reach. Clones share it; each request takes several, so that one costs a single counter.
+/// What every handler can reach. Clones share it: each request takes several, so a clone must only bump one counter.
 #[derive(Clone, Debug)]
 pub struct ApiState(Arc<ApiParts>);
 
@@ -80,42 +80,42 @@ pub struct ApiParts {
     pub contract: Arc<Contract>,
     /// Which URLs webhooks may have.
     pub destinations: Arc<DestinationPolicy>,
-    /// The networks of the proxies whose `X-Forwarded-For` is believed.
+    /// The networks of the proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Arc<[IpNet]>,
     /// The origins whose pages may use the API from a browser.
     pub cors_origins: Arc<[HeaderValue]>,
-    /// One place for each request of the API whose caller is not known yet.
+    /// A permit for each API request whose caller is not known yet.
     pub entrance: Arc<Semaphore>,
-    /// One permit for each request of an organization that may be under way, its answer included.
+    /// A permit for each request of an organization in progress, until its response has been sent.
     pub requests: Arc<Permits>,
-    /// In what order their work begins.
+    /// The order in which their work starts.
     pub entry: Entry,
-    /// One permit for each attempt that a request may make and wait for.
+    /// A permit for each attempt that a request makes and waits for.
     pub manual_attempts: Arc<Permits>,
-    /// One place for each request without a token that may be under way: the documentation, and paths that do not exist.
-    pub page_places: Arc<Semaphore>,
-    /// Bytes that a page of a list holds at most; one item is shown all the same, however large it is.
+    /// A permit for each request in progress that needs no token: the documentation, and paths that do not exist.
+    pub page_permits: Arc<Semaphore>,
+    /// Bytes that a page of a list holds at most. A single item is shown however large it is.
     pub page_bytes_max: u64,
-    /// How long a request may take from its head to its answer, before it is given up.
+    /// How long a request may take from its head to its response before it is abandoned.
     pub request_timeout: Duration,
     /// How long a request's body may take to arrive.
     pub body_read_timeout: Duration,
-    /// How long a delivery taken for one attempt belongs to the taker.
+    /// How long the lease of a delivery lasts that is taken for one attempt.
     pub lease: Duration,
-    /// How long a request that takes an attempt holds its idempotency key: longer than any request lasts.
+    /// How long a request that makes an attempt holds its idempotency key: longer than any request lasts.
     pub key_lease: Duration,
     /// Makes one attempt now.
     pub attempt_now: AttemptNow,
-    /// How much organizations may ask.
+    /// The limits of organizations.
     pub limiter: Arc<Limiter>,
     /// Where requests are counted.
     pub metrics: Metrics,
     /// Makes the spans of requests.
     pub spans: Spans,
-    /// Whether each publication has a line in the log.
+    /// Whether each publication is logged.
     pub log_attempts: LogAttempts,
-    /// Whether it is a server for development.
+    /// Whether this is a development server.
     pub is_dev: bool,
-    /// Whether the server is about to stop: requests are still answered, but no more should be sent.
+    /// Whether the server is about to stop: it still answers requests, but clients should send no more.
     pub stopping: Arc<AtomicBool>,
 }

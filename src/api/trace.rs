@@ -14,8 +14,8 @@ use crate::{domain::trace::TraceParent, telemetry::spans::RequestSpan};
 /// The header's name.
 const TRACEPARENT: &str = "traceparent";
 
-/// The trace that what this request causes is part of: the span of the request itself where traces are exported, else
-/// what the client names.
+/// The parent of what this request causes: the request's own span if traces are exported, otherwise the one that the
+/// client names.
 pub(super) struct Trace(pub(super) Option<TraceParent>);
 
 /// The header, for the document.
@@ -31,13 +31,13 @@ impl FromRequestParts<ApiState> for Trace {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Infallible> {
-        let own = parts.extensions.get().and_then(RequestSpan::place);
+        let own = parts.extensions.get().and_then(RequestSpan::parent);
         Ok(Self(own.or_else(|| named(&parts.headers))))
     }
 }
 
-/// The trace that the client names. A header that is malformed, or there twice, is as good as none: the specification
-/// asks to ignore it (section 3.2), so it is no reason to refuse a request.
+/// The parent span that the client names. A header that is malformed or repeated is ignored, as the specification requires
+/// (section 3.2), so it is no reason to refuse a request.
 pub(super) fn named(headers: &HeaderMap) -> Option<TraceParent> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     match (values.next(), values.next()) {

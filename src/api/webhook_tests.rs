@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// The event type of a test that names no other.
+/// The event type of a test that names none.
 const TEST_EVENT_TYPE: &str = "webhook.test";
 
 /// Body for POST /v1/webhooks/{id}/test.
@@ -83,7 +83,7 @@ pub(super) async fn test_webhook(
     submission.once_leased(&state, &caller.meter, org, test).await
 }
 
-/// A test event: the documented example of its type, under an id and a time of its own.
+/// A test event: the documented example of its type, with its own id and time.
 fn test_event(
     state: &ApiState,
     organization_id: OrganizationId,

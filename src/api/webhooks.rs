@@ -1,4 +1,4 @@
-//! `/v1/webhooks`: register endpoints, change them, try them.
+//! `/v1/webhooks`: register, change and delete endpoints.
 
 use axum::{
     Json,
@@ -41,7 +41,7 @@ use crate::{
     store::webhooks::{self, Created},
 };
 
-/// A webhook, and its secret where that was just issued.
+/// A webhook, with its secret if that was just issued.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct WebhookView {
     #[serde(flatten)]
@@ -63,7 +63,7 @@ pub(super) struct UpdateWebhook {
     #[validate(custom(function = entries_match_something, use_context))]
     events: Option<Vec<String>>,
     enabled: Option<bool>,
-    // PostgreSQL cannot keep a NUL in a text.
+    // PostgreSQL cannot store NUL in text.
     #[schema(max_length = 256, pattern = r"^[^\x00]*$")]
     description: Option<String>,
     #[schema(minimum = 0, maximum = 1000)]
@@ -81,7 +81,7 @@ fn url_schema() -> Schema {
         .into()
 }
 
-/// Body for POST /v1/webhooks: read as a change is, of the settings that a webhook has where nothing is said of them.
+/// Body for POST /v1/webhooks: read as a change of the default settings.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub(super) struct CreateWebhook {
@@ -96,7 +96,7 @@ impl<'a> ValidateArgs<'a> for CreateWebhook {
     }
 }
 
-/// What the schema of a creation says beyond that of a change; only the document needs it as a type.
+/// What the schema of a creation adds to that of a change; only the document needs it as a type.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a schema")]
 struct Creation {
@@ -122,7 +122,7 @@ impl ToSchema for CreateWebhook {
     }
 }
 
-/// How an entry of a filter is written; only the document needs it as a type.
+/// How an entry of a filter is spelled; only the document needs it as a type.
 #[derive(ToSchema)]
 #[schema(min_length = 1, max_length = 64, pattern = r"^[a-z_]+\.([a-z_]+|\*)$")]
 #[expect(dead_code, reason = "a schema")]
@@ -185,15 +185,15 @@ impl RequestBody for UpdateWebhook {
             url,
             events,
             enabled: self.enabled,
-            // Null leaves the description as it is, so that an empty one is how it is cleared.
+            // Null leaves the description unchanged, so an empty one clears it.
             description: self.description.map(|text| Some(text).filter(|text| !text.is_empty())),
-            // And so is a rate limit of zero.
+            // Likewise, a rate limit of zero removes the limit.
             rate_limit: self.rate_limit.map(RateLimit::new),
         })
     }
 }
 
-/// Refuses a URL that the operator's policy does not let deliveries go to.
+/// Refuses a URL to which the operator's policy forbids deliveries.
 fn destination_allowed(url: &str, state: &ApiState) -> Result<(), ValidationError> {
     match Destination::parse(url, &state.destinations) {
         Ok(_) => Ok(()),
@@ -201,7 +201,7 @@ fn destination_allowed(url: &str, state: &ApiState) -> Result<(), ValidationErro
     }
 }
 
-/// Refuses the entries of a filter that no event type of the catalog matches.
+/// Refuses filter entries that match no event type of the catalog.
 fn entries_match_something(entries: &[String], state: &ApiState) -> Result<(), ValidationError> {
     let unknown = |(index, entry): (usize, &String)| {
         let unknown = FilterEntry::parse(entry, state.contract.event_type_names()).err()?;

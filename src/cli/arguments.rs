@@ -1,5 +1,5 @@
-//! Reading the command line and the environment. All that is wrong with them is said at once, one line each, before
-//! anything is opened.
+//! Reading the command line and the environment. Every fault in them is reported at once, one line each, before anything is
+//! opened.
 
 use std::{collections::HashSet, error::Error as _, ffi::OsString};
 
@@ -12,22 +12,22 @@ use clap::{
 
 use super::{Cli, print_config::redacted};
 
-/// What our variables begin with.
+/// The prefix of our environment variables.
 const PREFIX: &str = "KALLIMA_";
 
-/// How alike two names must be for one to be a typo of the other: six letters of ten.
+/// How similar two names must be for one to count as a typo of the other: six letters of ten.
 const TYPO_SIMILARITY_MIN: f64 = 0.6;
 
-/// What was given, and what is wrong with it.
+/// What was given, and the faults in it.
 pub(super) struct Reading {
-    /// The command and what it was given; nothing where that cannot be told for the faults.
+    /// The command with its options; `None` if the faults leave it undetermined.
     pub(super) given: Option<(Command, ArgMatches, Cli)>,
-    /// What is wrong, one line each.
+    /// The faults, one line each.
     pub(super) faults: Vec<String>,
 }
 
-/// Reads the command line and the environment. Where no more than that is asked, or the command line makes no sense at
-/// all, says so and ends the process, as clap does.
+/// Reads the command line and the environment. For `--help` and `--version`, and for a command line that makes no sense at
+/// all, prints what clap prints and ends the process.
 pub(super) fn read() -> Reading {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let mut faults = Vec::new();
@@ -49,7 +49,7 @@ pub(super) fn read() -> Reading {
             exit(&error);
         };
         faults.push(fault);
-        // The value is left out, and the rest judged without it.
+        // Drop the value, and check the rest without it.
         let is_new = ignored.insert(option.clone());
         if !(remove(&mut arguments, &option) || is_new) {
             return Reading { given: None, faults };
@@ -57,7 +57,7 @@ pub(super) fn read() -> Reading {
     }
 }
 
-/// Whether a master key was given on the command line, which every user of the machine can read.
+/// Whether a master key was given on the command line, where every user of the machine can read it.
 pub(super) fn shows_master_key(matches: &ArgMatches) -> bool {
     const OPTION: &str = "master_key";
     let is_given = matches.try_contains_id(OPTION).unwrap_or_default();
@@ -74,7 +74,8 @@ pub(super) fn say(faults: &[String]) {
     }
 }
 
-/// The variables that look like ours and are not, each with the one that was meant: what is set in vain is a typo.
+/// Variables that look like ours but are not, each with the one that was probably meant: a variable without effect is a
+/// typo.
 pub(super) fn unknown_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
     let mut known = HashSet::new();
     collect_variables(&Cli::command(), &mut known);
@@ -93,13 +94,13 @@ fn unknown_variable(name: &str, known: &HashSet<String>) -> String {
     let similarity = |known: &String| strsim::normalized_damerau_levenshtein(&bare(name), &bare(known));
     let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
     match nearest.filter(|nearest| similarity(nearest) >= TYPO_SIMILARITY_MIN) {
-        Some(nearest) => format!("{name} is set, but there is no such variable; {nearest} is the nearest"),
-        None => format!("{name} is set, but there is no such variable; --help lists them"),
+        Some(nearest) => format!("{name} is set, but there is no such variable; did you mean {nearest}?"),
+        None => format!("{name} is set, but there is no such variable; --help lists all"),
     }
 }
 
-/// Whether Kubernetes has set a variable, which it does in every container for every service of the namespace: a service
-/// named `kallima-webhooks` makes `KALLIMA_WEBHOOKS_PORT=tcp://…` and others.
+/// Whether Kubernetes set a variable. It does so in every container for every service of the namespace: a service named
+/// `kallima-webhooks` yields `KALLIMA_WEBHOOKS_PORT=tcp://…` and others.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let protocols = ["tcp://", "udp://", "sctp://"];
     let of_a_port = |rest: &str| {
@@ -123,7 +124,7 @@ fn collect_variables(command: &Command, known: &mut HashSet<String>) {
     }
 }
 
-/// The command, whose options of these names read no variables.
+/// The command, with these options no longer reading environment variables.
 fn without_variables(command: Command, options: &HashSet<String>) -> Command {
     command
         .mut_args(|option| {
@@ -136,7 +137,7 @@ fn without_variables(command: Command, options: &HashSet<String>) -> Command {
         .mut_subcommands(|subcommand| without_variables(subcommand, options))
 }
 
-/// The option that an error is about, and the line that says so; nothing where it is not about the value of an option.
+/// The option that an error is about, and the line to print; `None` if it is not about the value of an option.
 fn fault(command: &Command, error: &Error) -> Option<(String, String)> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -156,14 +157,14 @@ fn fault(command: &Command, error: &Error) -> Option<(String, String)> {
         }
         ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg) {
             Some(other) => format!("{called} cannot be used with {other}"),
-            None => format!("{called} cannot be used with what else is given"),
+            None => format!("{called} cannot be used with the other options given"),
         },
         _ => return None,
     };
     Some((name.to_owned(), fault))
 }
 
-/// Why a value is not valid.
+/// Why a value is invalid.
 fn reason(error: &Error) -> String {
     if let Some(cause) = error.source() {
         return format!(": {}", cause.to_string().replace('\n', " "));
@@ -179,7 +180,7 @@ fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     here.or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, name)))
 }
 
-/// Takes an option and its values off the command line. Whether it was there.
+/// Removes an option and its values from the command line. Returns whether it was there.
 fn remove(arguments: &mut Vec<OsString>, name: &str) -> bool {
     let flag = format!("--{name}");
     let before = arguments.len();
@@ -195,10 +196,10 @@ fn remove(arguments: &mut Vec<OsString>, name: &str) -> bool {
     arguments.len() < before
 }
 
-/// Ends the process with clap's own words, unless they would show a URL, which may hold a password.
+/// Ends the process with clap's own message, unless that would show a URL, which may hold a password.
 fn exit(error: &Error) -> ! {
     if error.use_stderr() && error.to_string().contains("://") {
-        eprintln!("error: a URL is given where none belongs; see --help");
+        eprintln!("error: unexpected URL on the command line; see --help");
         std::process::exit(2);
     }
     error.exit()

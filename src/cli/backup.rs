@@ -1,4 +1,4 @@
-//! `backup`: a copy of an SQLite database, beside a running server.
+//! `backup`: copies an SQLite database, also while a server is running.
 
 use std::path::PathBuf;
 
@@ -15,11 +15,11 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct BackupOptions {
-    /// The file to make; there must be none of that name yet.
+    /// The file to create; it must not exist yet.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 
-    /// Copy the master keys, too, to the file's name and `.key`: whoever has both can read every secret.
+    /// Also copy the master keys, to the file's name plus `.key`: whoever has both can read every secret.
     #[arg(long)]
     with_key: bool,
 }
@@ -38,13 +38,13 @@ pub(super) fn run(options: &BackupOptions, database: &DatabaseOptions) -> Comman
         println!("{table:<20} {rows:>12} rows");
     }
     println!(
-        "{} ({bytes} bytes) is whole: it was read back and checked.",
+        "Wrote {} ({bytes} bytes), read it back and checked it: complete.",
         to.display()
     );
     match (key_file, keys::key_file(database)) {
         (Some(copied), _) => println!("The master keys are in {}.", copied.display()),
         (None, Some(file)) => println!(
-            "The master keys are not in it; without them its secrets cannot be opened. Keep {} somewhere else.",
+            "The master keys are not included, and without them the secrets cannot be decrypted. Keep {} somewhere else.",
             file.display()
         ),
         (None, None) => println!(

@@ -1,5 +1,5 @@
-//! `keys list|add|rotate`: the master keys that signing secrets are sealed under at rest, and for a day the responses
-//! that are kept for idempotency keys.
+//! `keys list|add|rotate`: the master keys that seal signing secrets at rest, and for a day the responses that are kept
+//! for idempotency keys.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::{
     },
 };
 
-/// How many secrets are sealed anew in one transaction, at most.
+/// How many secrets are sealed again in one transaction at most.
 const BATCH_MAX: u64 = 100;
 
-/// How long the server has the database to itself between two batches.
+/// The pause between two batches, in which the server has the database to itself.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// List the master keys by their ids, and what each of them seals.
+    /// List the master keys by id, and what each of them seals.
     List,
-    /// Put a new master key before the others in the key file. A server that runs takes notice by itself.
+    /// Add a new master key as the first in the key file. A running server picks it up by itself.
     Add,
-    /// Seal every secret anew under the first master key. The server may run meanwhile.
+    /// Seal every secret again, under the first master key. The server may be running.
     Rotate,
 }
 
@@ -41,7 +41,7 @@ impl KeysCommand {
             Self::Add => {
                 let AddedKey { id, file } = keys::add(database)?;
                 println!(
-                    "Key {id} is the first in {} and seals every new secret; the others still open what they have sealed.",
+                    "Key {id} is now the first in {} and seals every new secret; the others still open what they sealed.",
                     file.display()
                 );
                 println!("Next: `keys rotate`.");
@@ -55,8 +55,8 @@ impl KeysCommand {
 async fn list(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
     let db = Database::open_migrated(database, clock).await?;
     let KeyUse { given, missing } = secrets::key_use(&db, clock.now()).await?;
-    for (place, key) in given.iter().enumerate() {
-        let note = match (place, key.secrets, key.responses) {
+    for (position, key) in given.iter().enumerate() {
+        let note = match (position, key.secrets, key.responses) {
             (0, ..) => "  it seals every new secret",
             (_, 0, 0) => "  no longer needed",
             _ => "",
@@ -64,7 +64,7 @@ async fn list(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
         println!("{}{note}", described(key));
     }
     for key in &missing {
-        println!("{}  NOT GIVEN: they cannot be opened", described(key));
+        println!("{}  MISSING: what it seals cannot be opened", described(key));
     }
     Ok(())
 }
@@ -100,25 +100,24 @@ async fn rotate(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    println!("{} secrets were sealed anew.", done.resealed);
+    println!("{} secrets were sealed again.", done.resealed);
     if done.overtaken > 0 {
-        println!("{} were rotated or deleted meanwhile and left alone.", done.overtaken);
+        println!(
+            "{} were skipped: they were rotated or deleted in the meantime.",
+            done.overtaken
+        );
     }
     if !done.unreadable.is_empty() {
         let ids: Vec<String> = done.unreadable.iter().map(ToString::to_string).collect();
-        return Err(format!(
-            "the secrets of these webhooks do not open with any key given: {}",
-            ids.join(", ")
-        )
-        .into());
+        return Err(format!("no given key opens the secrets of these webhooks: {}", ids.join(", ")).into());
     }
     let KeyUse { given, missing } = secrets::key_use(&db, clock.now()).await?;
     let others = given.iter().skip(1).chain(&missing);
     let left: u64 = others.map(|key| key.secrets).sum();
     if left > 0 {
         return Err(format!(
-            "{left} secrets are sealed under another key all the same: does every server have the new key as its \
-             first? Then run this again"
+            "{left} secrets are still sealed under another key: make sure that every server has the new key as its \
+             first, then run this again"
         )
         .into());
     }

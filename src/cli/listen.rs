@@ -1,4 +1,4 @@
-//! `listen`: a receiver on this machine that prints what arrives, to see deliveries work.
+//! `listen`: a receiver on this machine that prints what arrives, for trying out deliveries.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

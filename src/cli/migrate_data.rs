@@ -1,4 +1,4 @@
-//! `migrate-data`: from SQLite to PostgreSQL, with every row.
+//! `migrate-data`: copies every row from SQLite to PostgreSQL.
 
 use clap::Args;
 
@@ -18,11 +18,11 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct MigrateDataOptions {
-    /// The SQLite database to copy; no server may be using it.
+    /// The SQLite database to copy; no server may be using it meanwhile.
     #[arg(long, value_name = "sqlite://FILE")]
     from: String,
 
-    /// The PostgreSQL database to copy into; it must be empty, and `migrate` must have made its tables.
+    /// The PostgreSQL database to copy into; it must be empty, with tables created by `migrate`.
     #[arg(long, value_name = "postgres://USER@HOST/NAME")]
     to: String,
 }
@@ -33,7 +33,7 @@ pub(super) async fn run(options: MigrateDataOptions, database: DatabaseOptions, 
     if !source.is_sqlite() {
         return Err(copy::CopyError::Engines.into());
     }
-    // Where no key is given, SQLite's own is the one that the secrets are sealed with.
+    // If no key is given, the secrets are sealed under SQLite's own.
     let key_file = keys::key_file(&source);
     let is_own_key = source.master_key.is_none() && source.master_key_file.is_none();
     let target = DatabaseOptions {
@@ -48,15 +48,15 @@ pub(super) async fn run(options: MigrateDataOptions, database: DatabaseOptions, 
     let source = Database::open_migrated(&source, clock).await?;
     let _lock = ServerLock::acquire(&from, Creation::Refused)?;
     let target = Database::open_migrated(&target, clock).await?;
-    // Nobody works on the source, so whatever is leased there is due.
+    // No server uses the source, so every lease there has lost its holder.
     leases::recover(&source, clock.now()).await?;
     for Copied { table, rows, checksum } in copy::copy(&source, &target).await? {
         println!("{table:<20} {rows:>12} rows  checksum {checksum:032x}");
     }
-    println!("Everything was copied and read back.");
+    println!("Everything was copied, read back and compared.");
     if let Some(key_file) = key_file.filter(|_| is_own_key) {
         println!(
-            "Give the nodes the key that opens its secrets: --master-key-file {}",
+            "Start the nodes with the key that opens its secrets: --master-key-file {}",
             key_file.display()
         );
     }

@@ -63,10 +63,10 @@ pub struct Cli {
 enum Command {
     /// Serve the API and deliver events (the default).
     Serve(Box<ServeOptions>),
-    /// Make, list and revoke API tokens.
+    /// Create, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Make and list organizations.
+    /// Create and list organizations, and change their limits.
     #[command(subcommand)]
     Organization(organization::OrganizationCommand),
     /// List webhooks, with their health.
@@ -77,16 +77,16 @@ enum Command {
     Deliveries(deliveries::DeliveriesCommand),
     /// Show the webhooks and organizations with the most waiting work, and what is wrong with them.
     Top(top::TopOptions),
-    /// List the master keys of secrets at rest, add one, seal every secret under it.
+    /// List the master keys that seal secrets at rest, add one, and seal every secret under it.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Apply the migrations that the database does not have yet.
+    /// Apply pending migrations to the database.
     Migrate,
-    /// Copy everything of an SQLite database into an empty PostgreSQL database, and check that it arrived.
+    /// Copy an SQLite database into an empty PostgreSQL database, and check that everything arrived.
     MigrateData(migrate_data::MigrateDataOptions),
     /// Copy an SQLite database while the server runs, and check the copy.
     Backup(backup::BackupOptions),
-    /// Check all that serving needs: database, master key, clock, disk, DNS, TLS. One line a check.
+    /// Check everything that serving needs: database, master key, clock, disk, DNS, TLS. One line per check.
     Doctor(doctor::DoctorOptions),
     /// Check whether the server on this machine responds: for a container's health check.
     Healthcheck(healthcheck::HealthcheckOptions),
@@ -94,10 +94,10 @@ enum Command {
     Listen(listen::ListenOptions),
 }
 
-/// The pause between two attempts to reach a database that is waited for.
+/// The pause between two attempts to reach a database that is not up yet.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 
-/// Any failure of a command: it is printed as one line.
+/// Any failure of a command; printed as one line.
 type CommandResult = Result<(), Box<dyn Error>>;
 
 /// Reads the command line and does what it says.
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(if is_readable { 1 } else { 2 })
 }
 
-/// The command that serves, as it was given: `serve`, or none at all.
+/// The command that serves, as it was given: `serve`, or no command.
 fn serving<'a>(command: &'a clap::Command, matches: &'a ArgMatches) -> (&'a clap::Command, &'a ArgMatches) {
     matches
         .subcommand()
@@ -141,7 +141,7 @@ fn serving<'a>(command: &'a clap::Command, matches: &'a ArgMatches) -> (&'a clap
 }
 
 impl Cli {
-    /// The options of `serve`, where that is the command.
+    /// The options of `serve`, if that is the command.
     fn serving(&self) -> Option<&ServeOptions> {
         match &self.command {
             None => Some(&self.serve),
@@ -157,12 +157,12 @@ impl Cli {
         telemetry::start(&self.log);
         if shows_master_key {
             tracing::warn!(
-                "--master-key shows in the list of processes: give KALLIMA_MASTER_KEY or --master-key-file instead"
+                "--master-key is visible in the process list: use KALLIMA_MASTER_KEY or --master-key-file instead"
             );
         }
         let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
             let done = runtime.block_on(self.dispatch(node));
-            // A name that is still being resolved must not hold up the end.
+            // A blocking call that is still running must not delay the exit.
             runtime.shutdown_background();
             done
         });
@@ -171,7 +171,7 @@ impl Cli {
             Err(error) => {
                 match format {
                     LogFormat::Human => log::say(&format!("error: {error}")),
-                    // Whoever reads the log reads nothing but JSON.
+                    // Readers of a JSON log expect nothing but JSON.
                     LogFormat::Json => tracing::error!("{error}"),
                 }
                 ExitCode::FAILURE
@@ -210,7 +210,7 @@ impl Cli {
             Some(Command::Keys(command)) => command.run(&database, &clock).await,
             Some(Command::Migrate) => {
                 migrate(&open(&database, node, &clock).await?).await?;
-                println!("The database has every migration.");
+                println!("All migrations are applied.");
                 Ok(())
             }
             Some(Command::Backup(options)) => backup::run(&options, &database),
@@ -222,8 +222,7 @@ impl Cli {
     }
 }
 
-/// Opens the database, which is made where there is none. One that may be there soon is waited for, where that is asked
-/// for.
+/// Opens the database, and creates it if there is none. If asked to, waits for one that is still starting.
 async fn open(options: &DatabaseOptions, node: NodeId, clock: &Clock) -> Result<Database, OpenError> {
     let wait = Duration::from_secs(options.wait_s);
     let began = Instant::now();
@@ -246,7 +245,7 @@ async fn open(options: &DatabaseOptions, node: NodeId, clock: &Clock) -> Result<
     }
 }
 
-/// Brings a database up to date. For `serve` and `migrate` alone, which also make it where there is none.
+/// Applies pending migrations. Only for `serve` and `migrate`, which also create the database.
 async fn migrate(db: &Database) -> CommandResult {
     let applied = db.migrate().await?;
     if applied > 0 {

@@ -24,25 +24,25 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OrganizationCommand {
-    /// Make an organization.
+    /// Create an organization.
     Create {
-        /// What people call it (at most 100 characters).
+        /// Its name, for people (at most 100 characters).
         #[arg(long, value_parser = super::token::parse_name)]
         name: String,
-        /// What limits it has.
+        /// Its limits.
         #[arg(long, value_enum, default_value_t = Plan::Unlimited)]
         plan: Plan,
     },
     /// List the organizations with their limits.
     List,
-    /// Change the limits of an organization, and show them; running servers heed them within 5 seconds.
+    /// Change and show the limits of an organization; running servers apply them within 5 seconds.
     Limits {
         /// The organization's id, as `organization list` shows it.
         id: OrganizationId,
-        /// Requests a minute, reads and writes together; `none` is unlimited.
+        /// Requests per minute, reads and writes together; `none` means unlimited.
         #[arg(long, value_name = "N|none", value_parser = parse_limit)]
         requests_per_minute: Option<Limit>,
-        /// Writes a calendar month (UTC); `none` is unlimited.
+        /// Writes per calendar month (UTC); `none` means unlimited.
         #[arg(long, value_name = "N|none", value_parser = parse_limit)]
         writes_per_month: Option<Limit>,
     },
@@ -67,16 +67,16 @@ struct UsageRow {
     writes_per_month_max: Option<NonZeroU32>,
 }
 
-/// What an organization is made with.
+/// The limits that a new organization starts with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Plan {
     /// No limits.
     Unlimited,
-    /// 60 requests a minute, 25,000 writes a month.
+    /// 60 requests per minute, 25,000 writes per month.
     Team,
 }
 
-/// A limit that was given: `None` is unlimited. A type of its own, since clap reads an `Option` as one that may be absent.
+/// A given limit; `None` is unlimited. A type of its own, because clap takes an `Option` for an optional argument.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit(Option<NonZeroU32>);
 
@@ -190,14 +190,14 @@ fn described(limits: Limits) -> String {
     )
 }
 
-/// Makes an organization of that name.
+/// Creates an organization with this name.
 async fn create(db: &Database, clock: &Clock, name: &str, limits: Limits) -> Result<Organization, StoreError> {
     let organization = new(clock, name, limits);
     organizations::create(db, &organization).await?;
     Ok(organization)
 }
 
-/// An organization of that name, which the database does not have yet.
+/// An organization with this name, not stored yet.
 pub(super) fn new(clock: &Clock, name: &str, limits: Limits) -> Organization {
     Organization {
         id: clock.new_id(),

@@ -1,17 +1,17 @@
-//! `--print-config`: every option of `serve`, as it would be used.
+//! `--print-config`: every option of `serve`, with the value that would be used.
 //!
-//! The options are asked for themselves, so that none can be forgotten. A value that `--help` does not show is a secret
-//! and is left out; of a URL only the password is.
+//! The list comes from clap, so no option can be forgotten. A value that `--help` hides is a secret and is left out; of a
+//! URL, only the password is.
 
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 use url::Url;
 
 use crate::config::postgres_url;
 
-/// What stands in the place of a secret.
+/// Printed instead of a secret.
 const REDACTED: &str = "[redacted]";
 
-/// One line an option: the flag, its value, and where that comes from.
+/// One line per option: the flag, its value, and where that comes from.
 pub(super) fn lines(command: &Command, matches: &ArgMatches) -> Vec<String> {
     command
         .get_arguments()
@@ -33,7 +33,7 @@ fn value(option: &Arg, matches: &ArgMatches) -> String {
     format!("{} ({source})", given.join(","))
 }
 
-/// A value as it may be shown.
+/// A value in the form in which it may be shown.
 pub(super) fn redacted(option: &Arg, value: &str) -> String {
     if let Some(url) = value.contains("://").then(|| redacted_url(value)) {
         return url;
@@ -45,14 +45,13 @@ pub(super) fn redacted(option: &Arg, value: &str) -> String {
     }
 }
 
-/// A URL without its password, whether that stands before the host or in the query; of a database with several hosts,
-/// too.
+/// A URL without its password, whether that is before the host or in the query. Works for several hosts, too.
 fn redacted_url(value: &str) -> String {
     let several = postgres_url::parts(value).filter(|parts| parts.hosts.contains(','));
     let Some(several) = several.filter(|_| postgres_url::hosts(value).is_ok()) else {
         return redacted_single(value);
     };
-    // One host stands for all of them meanwhile.
+    // Meanwhile one host stands for all of them.
     let single = redacted_single(&format!("{}host{}", several.before, several.after));
     match postgres_url::parts(&single) {
         Some(shown) => format!("{}{}{}", shown.before, several.hosts, shown.after),
@@ -62,7 +61,7 @@ fn redacted_url(value: &str) -> String {
 
 fn redacted_single(value: &str) -> String {
     let Ok(mut url) = Url::parse(value) else {
-        // What cannot be read may hold anything.
+        // What cannot be parsed may contain anything.
         return REDACTED.to_owned();
     };
     if url.password().is_none() && url.query().is_none() {
@@ -82,8 +81,8 @@ fn redacted_single(value: &str) -> String {
     url.to_string()
 }
 
-/// Whether the value of a URL's parameter must not be shown: of all that are not known to be harmless, as the name of one
-/// that is secret may be mistyped.
+/// Whether the value of a URL's parameter must be hidden: unless it is known to be harmless, as the name of a secret one
+/// may be misspelled.
 fn is_secret(parameter: &str) -> bool {
     const HARMLESS: [&str; 15] = [
         "application_name",

@@ -4,18 +4,18 @@ use std::{future::Future, time::Duration};
 
 use super::CommandResult;
 
-/// What the checks found so far.
+/// The results of the checks so far.
 pub(super) struct Report {
     deadline: Duration,
     checks: usize,
     failed: usize,
 }
 
-/// What a check says.
+/// The result of a check, for its line.
 pub(super) type Found = Result<String, Box<dyn std::error::Error>>;
 
 impl Report {
-    /// Nothing yet; each check may take so long.
+    /// An empty report; each check may take up to `deadline`.
     pub(super) fn new(deadline: Duration) -> Self {
         Self {
             deadline,
@@ -29,7 +29,7 @@ impl Report {
         self.deadline
     }
 
-    /// An error where a check failed.
+    /// An error if a check failed.
     pub(super) fn conclude(&self) -> CommandResult {
         match self.failed {
             0 => Ok(()),
@@ -37,7 +37,7 @@ impl Report {
         }
     }
 
-    /// Makes a check and prints its line. True where all is well.
+    /// Runs a check and prints its line. Returns whether it passed.
     pub(super) async fn check(&mut self, name: &str, check: impl Future<Output = Found>) -> bool {
         let found = tokio::time::timeout(self.deadline, check)
             .await
@@ -45,12 +45,12 @@ impl Report {
         self.tell(name, &found)
     }
 
-    /// Prints the line of a check. True where all is well.
+    /// Prints the line of a check. Returns whether it passed.
     pub(super) fn tell(&mut self, name: &str, found: &Found) -> bool {
         self.checks += 1;
         self.failed += usize::from(found.is_err());
         match found {
-            // Whatever an error says, it says in one line.
+            // An error may span lines; the report has one line per check.
             Err(cause) => println!("FAILED  {name:<12} {}", cause.to_string().replace('\n', " ")),
             Ok(said) => println!("ok      {name:<12} {said}"),
         }

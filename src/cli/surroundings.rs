@@ -1,4 +1,4 @@
-//! What `doctor` looks at on this machine: its limit of open files, and the ports that a server needs.
+//! What `doctor` checks on this machine: the limit of open files, and the ports that a server needs.
 
 use std::{io, net::SocketAddr};
 
@@ -10,13 +10,13 @@ use tokio::{
 use super::report::{Found, Report};
 use crate::{config::MetricsListen, server::descriptors};
 
-/// Open files that a server with its defaults needs to take as many connections as it may.
+/// Open files that a server with default options needs to accept as many connections as it may.
 const FILES_WANTED: u64 = 5500;
 
-/// How much of an answer is read, in bytes: enough to see whose it is.
+/// How much of a response is read, in bytes: enough to recognize the server.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
-/// Makes the checks.
+/// Runs the checks.
 pub(super) async fn check(report: &mut Report, listen: SocketAddr, metrics_listen: MetricsListen) {
     report.tell("open files", &open_files());
     report
@@ -31,7 +31,7 @@ pub(super) async fn check(report: &mut Report, listen: SocketAddr, metrics_liste
 
 fn open_files() -> Found {
     let limit = descriptors::raise_limit()?;
-    let said = format!("up to {limit} (a server with its defaults wants {FILES_WANTED})");
+    let said = format!("up to {limit} (a server with default options needs {FILES_WANTED})");
     if limit >= FILES_WANTED {
         Ok(said)
     } else {
@@ -47,10 +47,10 @@ async fn port(address: SocketAddr, path: &str, sign: &str) -> Found {
             if ask(address, path).await.is_ok_and(|answer| answer.contains(sign)) {
                 Ok(format!("a server answers on {address}"))
             } else {
-                Err(format!("{address} is taken by something else").into())
+                Err(format!("{address} is in use by another program").into())
             }
         }
-        Err(cause) => Err(format!("{address} cannot be had: {cause}").into()),
+        Err(cause) => Err(format!("cannot listen on {address}: {cause}").into()),
     }
 }
 

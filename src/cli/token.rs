@@ -18,24 +18,24 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Make a token and print it, this once.
+    /// Create a token and print it; it is not shown again.
     Create {
         /// The organization it acts for.
         #[arg(long, required_unless_present = "platform")]
         organization: Option<OrganizationId>,
-        /// Make a platform token: it belongs to no organization and names one in each event it publishes.
+        /// Create a platform token: it belongs to no organization, and each event it publishes names one.
         #[arg(long, conflicts_with = "organization")]
         platform: bool,
-        /// What people call it (at most 100 characters).
+        /// Its name, for people (at most 100 characters).
         #[arg(long, default_value = "token", value_parser = parse_name)]
         name: String,
-        /// What it may do: webhooks:read, webhooks:write, events:publish (may be repeated; all where it is not given).
+        /// What it may do: webhooks:read, webhooks:write, events:publish (may be repeated; default: all).
         #[arg(long = "scope", value_delimiter = ',')]
         scopes: Vec<Scope>,
     },
-    /// List the tokens, without the tokens themselves, and when each was last used (up to a minute behind).
+    /// List tokens by id, name and scopes, and when each was last used (up to a minute behind).
     List,
-    /// Revoke a token, at once.
+    /// Revoke a token, effective at once.
     Revoke {
         /// The token's id, as `token list` shows it.
         id: TokenId,
@@ -63,7 +63,7 @@ impl TokenCommand {
                 };
                 let (token, record) = create(db, clock, organization, &name, scopes).await?;
                 println!("{}", token.expose());
-                eprintln!("Token {} ({}). It is shown this once.", record.id, record.scopes);
+                eprintln!("Token {} ({}). It is not shown again.", record.id, record.scopes);
             }
             Self::List => {
                 for TokenRecord {
@@ -93,7 +93,7 @@ impl TokenCommand {
     }
 }
 
-/// Makes a token.
+/// Creates a token.
 async fn create(
     db: &Database,
     clock: &Clock,
@@ -111,7 +111,7 @@ pub(super) fn generate() -> Token {
     Token::generate(&mut UnwrapErr(SysRng))
 }
 
-/// What is kept of a new token.
+/// The record to store for a new token.
 pub(super) fn record(
     clock: &Clock,
     organization_id: Option<OrganizationId>,
@@ -129,7 +129,7 @@ pub(super) fn record(
     }
 }
 
-/// A name of 1 to 100 characters, as the database takes it.
+/// A name of 1 to 100 characters, as the database requires.
 pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if (1..=100).contains(&text.chars().count()) {
         Ok(text.to_owned())

@@ -1,10 +1,10 @@
-//! How far ahead of the present the times may be that are stored.
+//! How far ahead of the present stored times may be.
 
 use std::time::Duration;
 
 use super::{ATTEMPT_TIMEOUT_MAX_MS, EngineOptions, RECORD_MARGIN, WAIT_MARGIN};
 
-/// How far ahead of the present a stored time may be: if it is further, the clock was set back since.
+/// How far ahead of the present a stored time may be. If it is further ahead, the clock has been set back since.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeBounds {
     /// The next attempt of a delivery.

@@ -1,15 +1,14 @@
-//! Where traces go: to the collector of the options, or of OpenTelemetry's own variable.
+//! Where traces go: to the collector named in the options, or in OpenTelemetry's own variable.
 
 use url::Url;
 
 use super::ServeOptions;
 
 impl ServeOptions {
-    /// The collector that traces go to: the one that the options name, else the one that OpenTelemetry's own variable
-    /// names.
+    /// The collector that traces go to: the one in the options, otherwise the one in OpenTelemetry's own variable.
     ///
     /// # Errors
-    /// One line where that variable holds no such URL.
+    /// One line if that variable holds no usable URL.
     pub fn collector(&self) -> Result<Option<Url>, String> {
         if let Some(given) = &self.otlp_endpoint {
             return Ok(Some(given.clone()));
@@ -24,13 +23,14 @@ impl ServeOptions {
     }
 }
 
-/// The variable by which OpenTelemetry names a collector.
+/// OpenTelemetry's variable for the collector.
 const OTLP_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// Where a collector takes traces: below the URL that is given (OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`), unless
-/// that has the whole path already. A password would be shown by `--print-config`, and a collector reads no query.
+/// The address at which a collector receives traces: below the given URL (as OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`),
+/// unless that has the full path already. No password, as `--print-config` would show it, and no query, as collectors read
+/// none.
 pub(super) fn parse(text: &str) -> Result<Url, String> {
-    let wrong = || "must be a URL such as http://localhost:4318, without user, query and fragment".to_owned();
+    let wrong = || "must be a URL such as http://localhost:4318, without user, query or fragment".to_owned();
     let mut url = Url::parse(text).map_err(|_| wrong())?;
     let plain = url.username().is_empty() && url.password().is_none() && url.query().or(url.fragment()).is_none();
     if !["http", "https"].contains(&url.scheme()) || !url.has_host() || !plain {

@@ -1,4 +1,4 @@
-//! What is logged, and how. `--log` is a filter in the syntax of `tracing`, judged more strictly than `tracing` does.
+//! What is logged, and how. `--log` is a filter in the syntax of `tracing`, checked more strictly than by `tracing`.
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -18,7 +18,7 @@ pub struct LogOptions {
     )]
     pub filter: String,
 
-    /// How the log is written: for people, or one JSON object a line.
+    /// Format of the log: text for people, or one JSON object per line.
     #[arg(
         id = "log_format",
         long = "log-format",
@@ -30,32 +30,32 @@ pub struct LogOptions {
     pub format: LogFormat,
 }
 
-/// Which events and attempts have a line of their own in the log at `info`. What fails always has.
+/// Which events and attempts are logged one by one at `info`. Failures always are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogAttempts {
-    /// Those that fail; of the others one line a minute says how many there were.
+    /// Only failures; one line per minute counts the others.
     #[default]
     Summary,
-    /// Each.
+    /// All of them.
     Each,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Text for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Reads a filter. To `tracing`, a word that is no level is the name of a module, of which everything is logged and
-/// nothing of all others: a typo would make the log silent. So a module needs a level here: `sqlx=trace`.
+/// Parses a filter. `tracing` takes a word that is not a level for a module, logs everything of it and nothing else: a typo
+/// would silence the log. So a module needs a level here: `sqlx=trace`.
 fn parse(text: &str) -> Result<String, String> {
     let mut directives = text.split(',').filter(|directive| !directive.is_empty());
     if let Some(word) = directives.find(|directive| !is_clear(directive)) {
         return Err(format!(
-            "`{word}` is no level (error, warn, info, debug, trace, off), nor a module with one, such as sqlx=warn"
+            "`{word}` is neither a level (error, warn, info, debug, trace, off) nor a module with a level, such as sqlx=warn"
         ));
     }
     match EnvFilter::try_new(text) {
@@ -75,7 +75,7 @@ fn is_clear(directive: &str) -> bool {
         return false;
     }
     match directive.rsplit_once('=') {
-        // A field of a span may have a value, as in `[request{status=200}]`.
+        // A span's field may have a value, as in `[request{status=200}]`.
         Some((_, level)) if !level.ends_with(']') => is_level(level),
         Some(_) => true,
         None => directive.ends_with(']') || is_level(directive),

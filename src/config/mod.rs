@@ -30,8 +30,8 @@ use crate::{
 /// Where the data is.
 #[derive(Args, Clone)]
 pub struct DatabaseOptions {
-    /// Database: `sqlite://FILE` (`serve` and `migrate` make it where there is none) or `postgres://USER@HOST/NAME`; of
-    /// several hosts (`HOST1,HOST2`) the first one that takes writes is used.
+    /// Database: `sqlite://FILE` (created by `serve` and `migrate` if missing) or `postgres://USER@HOST/NAME`. Of several
+    /// hosts (`HOST1,HOST2`), the first one that accepts writes is used.
     #[arg(
         id = "database_url",
         long = "database-url",
@@ -42,7 +42,7 @@ pub struct DatabaseOptions {
     )]
     pub url: String,
 
-    /// Connections to PostgreSQL at most (SQLite has one writer and a few readers).
+    /// Maximum number of connections to PostgreSQL (SQLite has one writer and a few readers).
     #[arg(
         id = "database_connections_max",
         long = "database-connections-max",
@@ -53,8 +53,8 @@ pub struct DatabaseOptions {
     )]
     pub connections_max: u32,
 
-    /// How long `serve` and `migrate` wait for a PostgreSQL that cannot be reached yet, because it starts at the same time.
-    /// One that refuses (a wrong password, no such database) is an error at once.
+    /// How long `serve` and `migrate` wait for a PostgreSQL that is still starting. A refusal (wrong password, no such
+    /// database) is an error at once.
     #[arg(
         id = "database_wait_s",
         long = "database-wait-s",
@@ -65,8 +65,8 @@ pub struct DatabaseOptions {
     )]
     pub wait_s: u64,
 
-    /// Longest time of one statement on PostgreSQL; a wait for a lock, or idle inside a transaction, ends after half of
-    /// it. 0 leaves these and all settings of a connection to the server, as PgBouncer needs it.
+    /// Statement timeout on PostgreSQL; waiting for a lock, and idling in a transaction, end after half of it. 0 leaves these
+    /// and all other connection settings to the server, as PgBouncer requires.
     #[arg(
         id = "statement_timeout_ms",
         long = "statement-timeout-ms",
@@ -87,13 +87,13 @@ pub struct DatabaseOptions {
     )]
     pub master_key: Option<String>,
 
-    /// File with the master keys (default with SQLite: the database's name and `.key`, made with the database).
+    /// File with the master keys (default with SQLite: the database's name plus `.key`, created with the database).
     #[arg(long, env = "KALLIMA_MASTER_KEY_FILE", value_name = "FILE", global = true)]
     pub master_key_file: Option<PathBuf>,
 }
 
 impl DatabaseOptions {
-    /// A database of that URL, with everything else as it is by default.
+    /// A database with this URL, and defaults for everything else.
     #[must_use]
     pub fn of(url: impl Into<String>) -> Self {
         Self {
@@ -121,7 +121,7 @@ impl DatabaseOptions {
 
 impl std::fmt::Debug for DatabaseOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Neither the URL, which may hold a password, nor the key may reach a log.
+        // Neither the URL, which may contain a password, nor the key may reach a log.
         formatter
             .debug_struct("DatabaseOptions")
             .field("connections_max", &self.connections_max)
@@ -129,18 +129,18 @@ impl std::fmt::Debug for DatabaseOptions {
     }
 }
 
-/// Connections to PostgreSQL at most, where nothing else is said.
+/// Default of `--database-connections-max`.
 const CONNECTIONS_MAX: u32 = 10;
 
-/// Longest time of one statement on PostgreSQL, where nothing else is said: the slowest one that we make, a batch of
-/// retention on a cold cache, takes a tenth of it.
+/// Default statement timeout on PostgreSQL: our slowest statement, a batch of retention on a cold cache, takes a tenth of
+/// it.
 const STATEMENT_TIMEOUT_MS: u64 = 10_000;
 
-/// Open connections of one peer at most, where nothing else is said and no proxy is trusted: more than browsers and
-/// connection pools open, and a sixteenth of all.
+/// Default limit of open connections per peer if no proxy is trusted: more than browsers and connection pools open, and a
+/// sixteenth of all.
 const CONNECTIONS_PER_PEER_MAX: u32 = 256;
 
-/// Where `/metrics` is served when nothing else is said: the port that is registered for exporters of this kind.
+/// Where `/metrics` is served by default: the port that is registered for exporters of this kind.
 pub const METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// Where `/metrics` is served.
@@ -171,7 +171,7 @@ pub struct ServeOptions {
     #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Believe the `X-Forwarded-For` of proxies in this network (CIDR; may be repeated).
+    /// Trust the `X-Forwarded-For` of proxies in this network (CIDR; may be repeated).
     #[arg(
         long = "trusted-proxy",
         env = "KALLIMA_TRUSTED_PROXY",
@@ -181,14 +181,14 @@ pub struct ServeOptions {
     pub trusted_proxies: Vec<IpNet>,
 
     #[command(flatten)]
-    /// What a request of the API may cost, and who may ask from a browser.
+    /// Limits of connections and requests, and which web pages may use the API.
     pub http: HttpOptions,
 
     /// Address to serve `/metrics` on, or `off` (default: 127.0.0.1:9464, unless something else listens there).
     #[arg(long, env = "KALLIMA_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<MetricsListen>,
 
-    /// OpenTelemetry collector to export traces to, by OTLP over HTTP, such as `http://localhost:4318` (default: none).
+    /// OpenTelemetry collector to export traces to, over OTLP/HTTP, such as `http://localhost:4318` (default: none).
     #[arg(
         long,
         env = "KALLIMA_OTLP_ENDPOINT",
@@ -197,8 +197,8 @@ pub struct ServeOptions {
     )]
     pub otlp_endpoint: Option<Url>,
 
-    /// Which events and attempts have a line of their own in the log at `info`: those that fail, with a line a minute that
-    /// counts the others, or each.
+    /// Which events and attempts are logged one by one at `info`: failures, with one line per minute that counts the others,
+    /// or all of them.
     #[arg(long, env = "KALLIMA_LOG_ATTEMPTS", value_enum, default_value = "summary")]
     pub log_attempts: LogAttempts,
 
@@ -206,25 +206,24 @@ pub struct ServeOptions {
     #[arg(long, env = "KALLIMA_DEV")]
     pub dev: bool,
 
-    /// Start without the example data that the first organization of a new `--dev` database begins with, and without the
-    /// inbox that it is delivered to.
+    /// Start without the example data that a new `--dev` database gets, and without the inbox that receives its deliveries.
     #[arg(long, env = "KALLIMA_NO_EXAMPLES")]
     pub no_examples: bool,
 
-    /// With `--dev`: a token that the first organization has, instead of one that is made and printed once.
+    /// With `--dev`: the token of the first organization, instead of a generated one that is printed once.
     #[arg(long, env = "KALLIMA_DEV_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = parse_token)]
     pub dev_token: Option<Token>,
 
-    /// On PostgreSQL: give a database without organizations its first one, and print a token for it. SQLite and `--dev`
-    /// always do.
+    /// On PostgreSQL: create the first organization in an empty database, and print a token for it. SQLite and `--dev` always
+    /// do.
     #[arg(long, env = "KALLIMA_BOOTSTRAP")]
     pub bootstrap: bool,
 
-    /// Let webhooks use http, not only https.
+    /// Allow http for webhooks, not only https.
     #[arg(long, env = "KALLIMA_ALLOW_HTTP")]
     pub allow_http: bool,
 
-    /// Let deliveries go to this network although it is not public (CIDR; may be repeated).
+    /// Allow deliveries to this network although it is not public (CIDR; may be repeated).
     #[arg(
         long = "allow-network",
         env = "KALLIMA_ALLOW_NETWORK",
@@ -233,7 +232,7 @@ pub struct ServeOptions {
     )]
     pub allowed_networks: Vec<IpNet>,
 
-    /// Let no delivery go to this network although it is public, or part of an allowed one (CIDR; may be repeated).
+    /// Forbid deliveries to this network although it is public, or part of an allowed one (CIDR; may be repeated).
     #[arg(
         long = "deny-network",
         env = "KALLIMA_DENY_NETWORK",
@@ -242,7 +241,7 @@ pub struct ServeOptions {
     )]
     pub denied_networks: Vec<IpNet>,
 
-    /// Let deliveries go to these ports alone (may be repeated; all ports where it is not given).
+    /// Allow deliveries only to this port (may be repeated; default: all ports).
     #[arg(
         long = "allow-port",
         env = "KALLIMA_ALLOW_PORT",
@@ -251,24 +250,24 @@ pub struct ServeOptions {
     )]
     pub allowed_ports: Vec<u16>,
 
-    /// PEM file of certificate authorities to trust for deliveries and traces, besides the public ones.
+    /// PEM file of certificate authorities to trust for deliveries and traces, in addition to the public ones.
     #[arg(long, env = "KALLIMA_TLS_CA_FILE", value_name = "FILE")]
     pub tls_ca_file: Option<PathBuf>,
 
-    /// How long `/readyz` says no before the server stops to accept requests; a load balancer's probe needs that long.
+    /// How long `/readyz` reports not ready before the server stops accepting requests, so that load balancers notice.
     #[arg(long, env = "KALLIMA_SHUTDOWN_DELAY_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=300_000))]
     pub shutdown_delay_ms: u64,
 
-    /// How long events, deliveries and attempts are kept; 0 keeps them for ever. What is pending stays, however old.
+    /// How long events, deliveries and attempts are kept; 0 means forever. Pending deliveries stay, however old.
     #[arg(long, env = "KALLIMA_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=36_500))]
     pub retention_days: u64,
 
-    /// Take the time for right although it has jumped by more than a day since the server last ran: retention then goes
-    /// on deleting. Give it once, after a long stop.
+    /// Accept the time although it has jumped by more than a day since the server last ran, so that retention resumes
+    /// deleting. Give it once, after a long downtime.
     #[arg(long, env = "KALLIMA_ACCEPT_CLOCK_JUMP")]
     pub accept_clock_jump: bool,
 
-    /// Print every option with its value and where that comes from, secrets left out, and exit.
+    /// Print every option with its value and the value's source, without secrets, and exit.
     #[arg(long)]
     pub print_config: bool,
 
@@ -280,20 +279,20 @@ pub struct ServeOptions {
 /// The delivery engine's limits.
 #[derive(Args, Clone, Debug)]
 pub struct EngineOptions {
-    /// Deadline of one attempt: name resolution, connection, TLS and the answer to its last byte.
+    /// Deadline of one attempt: name resolution, connection, TLS, and the response to its last byte.
     #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=ATTEMPT_TIMEOUT_MAX_MS))]
     pub attempt_timeout_ms: u64,
 
-    /// Attempts under way at once on this node, over all webhooks, and an eighth of them more for organizations that have
-    /// less than their fair share.
+    /// Maximum number of attempts in progress on this node, plus an eighth for organizations that have less than their fair
+    /// share.
     #[arg(long, env = "KALLIMA_ATTEMPTS_MAX", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub attempts_max: u32,
 
-    /// Attempts under way at once for one webhook, over all nodes.
+    /// Maximum number of attempts in progress for one webhook, across all nodes.
     #[arg(long, env = "KALLIMA_ATTEMPTS_PER_WEBHOOK_MAX", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub attempts_per_webhook_max: u64,
 
-    /// How often a node looks for due work that it does not know of: what another node left.
+    /// How often a node looks for due work that it does not know of, such as what another node left.
     #[arg(long, env = "KALLIMA_POLL_INTERVAL_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub poll_interval_ms: u64,
 
@@ -307,17 +306,16 @@ pub struct EngineOptions {
     pub retry_schedule_s: Vec<u64>,
 }
 
-/// Deliveries that one claim takes at most.
+/// How many deliveries one claim takes at most.
 pub const CLAIM_BATCH_MAX: u64 = 128;
 
-/// How much of a lease is left, beyond the deadline of an attempt, when the attempt starts: time to record what came of
-/// it.
+/// How much longer than an attempt's deadline its lease lasts when the attempt starts: time to record the outcome.
 const RECORD_MARGIN: Duration = Duration::from_secs(5);
 
 /// How long a leased delivery may wait in its lane before its lease has to be renewed.
 const WAIT_MARGIN: Duration = Duration::from_secs(10);
 
-/// The longest deadline of an attempt that can be asked for, in milliseconds.
+/// The longest attempt deadline that can be configured, in milliseconds.
 const ATTEMPT_TIMEOUT_MAX_MS: u64 = 120_000;
 
 impl EngineOptions {
@@ -353,7 +351,7 @@ impl EngineOptions {
     }
 }
 
-/// Delays in a retry schedule at most.
+/// How many delays a retry schedule may have.
 const RETRIES_MAX: usize = 100;
 
 /// The longest delay in a retry schedule, in seconds: 30 days.
@@ -363,12 +361,12 @@ fn parse_token(text: &str) -> Result<Token, &'static str> {
     Token::parse(text).ok_or("must be ab_ and 48 letters and digits")
 }
 
-/// What is wrong with these options that no single one of them shows, one line a fault; empty where nothing is.
+/// The faults of these options that clap cannot see in a single one, one line each.
 #[must_use]
 pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
     let mut faults = Vec::new();
     if !database.is_sqlite() && !database.is_postgres() {
-        faults.push("--database-url (KALLIMA_DATABASE_URL) must begin with sqlite:// or postgres://".to_owned());
+        faults.push("--database-url (KALLIMA_DATABASE_URL) must start with sqlite:// or postgres://".to_owned());
     }
     if database.is_postgres() && database.master_key.is_none() && database.master_key_file.is_none() {
         faults.push("--master-key-file (KALLIMA_MASTER_KEY_FILE) or --master-key (KALLIMA_MASTER_KEY) must be given: PostgreSQL needs a master key".to_owned());
@@ -384,13 +382,10 @@ pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
         faults.push("--tls-cert (KALLIMA_TLS_CERT) and --tls-key (KALLIMA_TLS_KEY) must be given together".to_owned());
     }
     if serve.allowed_ports.contains(&0) {
-        faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is no port; leave the option out to allow all".to_owned());
+        faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is not a port; omit the option to allow all".to_owned());
     }
     if serve.metrics_listen == Some(MetricsListen::At(serve.listen)) && serve.listen.port() != 0 {
-        faults.push(
-            "--metrics-listen (KALLIMA_METRICS_LISTEN) must be another address than --listen (KALLIMA_LISTEN)"
-                .to_owned(),
-        );
+        faults.push("--metrics-listen (KALLIMA_METRICS_LISTEN) must differ from --listen (KALLIMA_LISTEN)".to_owned());
     }
     let schedule = &serve.engine.retry_schedule_s;
     if schedule.len() > RETRIES_MAX {
@@ -407,7 +402,7 @@ pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
 }
 
 impl ServeOptions {
-    /// Open connections of one peer at most; 0 means no limit. Behind a proxy every client comes from one peer.
+    /// Maximum number of open connections per peer; 0 means no limit. Behind a proxy, all clients share one peer.
     #[must_use]
     pub fn connections_per_peer_max(&self) -> usize {
         let usual = if self.trusted_proxies.is_empty() {
@@ -419,13 +414,13 @@ impl ServeOptions {
         usize::try_from(most).unwrap_or(usize::MAX)
     }
 
-    /// How long the server says that it is not ready before it stops to accept requests.
+    /// How long the server reports that it is not ready before it stops accepting requests.
     #[must_use]
     pub fn shutdown_delay(&self) -> Duration {
         Duration::from_millis(self.shutdown_delay_ms)
     }
 
-    /// How long events and what they owed are kept; for ever where nothing is said.
+    /// How long events, deliveries and attempts are kept; `None` means forever.
     #[must_use]
     pub fn retention(&self) -> Option<Duration> {
         (self.retention_days > 0).then(|| Duration::from_hours(24 * self.retention_days))
@@ -439,7 +434,7 @@ impl ServeOptions {
             networks.push(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)));
             networks.push(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)));
         }
-        // A delivery to the API itself would let a customer speak with the operator's voice.
+        // A delivery to the API itself would let a customer make requests from the operator's own address.
         let metrics = match self.metrics_listen {
             Some(MetricsListen::At(address)) => Some(address.ip()),
             Some(MetricsListen::Off) | None => None,

@@ -27,7 +27,7 @@ const PARAMETERS: [&str; 18] = [
     "user",
 ];
 
-/// What `target_session_attrs` may be: a server that takes writes is all that is of use here.
+/// What `target_session_attrs` may be: only a server that accepts writes is of use here.
 const SESSION_ATTRIBUTES: [&str; 2] = ["read-write", "primary"];
 
 /// A URL split around its list of hosts.
@@ -58,10 +58,10 @@ pub fn parts(url: &str) -> Option<Parts<'_>> {
     })
 }
 
-/// One URL per host, in the order in which they are tried. `target_session_attrs` is not in them: it is always honored.
+/// One URL per host, in the order in which they are tried, without `target_session_attrs`, which is always honored.
 ///
 /// # Errors
-/// One line that says what is wrong with the URL, without any part of it that could be a secret.
+/// One line that says what is wrong with the URL, without any part that could be a secret.
 pub fn hosts(url: &str) -> Result<Vec<Url>, String> {
     let Some(parts) = parts(url) else {
         return Err("must be postgres://USER@HOST/NAME".to_owned());
@@ -69,11 +69,11 @@ pub fn hosts(url: &str) -> Result<Vec<Url>, String> {
     let after = without_session_attributes(parts.after);
     let of = |host: &str| {
         let read = Url::parse(&format!("{}{host}{after}", parts.before));
-        read.map_err(|cause| format!("cannot be read: {cause}"))
+        read.map_err(|cause| format!("cannot be parsed: {cause}"))
     };
     let written = parts.hosts.split(',');
     if written.clone().count() > 1 && written.clone().any(str::is_empty) {
-        return Err("has an empty host beside a comma".to_owned());
+        return Err("has an empty host next to a comma".to_owned());
     }
     let hosts: Vec<Url> = written.map(of).collect::<Result<_, _>>()?;
     if let Some(first) = hosts.first() {
@@ -91,13 +91,13 @@ fn judge(url: &Url) -> Result<(), String> {
                 return Err(format!("sslmode must be one of {}", SSL_MODES.join(", ")));
             }
             "host" | "hostaddr" | "port" if value.contains(',') => {
-                return Err("several hosts are written before the name: postgres://USER@HOST1,HOST2/NAME".to_owned());
+                return Err("several hosts go before the name: postgres://USER@HOST1,HOST2/NAME".to_owned());
             }
             "sslcert" | "ssl-cert" => has[0] = true,
             "sslkey" | "ssl-key" => has[1] = true,
             name if PARAMETERS.contains(&name) || name.starts_with("options[") => {}
-            // Neither its name nor its value is told: either may be a password.
-            _ => return Err(format!("has a parameter that is none of {}", PARAMETERS.join(", "))),
+            // Neither name nor value is printed: either may be a password.
+            _ => return Err(format!("has an unknown parameter; known are {}", PARAMETERS.join(", "))),
         }
     }
     if has[0] == has[1] {
@@ -173,20 +173,17 @@ mod tests {
     fn a_url_that_cannot_be_meant_is_one_line() {
         for (url, expected) in [
             ("postgres:db", "must be postgres://USER@HOST/NAME"),
-            ("postgres://u@h1:x/db", "cannot be read: invalid port number"),
-            ("postgres://u@h1,,h2/db", "has an empty host beside a comma"),
+            ("postgres://u@h1:x/db", "cannot be parsed: invalid port number"),
+            ("postgres://u@h1,,h2/db", "has an empty host next to a comma"),
             ("postgres://u@h/db?sslmode=yes", "sslmode must be one of"),
-            (
-                "postgres://u@h/db?host=a,b",
-                "several hosts are written before the name",
-            ),
+            ("postgres://u@h/db?host=a,b", "several hosts go before the name"),
             (
                 "postgres://u@h/db?sslcert=a",
                 "sslcert and sslkey must be given together",
             ),
             ("postgres://u@h1,h2/db?target_session_attrs=any", "must be read-write"),
-            ("postgres://u@h/db?passwrod=s3cret", "has a parameter that is none of"),
-            ("postgres://u@h/db?s3cret", "has a parameter that is none of"),
+            ("postgres://u@h/db?passwrod=s3cret", "has an unknown parameter"),
+            ("postgres://u@h/db?s3cret", "has an unknown parameter"),
         ] {
             let fault = hosts(url).unwrap_err();
             assert!(fault.contains(expected), "{url}: {fault}");

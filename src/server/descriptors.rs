@@ -1,34 +1,34 @@
-//! File descriptors: connections get what the engine can spare. Without a bound, a thousand idle clients would leave
-//! none for deliveries, and every receiver would seem to be out of reach.
+//! File descriptors: connections get what the engine can spare. Without a limit, a thousand idle clients would leave none
+//! for deliveries, and every receiver would look unreachable.
 
 use std::io;
 
-/// What is open besides connections: the log, the database's files, key files, name resolution, the collector of traces,
-/// commands such as `doctor` in this process.
+/// What else is open: the log, the database's files, key files, name resolution, the trace collector, commands such as
+/// `doctor` in this process.
 const OTHERS: u64 = 64;
 
-/// A server that could take fewer connections than this is not worth starting.
+/// A server that can accept fewer connections than this is not worth starting.
 const CONNECTIONS_MIN: u64 = 16;
 
 /// Raises the soft limit of open files to the hard one, and returns it.
 ///
 /// # Errors
-/// Where the system refuses.
+/// If the system refuses.
 pub fn raise_limit() -> io::Result<u64> {
     rlimit::increase_nofile_limit(u64::MAX)
 }
 
-/// Files that one connection to the database may have open: SQLite's has the database, its log and that log's index.
+/// Files that one database connection may have open: SQLite's has the database, its write-ahead log and that log's index.
 const FILES_PER_DATABASE_CONNECTION: u64 = 3;
 
 /// What the rest of the node needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserve {
-    /// Attempts under way at most, each with a connection.
+    /// Maximum number of attempts in progress, each with a connection.
     pub(super) attempts: u64,
-    /// Connections to the database at most.
+    /// Maximum number of connections to the database.
     pub(super) database: u64,
-    /// Connections for metrics at most.
+    /// Maximum number of connections for metrics.
     pub(super) metrics: u64,
 }
 
@@ -41,11 +41,11 @@ pub(super) struct Reserve {
 pub struct TooFewFiles {
     /// The limit in force.
     limit: u64,
-    /// The lowest that would do.
+    /// The lowest limit that suffices.
     needed: u64,
 }
 
-/// How many connections of the API fit below the limit of open files, at most `wanted`.
+/// How many API connections fit below the limit of open files; at most `wanted`.
 pub(super) fn connections_max(limit: u64, wanted: usize, reserve: Reserve) -> Result<usize, TooFewFiles> {
     let Reserve {
         attempts,
@@ -54,7 +54,7 @@ pub(super) fn connections_max(limit: u64, wanted: usize, reserve: Reserve) -> Re
     } = reserve;
     let needed = attempts + FILES_PER_DATABASE_CONNECTION * database + metrics + OTHERS;
     let left = limit.saturating_sub(needed);
-    // An attempt may try two addresses at once, and a receiver's connection is kept for the next attempt. Where there is
+    // An attempt may try two addresses at once, and a receiver's connection is kept for the next attempt. If there is
     // not enough for that, half of what is left is.
     let left = (left / 2).max(left.saturating_sub(attempts));
     if left < CONNECTIONS_MIN {

@@ -1,4 +1,4 @@
-//! One line a minute of what was published and delivered, where not each event and attempt has its own.
+//! Logs once per minute how much was published and delivered, unless events and attempts are logged one by one.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tokio::sync::watch;
 
 use crate::metrics::{Metrics, Totals};
 
-/// How often it is told.
+/// How often it is logged.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// Tells of each minute in which something happened, and of the rest when `stop` says so.
+/// Logs each minute in which something happened, and the rest once `stop` is set.
 pub(super) async fn run(metrics: Metrics, mut stop: watch::Receiver<bool>) {
     let mut told = metrics.totals();
     loop {

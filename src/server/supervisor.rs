@@ -1,18 +1,18 @@
-//! The tasks that live as long as the server: the first that ends before it is told to, by a panic or otherwise, ends
-//! the process. A server without its dispatcher or its heartbeat would go on saying that it is ready.
+//! The tasks that run as long as the server. The first that ends before it should, by a panic or otherwise, ends the
+//! process: a server without its dispatcher or its heartbeat would go on reporting that it is ready.
 
 use std::{collections::HashMap, fmt, future::Future};
 
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// Tasks by their names. They are aborted when this is dropped.
+/// Named tasks, aborted when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     tasks: JoinSet<()>,
     names: HashMap<Id, &'static str>,
 }
 
-/// A task ended although nobody had told it to.
+/// A task that ended although it was not stopped.
 #[derive(Debug, thiserror::Error)]
 pub struct TaskFailure {
     /// Which one.
@@ -28,7 +28,7 @@ enum Cause {
 }
 
 impl TaskFailure {
-    /// The failure of a task that the store runs by itself.
+    /// The failure of a task that the store runs.
     pub(super) fn of_store(task: &'static str, has_panicked: bool) -> Self {
         let cause = if has_panicked { Cause::Panicked } else { Cause::Returned };
         Self { task, cause }
@@ -43,7 +43,7 @@ impl fmt::Display for TaskFailure {
                 formatter,
                 "background task {task} ended although nothing had stopped it"
             ),
-            // Its message and place are in the log, where the panic hook wrote them.
+            // The panic hook has logged its message and location.
             Cause::Panicked => write!(formatter, "background task {task} panicked"),
             Cause::Failed(cause) => write!(formatter, "background task {task} failed: {cause}"),
         }
@@ -71,7 +71,7 @@ impl Supervisor {
         names
     }
 
-    /// Waits until one of the tasks ends. Where there are none, forever.
+    /// Waits until one of the tasks ends; forever if there are none.
     pub(super) async fn failure(&mut self) -> TaskFailure {
         let (id, cause) = match self.tasks.join_next_with_id().await {
             Some(Ok((id, ()))) => (id, Cause::Returned),
@@ -85,7 +85,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until all of the tasks have ended, which they have been told to do.
+    /// Waits until all tasks have ended. They must have been told to stop.
     pub(super) async fn finished(mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(cause) = ended {

@@ -1,7 +1,6 @@
-//! Counting the spans that are lost on their way out, which the SDK does not tell: those that find the queue full, and
-//! those that the collector does not take.
+//! Counting lost spans, which the SDK does not do: those that find the queue full, and those that the collector refuses.
 //!
-//! The SDK's queue drops in silence, so the count is kept before it: a span that would not fit is dropped here.
+//! The SDK's queue drops silently, so the count is kept in front of it: a span that would not fit is dropped here.
 
 use std::{
     env,
@@ -20,22 +19,22 @@ use opentelemetry_sdk::{
     trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanProcessor},
 };
 
-/// How many spans wait for the collector at most, unless the variable of OpenTelemetry says otherwise.
+/// How many spans may wait for the collector, unless OpenTelemetry's variable says otherwise.
 const WAITING_MAX: usize = 2048;
 
-/// The variable that does.
+/// OpenTelemetry's variable for that.
 const WAITING_MAX_VARIABLE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 
-/// Spans that were lost since the process started.
+/// Spans lost since the process started.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many spans were lost since the process started.
+/// How many spans have been lost since the process started.
 #[must_use]
 pub fn spans_dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// The SDK's batches, with a count of what does not fit.
+/// The SDK's batching, with a count of what does not fit.
 #[derive(Debug)]
 pub(super) struct Batches {
     inner: BatchSpanProcessor,
@@ -45,7 +44,7 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// Batches for this exporter.
+    /// Batching for this exporter.
     pub(super) fn new(exporter: SpanExporter) -> Self {
         let given = env::var(WAITING_MAX_VARIABLE).ok().and_then(|text| text.parse().ok());
         let waiting_max = given.filter(|given| *given > 0).unwrap_or(WAITING_MAX);
@@ -80,7 +79,7 @@ impl SpanProcessor for Batches {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
         DROPPED.fetch_add(1, Ordering::Relaxed);
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!("spans are dropped: too many wait for the collector");
+            tracing::warn!("dropping spans: too many are waiting for the collector");
         }
     }
 
@@ -97,7 +96,7 @@ impl SpanProcessor for Batches {
     }
 }
 
-/// The exporter, with a count of what the collector does not take.
+/// The exporter, with a count of what the collector does not accept.
 #[derive(Debug)]
 struct Counted {
     inner: SpanExporter,

@@ -1,7 +1,7 @@
-//! Where the lines of the log go: a bounded buffer, which a thread of its own writes to standard error.
+//! Log output: a bounded buffer, written to standard error by a thread of its own.
 //!
-//! Whoever logs never waits. Where nobody reads standard error (a full pipe, a stopped terminal), the buffer fills and
-//! then lines are dropped and counted, and the service goes on.
+//! Logging never blocks. If nobody reads standard error (a full pipe, a stopped terminal), the buffer fills up; then lines
+//! are dropped and counted, and the service goes on.
 
 use std::{
     io::{self, Write},
@@ -24,18 +24,18 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// The log of this process.
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// How many lines were dropped since the process started.
+/// How many lines have been dropped since the process started.
 #[must_use]
 pub fn lines_dropped() -> u64 {
     LOG.get().map_or(0, |log| log.0.dropped.load(Ordering::Relaxed))
 }
 
-/// Writes a line that is not in the log's format, such as the last one of a command that failed.
+/// Writes a line as it is, not in the log's format: the error of a failed command, for example.
 pub fn say(line: &str) {
     standard_error().push(format!("{line}\n").as_bytes());
 }
 
-/// Waits until all lines are written, for a bounded time: nobody may be reading them.
+/// Waits until all lines are written, for a limited time, since perhaps nobody reads them.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.flush(FLUSH_MAX);
@@ -47,7 +47,7 @@ pub(super) fn standard_error() -> Log {
     LOG.get_or_init(|| Log::start(io::stderr())).clone()
 }
 
-/// Takes lines, and has them written.
+/// Accepts lines, and has them written.
 #[derive(Clone, Debug)]
 pub(super) struct Log(Arc<Shared>);
 
@@ -64,7 +64,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Lines {
     waiting: Vec<u8>,
-    /// Whether the thread is writing what was waiting before.
+    /// Whether the thread is writing lines that it has taken from the buffer.
     is_writing: bool,
 }
 
@@ -73,7 +73,7 @@ impl Shared {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does: writes all that waits, as often as there is something.
+    /// The thread's loop: writes whatever is waiting.
     fn write_to(&self, mut target: impl Write) {
         let mut batch = Vec::new();
         let mut known_dropped = 0;
@@ -84,7 +84,7 @@ impl Shared {
             lines.is_writing = true;
             drop(lines);
             if target.write_all(&batch).is_err() {
-                // Nobody will ever read it; there is no place left to complain.
+                // Nobody will ever read it, and there is nowhere left to complain.
                 let lost = batch.split_inclusive(|byte| *byte == b'\n').count() as u64;
                 self.dropped.fetch_add(lost, Ordering::Relaxed);
                 known_dropped += lost;
@@ -94,7 +94,7 @@ impl Shared {
             if dropped > known_dropped {
                 tracing::warn!(
                     lines = dropped - known_dropped,
-                    "log lines were dropped: they were not read in time"
+                    "log lines dropped: they were not read in time"
                 );
                 known_dropped = dropped;
             }
@@ -110,7 +110,7 @@ impl Log {
         let shared = Arc::clone(&log.0);
         let thread = thread::Builder::new().name("log".to_owned());
         if thread.spawn(move || shared.write_to(target)).is_err() {
-            // A process that cannot have another thread will not get far. Its lines are counted as dropped.
+            // A process that cannot start a thread will not get far. Its lines count as dropped.
             log.0.lines().waiting = vec![0; WAITING_BYTES_MAX];
         }
         log
@@ -145,7 +145,7 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// A line in the making: it goes to the log as a whole when this is dropped.
+/// A line under construction; it goes to the log as a whole when this is dropped.
 #[derive(Debug)]
 pub(super) struct Line {
     log: Log,

@@ -1,7 +1,6 @@
-//! The log, on standard error: for people, or one JSON object a line. Beside it, traces for a collector, where one is
-//! named.
+//! The log, on standard error: text for people, or one JSON object per line; and traces, if a collector is configured.
 //!
-//! A line says which request or which attempt it is of: both are spans, whose fields stand beside the line's own.
+//! A line names the request or the attempt that it belongs to: both are spans, whose fields are added to the line's own.
 
 mod drops;
 pub mod log;
@@ -31,19 +30,19 @@ use crate::{
     domain::id::NodeId,
 };
 
-/// Which process this is, for the lines of the log.
+/// The id of this node, for log lines.
 static INSTANCE: OnceLock<String> = OnceLock::new();
 
 /// The name of this service in the log and in traces.
 const SERVICE: &str = "kallima-webhooks";
 
-/// Says which process this is: from now on each line of the log in JSON does.
+/// Sets the id of this node: from now on each JSON log line carries it.
 pub fn identify(node: NodeId) {
     drop(INSTANCE.set(node.to_string()));
 }
 
-/// Starts the log of this process; panics are lines of it from then on. A second start changes nothing. [`log::flush`]
-/// must be called before the process ends.
+/// Starts the log of this process, which includes panics from then on. A second call has no effect. Call [`log::flush`]
+/// before the process ends.
 pub fn start(options: &LogOptions) {
     let lines = match options.format {
         LogFormat::Human => fmt::layer()
@@ -52,13 +51,13 @@ pub fn start(options: &LogOptions) {
             .boxed(),
         LogFormat::Json => json().boxed(),
     };
-    // The filter was judged with the other options.
+    // The filter was checked with the other options.
     let filter = EnvFilter::try_new(&options.filter).unwrap_or_default();
     if let Err(cause) = Registry::default().with(lines.with_filter(filter)).try_init() {
-        tracing::debug!(exception.message = %cause, "the log had been started before");
+        tracing::debug!(exception.message = %cause, "log already started");
         return;
     }
-    // The usual hook writes to standard error, and waits for whoever reads it.
+    // The default hook writes to standard error, and blocks until somebody reads it.
     panic::set_hook(Box::new(|panic| {
         let place = panic.location();
         let file = place.map(panic::Location::file);

@@ -1,7 +1,7 @@
-//! Traces on their way out: OTLP over HTTP, as protobuf (<https://opentelemetry.io/docs/specs/otlp/>).
+//! Exporting traces: OTLP over HTTP, as protobuf (<https://opentelemetry.io/docs/specs/otlp/>).
 //!
-//! Spans that ended wait in a bounded queue for a thread of its own, which sends them in batches. Nobody waits for it: a
-//! collector that is slow or away costs spans, which are dropped when the queue is full, and nothing else.
+//! Finished spans wait in a bounded queue for a dedicated thread, which sends them in batches. Nothing waits for it: a slow
+//! or unreachable collector costs spans, which are dropped when the queue is full, and nothing else.
 
 use std::{
     sync::{
@@ -32,21 +32,21 @@ use crate::domain::id::NodeId;
 /// Deadline of one batch.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the last spans may take to leave when the server stops.
+/// How long sending the last spans may take when the server stops.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
 
-/// How much of a collector's answer is read, in bytes.
+/// How much of a collector's response is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The way out of spans.
+/// The export of spans.
 #[derive(Debug)]
 pub struct Export(SdkTracerProvider);
 
 impl Export {
-    /// Begins to export to the collector at `traces`, the whole URL. Must be called on the runtime, which sends.
+    /// Starts exporting to the collector at `traces`, the full URL. Must be called on the runtime that will send.
     ///
     /// # Errors
-    /// Where one of the variables that OpenTelemetry defines for exporters cannot be followed.
+    /// If a variable that OpenTelemetry defines for exporters has an unusable value.
     pub fn start(traces: &Url, tls: ClientConfig, node: NodeId) -> Result<Self, ExporterBuildError> {
         let exporter = SpanExporter::builder()
             .with_http()
@@ -69,13 +69,13 @@ impl Export {
         ))
     }
 
-    /// What makes the spans that are exported here.
+    /// Creates the spans that are exported here.
     #[must_use]
     pub fn spans(&self) -> Spans {
         Spans::through(self.0.tracer(SERVICE))
     }
 
-    /// Sends what is left, for a bounded time, and ends.
+    /// Sends the remaining spans, for a limited time, and stops.
     pub async fn stop(self) {
         let flushed = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH_MAX)).await;
         match flushed {
@@ -86,12 +86,12 @@ impl Export {
     }
 }
 
-/// Sends batches. The exporter's thread has no runtime, so requests run on the one that the service has.
+/// Sends batches. The exporter's thread has no runtime, so its requests run on that of the service.
 #[derive(Debug)]
 struct Collector {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
-    /// Whether the last batch was lost, so that the log says it once.
+    /// Whether the last batch was lost, so that the loss is logged once.
     failing: Arc<AtomicBool>,
 }
 
@@ -113,7 +113,7 @@ impl Collector {
         }
     }
 
-    /// Says in the log when the collector is lost, and when it is back.
+    /// Logs when the collector becomes unavailable, and when it is back.
     fn note(&self, answer: &Result<Response<Bytes>, HttpError>) {
         let trouble = match answer {
             Ok(answer) if answer.status().is_success() => None,
@@ -125,10 +125,10 @@ impl Collector {
             Some(cause) if !was_failing => {
                 tracing::warn!(
                     exception.message = cause,
-                    "traces cannot be exported; spans are lost until they can"
+                    "cannot export traces: spans are lost until this works again"
                 );
             }
-            None if was_failing => tracing::info!("traces are exported again"),
+            None if was_failing => tracing::info!("exporting traces works again"),
             Some(_) | None => {}
         }
     }
@@ -149,7 +149,7 @@ impl HttpClient for Collector {
         let answer = match sending.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(late)) => Err(late.into()),
-            // The service ends with a batch under way; that says nothing about the collector.
+            // The service is stopping while a batch is being sent; that says nothing about the collector.
             Err(cut_off) => return Err(cut_off.into()),
         };
         self.note(&answer);

@@ -94,7 +94,10 @@ async fn what_was_acknowledged_before_a_backup_is_delivered_or_pending_in_the_co
     let before = acknowledged.lock().unwrap().clone();
     let arguments = ["backup", "--with-key", "--to", copy.to_str().unwrap()];
     let (done, said, complaint) = finish(on(&live), &arguments).await;
-    assert!(done && said.contains("read back and checked"), "{said}{complaint}");
+    assert!(
+        done && said.contains("read it back and checked it"),
+        "{said}{complaint}"
+    );
     assert!(complaint.is_empty(), "{complaint}");
     eventually(|| async { (count() > before.len()).then_some(()) }).await;
     load.shutdown().await;
@@ -147,7 +150,7 @@ async fn a_backup_replaces_nothing_and_leaves_the_key_out() {
     let to = copy.to_str().unwrap();
     let (done, said, complaint) = finish(on(&live), &["backup", "--to", to]).await;
     assert!(done && complaint.is_empty(), "{complaint}");
-    assert!(said.contains("The master keys are not in it"), "{said}");
+    assert!(said.contains("The master keys are not included"), "{said}");
     let files: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
         .map(|file| file.unwrap().path())

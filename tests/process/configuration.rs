@@ -192,13 +192,13 @@ async fn all_faults_are_told_at_once_before_anything_is_opened() {
         ["--poll-interval-ms (KALLIMA_POLL_INTERVAL_MS)", "soon"],
         ["--log-format (KALLIMA_LOG_FORMAT)", "must be one of human, json"],
         ["--listen (KALLIMA_LISTEN)", "nowhere"],
-        ["--log (KALLIMA_LOG)", "`garbage` is no level"],
+        ["--log (KALLIMA_LOG)", "`garbage` is neither a level"],
         [
             "--otlp-endpoint (KALLIMA_OTLP_ENDPOINT)",
             "http://user:redacted@collector/",
         ],
-        ["--allow-port (KALLIMA_ALLOW_PORT)", "0 is no port"],
-        ["--tls-ca-file (KALLIMA_TLS_CA_FILE)", "there is no certificate in it"],
+        ["--allow-port (KALLIMA_ALLOW_PORT)", "0 is not a port"],
+        ["--tls-ca-file (KALLIMA_TLS_CA_FILE)", "it contains no certificate"],
     ] {
         let is_told = |line: &str| line.starts_with("error: ") && parts.iter().all(|part| line.contains(part));
         assert!(complaint.lines().any(is_told), "{parts:?} in {complaint}");

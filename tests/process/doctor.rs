@@ -105,7 +105,7 @@ async fn a_master_key_that_does_not_open_the_stored_secrets_is_found() {
     let (done, printed, _) = run(&database, &arguments).await;
     let else_failed = without_autovacuum(&printed);
     assert!(
-        done == (else_failed == 0) && line(&printed, "master key").contains("opens the stored secrets"),
+        done == (else_failed == 0) && line(&printed, "master key").contains("decrypts the stored secrets"),
         "{printed}"
     );
     let other = "2:AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

@@ -1,4 +1,4 @@
-//! Master keys: listed, added, and every secret sealed anew while the server runs.
+//! Master keys: listed, added, and every secret sealed again while the server runs.
 
 use std::{
     fs,
@@ -98,7 +98,7 @@ async fn a_master_key_is_changed_while_the_server_runs() {
     );
 
     let (done, said, complaint) = site.run(&["keys", "add"]).await;
-    assert!(done && said.contains("Key 2 is the first"), "{said}{complaint}");
+    assert!(done && said.contains("Key 2 is now the first"), "{said}{complaint}");
     let text = fs::read_to_string(site.key_file()).unwrap();
     assert!(
         text.starts_with("2:") && text.lines().nth(1) == Some(MASTER_KEY),
@@ -132,7 +132,7 @@ async fn a_master_key_is_changed_while_the_server_runs() {
     webhooks[3] = rotated;
     let (done, said, _) = site.run(&["keys", "rotate"]).await;
     assert!(
-        done && said.starts_with("0 secrets were sealed anew"),
+        done && said.starts_with("0 secrets were sealed again"),
         "again changes nothing: {said}"
     );
     let expected = [
@@ -170,12 +170,12 @@ async fn a_key_that_is_not_there_is_named() {
     assert_eq!(listed[0], "key 7  seals 0 secrets  it seals every new secret");
     assert!(
         listed[1].starts_with("key 1  seals 1 secrets, and 1 kept responses until 20")
-            && listed[1].ends_with("+00:00  NOT GIVEN: they cannot be opened"),
+            && listed[1].ends_with("+00:00  MISSING: what it seals cannot be opened"),
         "{listed:?}"
     );
     let (done, _, complaint) = site.run(&["keys", "rotate"]).await;
     assert!(
-        !done && complaint.contains("do not open with any key given"),
+        !done && complaint.contains("no given key opens the secrets"),
         "{complaint}"
     );
 

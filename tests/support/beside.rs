@@ -1,4 +1,4 @@
-//! A connection to an SQLite file beside the product's own, for looking behind its back.
+//! A second connection to an SQLite file, for inspecting the database behind the product's back.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
@@ -8,7 +8,7 @@ use sea_orm::{DatabaseConnection, DbBackend, DbErr, ProxyDatabaseTrait, ProxyExe
 #[derive(Debug)]
 struct Beside(Mutex<Connection>);
 
-/// Connects to the file of an SQLite URL. Integers are read as `i64`; columns are asked for by name, or alone.
+/// Connects to the file of an SQLite URL. Integers are read as `i64`; columns are read by name, or singly.
 pub(crate) async fn connect(url: &str) -> DatabaseConnection {
     let path = url.trim_start_matches("sqlite://");
     let connection = Connection::open(path).unwrap();

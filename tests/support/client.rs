@@ -1,4 +1,4 @@
-//! An HTTP client whose every answer is held against openapi.yaml.
+//! An HTTP client that validates every response against openapi.yaml.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use super::judge;
 
 static JUDGE: LazyLock<judge::Judge> = LazyLock::new(judge::Judge::new);
 
-/// A request that is being written.
+/// A request under construction.
 pub(crate) struct Ask {
     method: Method,
     base: String,
@@ -70,7 +70,7 @@ impl Ask {
         self.text(&body.to_string())
     }
 
-    /// A body of JSON as it is written.
+    /// A JSON body, sent verbatim.
     pub(crate) fn text(self, body: &str) -> Self {
         self.header("content-type", "application/json").bytes(body)
     }
@@ -81,12 +81,12 @@ impl Ask {
         self
     }
 
-    /// Sends the request, and judges the answer.
+    /// Sends the request, and validates the response.
     pub(crate) async fn send(self) -> Answer {
         self.try_send().await.expect("the server answers")
     }
 
-    /// Sends the request, and judges the answer where there is one.
+    /// Sends the request, and validates the response if there is one.
     pub(crate) async fn try_send(self) -> Option<Answer> {
         let Self {
             method,
@@ -96,7 +96,7 @@ impl Ask {
             body,
             is_http2,
         } = self;
-        // A connection for each request: a pool would tie tests together, whose runtimes end at different times.
+        // A connection per request: a pool would be shared by tests whose runtimes end at different times.
         let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .http2_only(is_http2)
@@ -123,14 +123,14 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|cause| panic!("not JSON ({cause}): {:?}", self.body))
     }
 
-    /// The body as JSON, of an answer with this status.
+    /// The body as JSON. Fails unless the status is this one.
     #[track_caller]
     pub(crate) fn expect(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
-    /// A problem with this status and code.
+    /// The body. Fails unless it is a problem with this status and code.
     #[track_caller]
     pub(crate) fn expect_problem(&self, status: u16, code: &str) -> Value {
         let problem = self.expect(status);
@@ -138,7 +138,7 @@ impl Answer {
         problem
     }
 
-    /// The pointers of a 422, in their order.
+    /// The pointers of a 422, in order.
     #[track_caller]
     pub(crate) fn expect_faults(&self) -> Vec<String> {
         let problem = self.expect_problem(422, "validation_error");

@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of a test's own, to be crashed: never the one that others use.
+//! A PostgreSQL cluster for a single test, which may crash it: never the shared one.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use tokio::process::Command;
 
 use super::app::eventually;
 
-/// Whom PostgreSQL runs as when the test is root, which it refuses: `nobody`.
+/// The user that PostgreSQL runs as if the test is root, which it refuses to be: `nobody`.
 const NOBODY: u32 = 65_534;
 
-/// A cluster that is stopped and removed with this.
+/// A cluster that is stopped and removed when this is dropped.
 pub(crate) struct Cluster {
     /// The URL of its first database.
     pub(crate) url: String,
@@ -32,8 +32,8 @@ impl Cluster {
         cluster
     }
 
-    /// Makes and starts one that speaks TLS and nothing else: files of these names and contents lie beside its data, and
-    /// these are its settings and its rules for clients.
+    /// Creates and starts a cluster that only accepts TLS, with these files next to its data, these settings, and these rules
+    /// for clients.
     pub(crate) async fn with_files(files: &[(&str, String)], settings: &str, rules: &str) -> Self {
         let cluster = Self::new();
         cluster.initialize().await;
@@ -46,7 +46,8 @@ impl Cluster {
         cluster
     }
 
-    /// Makes and starts one that follows this one, which acknowledges nothing from now on that the other has not got.
+    /// Creates and starts a synchronous standby: from now on this cluster acknowledges nothing that the standby has not
+    /// received.
     pub(crate) async fn synchronous_standby(&self) -> Self {
         let standby = Self::new();
         let port = self.port.to_string();
@@ -87,7 +88,7 @@ impl Cluster {
         standby
     }
 
-    /// Kills it, as a machine that fails would.
+    /// Kills it, like a failing machine.
     pub(crate) async fn kill(&self) {
         let pid = fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap();
@@ -95,19 +96,19 @@ impl Cluster {
         assert!(killed.success());
     }
 
-    /// Lets it take writes instead of following.
+    /// Promotes it: it accepts writes and no longer follows.
     pub(crate) async fn promote(&self) {
         self.run("pg_ctl", &["promote", "-w"]).await;
     }
 
-    /// Ends it as a power cut would, and starts it again.
+    /// Ends it like a power cut, and starts it again.
     pub(crate) async fn crash(&self) {
         let options = self.options();
         self.run("pg_ctl", &["restart", "-w", "-m", "immediate", "-o", &options])
             .await;
     }
 
-    /// A file beside its data.
+    /// A file next to its data.
     pub(crate) fn file(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
@@ -139,7 +140,7 @@ impl Cluster {
     fn write(&self, name: &str, content: &str) {
         let path = self.folder.path().join(name);
         fs::write(&path, content).unwrap();
-        // A key that others can read is refused.
+        // PostgreSQL refuses a key that others can read.
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         if is_root() {
             std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -151,19 +152,19 @@ impl Cluster {
         self.folder.path().join("data")
     }
 
-    /// Starts it, after it was stopped, with these variables.
+    /// Starts it with these environment variables, after it was stopped.
     pub(crate) async fn start_with(&self, variables: &[(&str, PathBuf)]) {
         let log = self.log().display().to_string();
         let start = ["start", "-w", "-l", &log, "-o", &self.options()];
         self.control(&start, variables).await;
     }
 
-    /// Runs `pg_ctl`, with these variables.
+    /// Runs `pg_ctl` with these environment variables.
     pub(crate) async fn control(&self, arguments: &[&str], variables: &[(&str, PathBuf)]) {
         self.run_with("pg_ctl", arguments, variables).await;
     }
 
-    /// Gives it the files that a test has put into its folder.
+    /// Makes the files that a test has put into its folder its own.
     pub(crate) fn adopt(&self) {
         fn adopt(path: &std::path::Path) {
             std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -181,7 +182,7 @@ impl Cluster {
         }
     }
 
-    /// What it says, where it was started with variables.
+    /// Its log, if it was started with environment variables.
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
@@ -210,7 +211,7 @@ impl Cluster {
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
-        // The server inherits these: a pipe would never end.
+        // The server inherits these: reading a pipe would never end.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let is_done = command.status().await.unwrap().success();
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
@@ -232,10 +233,10 @@ impl Drop for Cluster {
     }
 }
 
-/// Where PostgreSQL's programs are: as it says itself, or where Debian keeps them.
+/// Where PostgreSQL's programs are: as `pg_config` says, or where Debian puts them.
 ///
 /// # Panics
-/// If there are none: what needs them must not pass for having been tested.
+/// If there are none: a test that needs them must not pass untested.
 fn programs() -> PathBuf {
     let said = std::process::Command::new("pg_config").arg("--bindir").output();
     let said = said.map(|said| PathBuf::from(String::from_utf8(said.stdout).unwrap().trim()));

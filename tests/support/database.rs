@@ -1,4 +1,4 @@
-//! A database of its own for each test: an SQLite file, or a copy of a migrated PostgreSQL template.
+//! A separate database for each test: an SQLite file, or a copy of a migrated PostgreSQL template.
 
 use kallima_webhooks::{clock::Clock, config::DatabaseOptions, store::Database};
 use sea_orm::{ConnectionTrait as _, DbErr};
@@ -11,10 +11,10 @@ use super::{app::eventually, beside};
 /// The variable that makes the suite run on PostgreSQL.
 const VARIABLE: &str = "TEST_DATABASE_URL";
 
-/// The variable that makes the tests reach PostgreSQL through a pooler in transaction mode, such as PgBouncer.
+/// The variable that makes tests connect to PostgreSQL through a pooler in transaction mode, such as PgBouncer.
 const POOLER_VARIABLE: &str = "TEST_POOLER_URL";
 
-/// A database that is dropped with this.
+/// A database that is dropped when this is.
 pub(crate) struct TestDatabase {
     pub(crate) options: DatabaseOptions,
     /// The folder of an SQLite file.
@@ -24,7 +24,7 @@ pub(crate) struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A database with every migration.
+    /// A migrated database.
     pub(crate) async fn create() -> Self {
         match std::env::var(VARIABLE) {
             Ok(server) => Self::postgres(server).await,
@@ -63,7 +63,7 @@ impl TestDatabase {
         self.postgres.is_some()
     }
 
-    /// A connection beside the store and any pooler, for looking behind its back.
+    /// A connection of its own, bypassing the store and any pooler, for inspecting the database.
     pub(crate) async fn connect(&self) -> sea_orm::DatabaseConnection {
         match &self.postgres {
             Some((server, name)) => sea_orm::Database::connect(postgres(server, name).url).await.unwrap(),
@@ -71,12 +71,12 @@ impl TestDatabase {
         }
     }
 
-    /// The bytes of an SQLite database, its log included.
+    /// The bytes of an SQLite database, including its write-ahead log.
     pub(crate) fn sqlite_folder(&self) -> Option<&std::path::Path> {
         self.folder.as_ref().map(TempDir::path)
     }
 
-    /// An SQLite database with every migration, whatever the suite runs on.
+    /// A migrated SQLite database, whatever the suite runs on.
     pub(crate) async fn sqlite() -> Self {
         let database = Self::sqlite_file();
         migrate(&database.options).await;
@@ -138,7 +138,7 @@ impl Drop for TestDatabase {
         let Some((server, name)) = self.postgres.take() else {
             return;
         };
-        // A runtime of its own: the test's may be gone.
+        // On its own runtime: the test's may have ended.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -146,12 +146,12 @@ impl Drop for TestDatabase {
                 .unwrap();
             let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
             runtime.block_on(async {
-                // Whoever still uses it is given five seconds to go, which a busy machine may not manage at once.
+                // Remaining connections get five seconds to close, as a busy machine may need.
                 eventually(|| async { try_on_server(&server, &drop).await.ok() }).await;
             });
         });
         let dropped = dropping.join();
-        // A second panic would end the whole suite, and the first one is the one that matters.
+        // A second panic would abort the whole suite, and the first one is the one that matters.
         assert!(
             dropped.is_ok() || std::thread::panicking(),
             "a database was left behind"
@@ -159,7 +159,7 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Executes a statement that makes or drops a database.
+/// Executes a statement that creates or drops a database.
 async fn on_server(server: &str, statement: &str) {
     try_on_server(server, statement).await.unwrap();
 }
@@ -177,7 +177,7 @@ async fn migrate(options: &DatabaseOptions) {
     db.close().await.unwrap();
 }
 
-/// A master key for PostgreSQL, which is not given one by itself.
+/// A master key for PostgreSQL, which gets none by default.
 pub(crate) const MASTER_KEY: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The same server, another database.
@@ -191,17 +191,17 @@ fn postgres(server: &str, name: &str) -> DatabaseOptions {
     }
 }
 
-/// Whether the suite runs on PostgreSQL, so that its programs are there for clusters of a test's own.
+/// Whether the suite runs on PostgreSQL, so that its programs are available for a test's own cluster.
 pub(crate) fn is_on_postgres() -> bool {
     std::env::var(VARIABLE).is_ok()
 }
 
-/// Whether the product under test reaches PostgreSQL through a pooler, which knows no start parameters.
+/// Whether the product under test connects through a pooler, which accepts no startup parameters.
 pub(crate) fn is_pooled() -> bool {
     std::env::var(POOLER_VARIABLE).is_ok()
 }
 
-/// The database as the product under test reaches it.
+/// The URL by which the product under test connects.
 fn pooled(server: &str, name: &str) -> DatabaseOptions {
     let Ok(pooler) = std::env::var(POOLER_VARIABLE) else {
         return postgres(server, name);

@@ -1,10 +1,10 @@
-//! Rows of the past, put beside the store: so many that requests would take too long.
+//! Old rows, inserted past the store: so many that requests would take too long.
 
 use kallima_webhooks::domain::id::OrganizationId;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend};
 use uuid::Uuid;
 
-/// The first one is of this time, and each one is a millisecond later than the one before.
+/// The time of the first row; each further row is a millisecond later.
 const SINCE_MS: u64 = 1_700_000_000_000;
 
 /// Delivered deliveries of a webhook that is gone, each with its event: the oldest is of `job.failed`, all others of

@@ -1,4 +1,4 @@
-//! Holds what the server says against openapi.yaml: the status, the headers, the media type, the body.
+//! Validates responses and deliveries against openapi.yaml: status, headers, media type, body.
 
 use hyper::Method;
 use jsonschema::Validator;
@@ -29,10 +29,10 @@ impl Judge {
         }
     }
 
-    /// Judges an answer of the API.
+    /// Validates a response of the API.
     ///
     /// # Panics
-    /// Where it says anything that the document does not.
+    /// If it contains anything that the document does not allow.
     pub(crate) fn judge(&self, method: &Method, path: &str, answer: &Answer) {
         let path = path.split('?').next().unwrap();
         let status = answer.status.as_str();
@@ -65,7 +65,7 @@ impl Judge {
         Self::judge_body(&what, &here, response, answer);
     }
 
-    /// The template and the item of the path that answers to `path`; literal segments go before parameters.
+    /// The template and the path item that match `path`; literal segments take precedence over parameters.
     fn find(&self, path: &str) -> Option<(&String, &Value)> {
         let paths = self.document["paths"].as_object().unwrap();
         paths.get_key_value(path).or_else(|| {
@@ -79,7 +79,7 @@ impl Judge {
         })
     }
 
-    /// 404 of an unknown route and 405 belong to no operation; they are problems all the same.
+    /// 404 of an unknown route and 405 belong to no operation, but are problems, too.
     fn judge_problem_without_operation(&self, what: &str, status: u16, answer: &Answer) {
         assert_eq!(answer.status, status, "{what}: no operation of the document answers it");
         let here = "/components/responses/NotFound";
@@ -146,7 +146,7 @@ impl Judge {
         );
     }
 
-    /// Judges a delivery that a receiver got, headers and body, by the entry of its event type.
+    /// Validates a delivery that a receiver got, headers and body, against the entry of its event type.
     pub(crate) fn judge_delivery(&self, headers: &hyper::HeaderMap, body: &[u8]) {
         let payload: Value = serde_json::from_slice(body).expect("a delivery is JSON");
         let event_type = payload["type"].as_str().expect("a delivery has a type");
@@ -180,7 +180,7 @@ impl Judge {
     }
 }
 
-/// A validator that asserts formats too.
+/// A validator that also checks formats.
 pub(crate) fn validator(schema: &Value) -> Validator {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
@@ -188,7 +188,7 @@ pub(crate) fn validator(schema: &Value) -> Validator {
         .unwrap()
 }
 
-/// Fails with what, where, expected and seen of the first fault.
+/// Fails with the first fault: what, where, expected, seen.
 fn complain(what: &str, here: &str, schema: &Value, seen: &Value) {
     if let Some(fault) = validator(schema).iter_errors(seen).next() {
         panic!(

@@ -8,14 +8,14 @@ use tokio::{
     sync::watch,
 };
 
-/// A proxy on this machine, as long as it is held.
+/// A proxy on this machine, until dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     cut: Arc<watch::Sender<bool>>,
 }
 
 impl Proxy {
-    /// Starts one that leads to `target`.
+    /// Starts a proxy to `target`.
     pub(crate) async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -25,7 +25,7 @@ impl Proxy {
             while let Ok((mut client, _)) = listener.accept().await {
                 let mut cut = watching.subscribe();
                 tokio::spawn(async move {
-                    // While it is cut, a connection ends as soon as it begins.
+                    // While it is cut, a connection ends as soon as it starts.
                     if *cut.borrow() {
                         return;
                     }
@@ -42,7 +42,7 @@ impl Proxy {
         Self { address, cut }
     }
 
-    /// Starts one before the server of that URL: the proxy, and the URL that leads through it.
+    /// Starts a proxy to the server of this URL. Returns it, with the URL that leads through it.
     pub(crate) async fn before(url: &str) -> (Self, String) {
         let mut through = url::Url::parse(url).unwrap();
         let target = format!("{}:{}", through.host_str().unwrap(), through.port().unwrap_or(5432));
@@ -53,7 +53,7 @@ impl Proxy {
         (started, through.to_string())
     }
 
-    /// Ends every connection and takes no new one, or takes them again.
+    /// Ends every connection and accepts no new ones, or accepts them again.
     pub(crate) fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
     }

@@ -1,4 +1,4 @@
-//! A receiver of deliveries on this machine, which answers as it is told and keeps what it got.
+//! A receiver on this machine, which gives the configured answers and keeps what it got.
 
 use std::{
     collections::VecDeque,
@@ -30,8 +30,8 @@ pub(crate) struct Reply {
     gate: Option<watch::Receiver<bool>>,
 }
 
-/// Holds answers back until it is opened, or dropped: what happens while an attempt is under way is then no question of
-/// how fast the machine is. An attempt that may be held for long needs [`Builder::patient`](super::app::Builder::patient).
+/// Holds answers back until it is opened or dropped, so that what happens during an attempt does not depend on the
+/// machine's speed. An attempt that may be held for long needs [`Builder::patient`](super::app::Builder::patient).
 pub(crate) struct Gate(watch::Sender<bool>);
 
 impl Gate {
@@ -70,8 +70,8 @@ impl Reply {
     }
 }
 
-/// An address that refuses connections as long as the socket is held: it is taken, and nobody listens. A port that was
-/// merely free a moment ago may be the next test's.
+/// An address that refuses connections as long as the socket is held: bound, but not listening. A port that was merely free
+/// a moment ago may become another test's.
 pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -95,7 +95,7 @@ impl Arrival {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Whether both signatures are what this secret makes of the bytes that arrived.
+    /// Whether both signatures are valid for this secret and the bytes that arrived.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let timestamp = self.header("webhook-timestamp").parse().unwrap();
         let signed = signature::sign(
@@ -109,7 +109,7 @@ impl Arrival {
     }
 }
 
-/// A receiver that is listening.
+/// A listening receiver.
 #[derive(Clone)]
 pub(crate) struct Receiver {
     pub(crate) url: String,
@@ -124,7 +124,7 @@ struct Shared {
 }
 
 impl Receiver {
-    /// Starts one that gives these answers, and 200 ever after.
+    /// Starts a receiver that gives these answers, then always 200.
     pub(crate) async fn start(script: impl IntoIterator<Item = Reply>) -> Self {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", socket.local_addr().unwrap());
@@ -137,7 +137,7 @@ impl Receiver {
         Self { url, shared }
     }
 
-    /// Gives this answer next.
+    /// Sets the next answer.
     pub(crate) fn then(&self, reply: Reply) {
         self.shared.lock().unwrap().script.push_back(reply);
     }
@@ -152,7 +152,7 @@ impl Receiver {
         self.shared.lock().unwrap().arrivals.clone()
     }
 
-    /// What arrived, as soon as it is so many.
+    /// The deliveries that arrived, once there are this many.
     #[track_caller]
     pub(crate) fn wait_for(&self, count: usize) -> impl Future<Output = Vec<Arrival>> {
         eventually(async move || Some(self.arrivals()).filter(|arrivals| arrivals.len() >= count))
