@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_that_would_be_too_long_names_what_is_around_its_place() {
+    fn a_pointer_that_would_be_too_long_names_what_is_around_it() {
         let long = "n".repeat(POINTER_BYTES_MAX);
         assert_eq!(
             pointers(&format!(r#"{{"a": {{"{long}": {{"b": 1, "b": 2, "c": 1, "c": 2}}}}}}"#)),

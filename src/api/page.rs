@@ -58,7 +58,7 @@ pub(super) fn write<T, C: ToString, V: Serialize>(
     let mut json = vec![b'['];
     let mut last: Option<C> = None;
     for item in items {
-        let (end, place) = (json.len(), cursor(&item));
+        let (end, position) = (json.len(), cursor(&item));
         if last.is_some() {
             json.push(b',');
         }
@@ -71,7 +71,7 @@ pub(super) fn write<T, C: ToString, V: Serialize>(
             json.push(b']');
             return Ok((json, Some(last.to_string())));
         }
-        last = Some(place);
+        last = Some(position);
     }
     json.push(b']');
     Ok((json, next.map(|after| after.to_string())))

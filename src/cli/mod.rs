@@ -226,20 +226,20 @@ impl Cli {
 async fn open(options: &DatabaseOptions, node: NodeId, clock: &Clock) -> Result<Database, OpenError> {
     let wait = Duration::from_secs(options.wait_s);
     let began = Instant::now();
-    let mut told = None;
+    let mut reported = None;
     loop {
         let error = match Database::open_as(node, options, clock).await {
             Ok(db) => return Ok(db),
             Err(error) if error.is_passing() && began.elapsed() < wait => error.to_string(),
             Err(error) => return Err(error),
         };
-        if told.as_ref() != Some(&error) {
+        if reported.as_ref() != Some(&error) {
             tracing::warn!(
                 exception.message = error,
                 wait_s = options.wait_s,
                 "waiting for the database"
             );
-            told = Some(error);
+            reported = Some(error);
         }
         tokio::time::sleep(DATABASE_PAUSE).await;
     }

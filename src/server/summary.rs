@@ -11,22 +11,22 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Logs each minute in which something happened, and the rest once `stop` is set.
 pub(super) async fn run(metrics: Metrics, mut stop: watch::Receiver<bool>) {
-    let mut told = metrics.totals();
+    let mut reported = metrics.totals();
     loop {
         let is_over = tokio::select! {
             () = tokio::time::sleep(INTERVAL) => false,
             _ = stop.wait_for(|stop| *stop) => true,
         };
         let now = metrics.totals();
-        tell(told, now);
+        log_since(reported, now);
         if is_over {
             return;
         }
-        told = now;
+        reported = now;
     }
 }
 
-fn tell(before: Totals, now: Totals) {
+fn log_since(before: Totals, now: Totals) {
     if before == now {
         return;
     }

@@ -85,7 +85,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until all tasks have ended. They must have been told to stop.
+    /// Waits until all tasks have ended. They must have been stopped.
     pub(super) async fn finished(mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(cause) = ended {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tasks_that_are_told_to_stop_finish_even_where_one_panics_meanwhile() {
+    async fn tasks_that_are_stopped_finish_even_where_one_panics_meanwhile() {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let mut supervisor = Supervisor::default();
         for name in ["one", "two"] {

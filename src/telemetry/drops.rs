@@ -40,7 +40,7 @@ pub(super) struct Batches {
     inner: BatchSpanProcessor,
     waiting: Arc<AtomicUsize>,
     waiting_max: usize,
-    is_told: AtomicBool,
+    is_reported: AtomicBool,
 }
 
 impl Batches {
@@ -58,7 +58,7 @@ impl Batches {
             inner: BatchSpanProcessor::new(exporter, config),
             waiting,
             waiting_max,
-            is_told: AtomicBool::new(false),
+            is_reported: AtomicBool::new(false),
         }
     }
 }
@@ -78,7 +78,7 @@ impl SpanProcessor for Batches {
         }
         self.waiting.fetch_sub(1, Ordering::AcqRel);
         DROPPED.fetch_add(1, Ordering::Relaxed);
-        if !self.is_told.swap(true, Ordering::Relaxed) {
+        if !self.is_reported.swap(true, Ordering::Relaxed) {
             tracing::warn!("dropping spans: too many are waiting for the collector");
         }
     }

@@ -59,9 +59,9 @@ pub fn start(options: &LogOptions) {
     }
     // The default hook writes to standard error, and blocks until somebody reads it.
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location();
-        let file = place.map(panic::Location::file);
-        let line = place.map(panic::Location::line);
+        let location = panic.location();
+        let file = location.map(panic::Location::file);
+        let line = location.map(panic::Location::line);
         let cause = panic.payload_as_str().unwrap_or("no message");
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {

@@ -17,6 +17,7 @@ use super::obligations::{
 };
 use crate::support::{
     App, Receiver,
+    app::scopes_without,
     client::{Answer, Ask},
 };
 
@@ -339,11 +340,7 @@ impl Trial {
 
     async fn security(&mut self, operation: &Operation) {
         let Some(scope) = operation.scope() else { return };
-        let others: Vec<Scope> = Scope::ALL
-            .iter()
-            .copied()
-            .filter(|other| other.to_string() != scope)
-            .collect();
+        let others = scopes_without(scope);
         let (token, _) = self.app.new_token(Some(self.app.organization), &others).await;
         let nobody = Ids::of_nobody();
         let ask = self.ask(operation, &nobody, "").anonymous();

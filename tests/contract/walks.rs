@@ -8,7 +8,10 @@ use super::{
     coverage::{Ids, Trial},
     obligations::{Operation, operations},
 };
-use crate::support::client::{Answer, Ask};
+use crate::support::{
+    app::scopes_without,
+    client::{Answer, Ask},
+};
 
 /// How the description of a mutating operation begins the paragraph that says why it leaves no audit entry.
 const NOT_AUDITED: &str = "Not audited: ";
@@ -49,11 +52,7 @@ impl Trial {
 
     async fn needs_its_scope(&self, operation: &Operation, scope: &str) {
         let nobody = Ids::of_nobody();
-        let others: Vec<Scope> = Scope::ALL
-            .iter()
-            .copied()
-            .filter(|other| other.to_string() != scope)
-            .collect();
+        let others = scopes_without(scope);
         for (scopes, is_enough) in [(others, false), (vec![scope.parse().unwrap()], true)] {
             let (token, _) = self.app.new_token(Some(self.app.organization), &scopes).await;
             let answer = self.ask(operation, &nobody, "").token(&token).send().await;

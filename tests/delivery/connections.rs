@@ -161,10 +161,6 @@ fn sender_with(resolver: Resolver, dialer: Dialer) -> Sender {
     Sender::through(connector, Duration::from_secs(15))
 }
 
-fn usual_sender() -> Sender {
-    sender_to(&[], Dialer::system())
-}
-
 async fn exchange(sender: &Sender, url: &Url) -> Exchange {
     let target = Target::new(url).unwrap();
     sender.post_to(&target, &Vec::new(), Bytes::from_static(b"{}")).await
@@ -210,7 +206,7 @@ async fn an_answer_that_was_read_to_its_end_leaves_its_connection_to_the_next_re
         leaked(chunked),
     ] {
         let receiver = Receiver::start([Deed::Answer(answer); 4]).await;
-        let sender = usual_sender();
+        let sender = sender_to(&[], Dialer::system());
         for _ in 0..4 {
             delivered(&sender, &receiver.url).await;
         }
@@ -249,7 +245,7 @@ async fn a_connection_with_tls_is_used_again_too() {
 async fn a_failed_attempt_leaves_its_connection_too() {
     let answer = Deed::Answer(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops");
     let receiver = Receiver::start([answer; 3]).await;
-    let sender = usual_sender();
+    let sender = sender_to(&[], Dialer::system());
     for _ in 0..3 {
         assert_eq!(
             post(&sender, &receiver.url).await.error,
@@ -271,7 +267,7 @@ async fn a_connection_that_cannot_or_must_not_be_used_again_is_dropped() {
         leaked(long),
     ] {
         let receiver = Receiver::start([Deed::Answer(answer); 3]).await;
-        let sender = usual_sender();
+        let sender = sender_to(&[], Dialer::system());
         for _ in 0..3 {
             delivered(&sender, &receiver.url).await;
         }
@@ -282,7 +278,7 @@ async fn a_connection_that_cannot_or_must_not_be_used_again_is_dropped() {
 /// Whether a request over a connection that has waited that long, after this answer, goes over it.
 async fn waits(answer: &'static [u8], time: Duration) -> bool {
     let receiver = Receiver::start([Deed::Answer(answer)]).await;
-    let sender = usual_sender();
+    let sender = sender_to(&[], Dialer::system());
     delivered(&sender, &receiver.url).await;
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -321,7 +317,7 @@ async fn a_connection_waits_as_long_as_the_receiver_keeps_it_and_four_seconds_if
 #[tokio::test]
 async fn a_connection_that_is_always_used_grows_old_all_the_same() {
     let receiver = Receiver::start([Deed::Answer(b"HTTP/1.1 204 No\r\nKeep-Alive: timeout=100\r\n\r\n"); 20]).await;
-    let sender = usual_sender();
+    let sender = sender_to(&[], Dialer::system());
     for _ in 0..7 {
         delivered(&sender, &receiver.url).await;
         tokio::time::pause();
@@ -335,7 +331,7 @@ async fn a_connection_that_is_always_used_grows_old_all_the_same() {
 async fn a_receiver_that_closes_while_a_connection_waits_costs_nothing() {
     let closing = Deed::Close(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let receiver = Receiver::start([closing; 5]).await;
-    let sender = usual_sender();
+    let sender = sender_to(&[], Dialer::system());
     for _ in 0..5 {
         delivered(&sender, &receiver.url).await;
     }
@@ -346,7 +342,7 @@ async fn a_receiver_that_closes_while_a_connection_waits_costs_nothing() {
 async fn a_receiver_that_closes_in_the_very_moment_gets_the_request_again_over_a_new_connection() {
     for deed in [Deed::Close(b""), Deed::Reset] {
         let receiver = Receiver::start([OK, deed, OK, OK]).await;
-        let sender = usual_sender();
+        let sender = sender_to(&[], Dialer::system());
         for _ in 0..3 {
             delivered(&sender, &receiver.url).await;
         }
@@ -357,7 +353,7 @@ async fn a_receiver_that_closes_in_the_very_moment_gets_the_request_again_over_a
 #[tokio::test]
 async fn a_request_is_sent_again_once_and_not_over_another_connection_that_has_waited() {
     let receiver = Receiver::start([]).await;
-    let sender = usual_sender();
+    let sender = sender_to(&[], Dialer::system());
     let (one, other) = tokio::join!(delivered(&sender, &receiver.url), delivered(&sender, &receiver.url));
     assert_eq!(one, other);
     assert_eq!(receiver.counts(), (2, 2));
@@ -374,7 +370,7 @@ async fn a_request_is_sent_again_once_and_not_over_another_connection_that_has_w
 #[tokio::test]
 async fn what_fails_on_a_new_connection_or_after_a_byte_of_the_answer_is_not_sent_again() {
     let receiver = Receiver::start([Deed::Close(b"")]).await;
-    let outcome = post(&usual_sender(), &receiver.url).await;
+    let outcome = post(&sender_to(&[], Dialer::system()), &receiver.url).await;
     assert_eq!(outcome.error, Some(ErrorWord::ConnectionClosed));
     assert_eq!(receiver.counts(), (1, 1));
     for (answer, word) in [
@@ -387,7 +383,7 @@ async fn what_fails_on_a_new_connection_or_after_a_byte_of_the_answer_is_not_sen
         (b"nonsense\r\n\r\n", ErrorWord::InvalidResponse),
     ] {
         let receiver = Receiver::start([OK, Deed::Close(answer)]).await;
-        let sender = usual_sender();
+        let sender = sender_to(&[], Dialer::system());
         delivered(&sender, &receiver.url).await;
         let outcome = post(&sender, &receiver.url).await;
         assert_eq!(outcome.error, Some(word), "{answer:?}");

@@ -390,7 +390,7 @@ async fn an_address_that_was_asked_for_must_be_had() {
     let (done, _, complaint) = run(&database, &both).await;
     assert!(
         !done
-            && complaint.starts_with("error: --metrics-listen (KALLIMA_METRICS_LISTEN) must be another address")
+            && complaint.starts_with("error: --metrics-listen (KALLIMA_METRICS_LISTEN) must differ from")
             && complaint.lines().count() == 1,
         "{complaint}"
     );

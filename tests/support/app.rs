@@ -363,6 +363,12 @@ impl App {
     }
 }
 
+/// Every scope but this one.
+pub(crate) fn scopes_without(scope: &str) -> Vec<Scope> {
+    let others = Scope::ALL.iter().copied();
+    others.filter(|other| other.to_string() != scope).collect()
+}
+
 /// How long [`eventually`] waits: far longer than anything takes, even on a busy machine. It only decides how soon a
 /// failing test fails.
 const PATIENCE: Duration = Duration::from_secs(100);
