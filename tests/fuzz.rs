@@ -1,5 +1,5 @@
-//! The fuzz targets over their corpus, and over inputs that are made from it: what was found once stays mended, and the
-//! targets never rot. A real fuzzer looks further: `fuzz/Cargo.toml` says how.
+//! Runs the fuzz targets on their corpus, and on inputs derived from it: what was found once stays fixed, and the targets
+//! keep working. A real fuzzer searches further; `fuzz/Cargo.toml` says how.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! Tokens: what is judged first, what a platform token may do, when a use is recorded. Who may do what is tried on every
-//! operation by `contract::walks`.
+//! Tokens: what is checked first, what a platform token may do, when a use is recorded. `contract::walks` tests on every
+//! operation who may do what.
 
 use std::time::Duration;
 

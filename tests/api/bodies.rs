@@ -1,4 +1,4 @@
-//! Whatever a body is, judging it is bounded: the time, the number of faults that are listed, the bytes of the answer.
+//! Whatever the body, validating it is bounded: the time, the number of listed faults, the size of the response.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -297,7 +297,7 @@ async fn faults_at_long_pointers_fit_into_the_answer() {
         if name.len() < 256 {
             assert_eq!(unique.len(), listed.len());
         } else {
-            assert!(listed.iter().any(String::is_empty), "the place around");
+            assert!(listed.iter().any(String::is_empty), "the value around it");
             assert!(detail.contains("(at a pointer of "), "{detail}");
         }
     }

@@ -1,4 +1,4 @@
-//! What a connection may cost: clients that are idle, that do not read, that are many, or whose requests have no clear end.
+//! What a connection may cost: clients that are idle, do not read, are many, or send requests with ambiguous framing.
 
 use std::{
     future::Future,

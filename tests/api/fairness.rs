@@ -1,4 +1,4 @@
-//! One organization's requests keep no other's out: the bounds, by their counts.
+//! One organization's requests never crowd out another's: the limits, by counting.
 
 use serde_json::json;
 use tokio::{

@@ -1,4 +1,4 @@
-//! Clients that are slow, large, many or from elsewhere.
+//! Slow, large, numerous and cross-origin requests.
 
 use std::time::{Duration, Instant};
 

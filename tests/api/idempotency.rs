@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a request that is sent many times is done once.
+//! `Idempotency-Key`: a request is done once, however often it is sent.
 
 use std::{num::NonZeroU32, time::Duration};
 

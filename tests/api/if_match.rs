@@ -1,4 +1,4 @@
-//! `ETag` and `If-Match`: a webhook is changed as the client has seen it, or not at all.
+//! `ETag` and `If-Match`: only the version that the client has seen is changed.
 
 use serde_json::{Value, json};
 

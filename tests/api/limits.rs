@@ -1,4 +1,4 @@
-//! Rate limits and monthly quotas: what is counted, what is told, what is refused.
+//! Rate limits and monthly quotas: what is counted, reported and refused.
 
 use std::{num::NonZeroU32, time::Duration};
 

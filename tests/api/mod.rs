@@ -1,4 +1,4 @@
-//! The operations, one module each by its operationId, and what holds for all of them.
+//! The operations, one module each, named after its operationId; and what applies to all of them.
 
 mod authentication;
 mod bodies;

@@ -1,4 +1,4 @@
-//! The rules of `validator`: for each a request that it alone refuses, so that none can be deleted, or never fire.
+//! The rules of `validator`: for each, a request that only it refuses, so that none can be deleted or be dead code.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

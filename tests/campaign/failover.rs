@@ -1,4 +1,4 @@
-//! A failover: the primary is killed under load, its synchronous standby is promoted, and nodes that know both go on.
+//! A failover: the primary is killed under load, its synchronous standby is promoted, and nodes that know both continue.
 
 use std::{
     collections::HashSet,

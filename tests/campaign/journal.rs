@@ -1,4 +1,4 @@
-//! A receiver that writes down what it gets and when.
+//! A receiver that records what it gets and when.
 
 use std::{
     collections::{HashMap, HashSet},

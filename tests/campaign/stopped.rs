@@ -1,4 +1,4 @@
-//! A node that is stopped past its lease and goes on: it changes nothing, and sends at most the attempt it had.
+//! A node that is paused past its lease and resumes: it changes nothing, and sends at most the attempt it had started.
 
 use serde_json::json;
 use uuid::Uuid;

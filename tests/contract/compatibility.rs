@@ -1,4 +1,5 @@
-//! The last released document against the present one: what would break a client fails, unless the major version rose.
+//! Compares the last released document with the current one: a change that would break clients fails, unless the major
+//! version is higher.
 //!
 //! `released.yaml` is the document of the last release, and is replaced by a copy of `openapi.yaml` when one is made.
 //! Additions pass: new operations, optional parameters and fields, event types, words of an enum that the server says.

@@ -1,7 +1,7 @@
-//! Code ⊇ document: every obligation that openapi.yaml enumerates is tried against a running server.
+//! Code ⊇ document: tests every obligation in openapi.yaml against a running server.
 //!
 //! The requests are generated from the document: its examples, the edges of its constraints, and for each constraint
-//! a request that breaks it. The answers are judged like all others, by `support::judge`.
+//! a request that breaks it. `support::judge` validates the responses, like all others.
 
 use std::{collections::BTreeSet, io::Write as _, num::NonZeroU32};
 

@@ -1,4 +1,4 @@
-//! Says where two JSON values differ, a line a place, each with its JSON Pointer.
+//! Lists where two JSON values differ, one line per difference, each with its JSON Pointer.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 

@@ -1,4 +1,4 @@
-//! The document against the code, and the document as it is served.
+//! The document compared with the code, and the document as served.
 
 use kallima_webhooks::{
     api::{self, problem::ProblemCode},

@@ -1,4 +1,4 @@
-//! The columns of the entities against the schemas: as long as they may be, and null where they may be.
+//! The columns of the entities compared with the schemas: lengths, and which may be null.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! openapi.yaml is the source of truth: the code says the same, and the server serves it as it is.
+//! openapi.yaml is the source of truth: the code agrees with it, and the server serves it verbatim.
 
 mod compatibility;
 mod coverage;

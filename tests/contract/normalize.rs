@@ -1,4 +1,4 @@
-//! What is compared when the derived document is held against openapi.yaml.
+//! Normalizing the derived document and openapi.yaml for comparison.
 //!
 //! Both pass the same normalization. It takes away what only one of them can say, and what says nothing:
 //!

@@ -1,4 +1,4 @@
-//! What openapi.yaml obliges the server to: enumerated from the document itself, so that nothing can be forgotten.
+//! The obligations that openapi.yaml puts on the server, enumerated from the document itself, so that none is forgotten.
 
 use std::collections::BTreeSet;
 

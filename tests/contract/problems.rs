@@ -1,4 +1,4 @@
-//! Every example of a problem is what the server says: each is provoked, and held against what the document shows.
+//! Every example of a problem is what the server says: each is provoked, and compared with the document.
 
 use std::{collections::BTreeMap, num::NonZeroU32};
 

@@ -1,4 +1,4 @@
-//! Walks through every operation of the document: who may call it, and what its writes leave in the audit.
+//! Walks through every operation in the document: who may call it, and which audit entries its writes leave.
 
 use kallima_webhooks::{domain::token::Scope, store::tokens};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};

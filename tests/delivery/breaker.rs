@@ -1,4 +1,4 @@
-//! A receiver that fails again and again is probed, not flooded.
+//! A receiver that keeps failing is probed, not flooded.
 
 use std::time::Duration;
 

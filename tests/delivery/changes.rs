@@ -1,6 +1,6 @@
-//! A webhook that is changed in the middle of a retry sequence: the table of cases.
+//! Changes to a webhook in the middle of a retry sequence: the table of cases.
 //!
-//! | change | between two attempts | while one is under way |
+//! | change | between two attempts | during an attempt |
 //! |---|---|---|
 //! | secret rotated | the next is signed with the new secret | it keeps the old one, the next has the new |
 //! | re-pointed | the next goes to the new address | it ends where it began, the next goes to the new address |

@@ -1,4 +1,4 @@
-//! Clocks that are wrong, or jump.
+//! Clocks that are wrong or jump.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Connections to receivers: they are used again where that is safe, and what fails on one is judged rightly.
+//! Connections to receivers: they are reused if that is safe, and failures on them are classified correctly.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,4 @@
-//! One receiver delays no other, and no organization another.
+//! No receiver delays another, and no organization delays another.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! No packet goes to an address that is refused, whichever way it was named.
+//! No packet goes to a forbidden address, however the address is written.
 
 use std::{
     sync::{

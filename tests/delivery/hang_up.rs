@@ -1,4 +1,4 @@
-//! A publisher that goes away delays nothing.
+//! A publisher that hangs up delays nothing.
 
 use std::{future::poll_fn, task::Poll};
 

@@ -1,4 +1,4 @@
-//! Disabling holds what is pending; enabling lets it go on.
+//! Disabling holds pending deliveries; enabling resumes them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A lease that was lost changes nothing, not even where its record shares a transaction with that of the next one.
+//! A lost lease changes nothing, not even if its record shares a transaction with that of the next one.
 
 use std::time::Duration;
 

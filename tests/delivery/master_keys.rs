@@ -1,4 +1,4 @@
-//! A node whose master keys do not open the signing secrets: it holds no work, and uses up no attempt.
+//! A node whose master keys do not open the signing secrets holds no work, and uses up no attempts.
 
 use std::{fs, path::PathBuf, sync::Mutex, time::Duration};
 

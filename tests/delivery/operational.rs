@@ -1,4 +1,4 @@
-//! What the service tells an organization about its webhooks.
+//! The events by which the service notifies an organization about its webhooks.
 
 use std::time::Duration;
 

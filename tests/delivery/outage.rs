@@ -1,4 +1,4 @@
-//! What an attempt came to is recorded however long the database is away.
+//! Outcomes of attempts are recorded, however long the database is away.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A webhook's own rate.
+//! The rate limit of a webhook.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What was pending when the server stopped is picked up by the next one.
+//! Deliveries that are pending when a server stops are picked up by the next one.
 
 use std::time::Duration;
 

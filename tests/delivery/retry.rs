@@ -1,4 +1,4 @@
-//! The retry policy, seen from outside; its table is tested where it is decided.
+//! The retry policy, seen from outside. `domain::retry` tests its table.
 
 use std::time::Duration;
 

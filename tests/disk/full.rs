@@ -1,5 +1,5 @@
-//! A full disk: what cannot be written is refused with 503, nothing that was acknowledged is lost, and once there is room
-//! again the server goes on by itself.
+//! A full disk: what cannot be written is refused with 503, nothing acknowledged is lost, and once there is space again the
+//! server recovers by itself.
 
 use std::collections::HashSet;
 

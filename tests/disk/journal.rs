@@ -1,4 +1,4 @@
-//! What a disk holds after a power cut, told by the journal that `shim.c` writes.
+//! What a disk holds after a power cut, derived from the journal that `shim.c` writes.
 //!
 //! Data is durable once its file was synced, a name (a file made, linked, renamed or removed) once its folder was. What
 //! was changed since then may be there or not:

@@ -1,4 +1,4 @@
-//! What a disk can do to a server: lose its power, and be full. `shim.c` stands between the server and its files.
+//! What a disk can do to a server: lose power, and be full. `shim.c` sits between the server and its files.
 
 mod full;
 mod journal;

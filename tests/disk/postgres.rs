@@ -1,4 +1,4 @@
-//! The same power cuts under a PostgreSQL server of the test's own.
+//! The same power cuts, under the test's own PostgreSQL server.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! The map of the source in docs/architecture.md, which the crate's documentation shows: what it names is there, and what
-//! is there it names.
+//! The map of the source in docs/architecture.md, which is also the crate's documentation: everything that it names exists,
+//! and it names everything that exists.
 
 use std::{collections::BTreeSet, fs};
 

@@ -1,4 +1,4 @@
-//! What is written for people is true: options, commands, the map of the source, links, sizes.
+//! The documentation is true: options, commands, the map of the source, links, sizes.
 
 mod configuration;
 mod deploy;

@@ -1,4 +1,4 @@
-//! The pages for people: short where they are read first, and without dead links.
+//! The pages for people: the README is short, and no link is dead.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Metrics, alerts, dashboard and runbook agree: what is asked for is exported, and what is exported is drawn and explained.
+//! Metrics, alerts, dashboard and runbook agree: what is queried is exported, and what is exported is shown and explained.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

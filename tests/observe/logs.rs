@@ -1,4 +1,4 @@
-//! The log of the real binary: each line says which request or which attempt it is of, and none holds a secret.
+//! The log of the real binary: each line names its request or its attempt, and none contains a secret.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted is what happened.
+//! `/metrics` counts what happened.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Traces as a collector gets them from the real binary: whose child each span is, what it says, and that nobody waits
-//! for a collector.
+//! Traces as a collector gets them from the real binary: the parent of each span, its attributes, and that nothing waits for
+//! a collector.
 
 use std::{
     collections::HashMap,

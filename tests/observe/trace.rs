@@ -1,4 +1,4 @@
-//! `traceparent`: the trace of the request that published an event goes on with its deliveries.
+//! `traceparent`: the trace of the request that published an event continues in its deliveries.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! Secrets and tokens are nowhere in the database as they are, nor in the logs, nor in any answer but the one that
-//! issues them.
+//! Secrets and tokens never appear in plain text in the database, in the logs, or in any response but the one that issues
+//! them.
 
 use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _};
 

@@ -1,4 +1,4 @@
-//! `backup`: a copy that is made beside a server under load, and what becomes of it when it is served from.
+//! `backup`: copying the database of a server under load, and serving from the copy.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! The command line: what it prints, what it refuses.
+//! The command line: what it prints and what it refuses.
 
 use serde_json::json;
 

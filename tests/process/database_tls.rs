@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL: a server that speaks nothing else, what each `sslmode` accepts, and no plaintext over a network.
+//! TLS to PostgreSQL: a server that requires it, what each `sslmode` accepts, and no plaintext over a network.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};

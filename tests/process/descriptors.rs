@@ -1,4 +1,4 @@
-//! File descriptors: connections take none that the engine needs, and a server that has too few says so.
+//! File descriptors: connections take none that the engine needs, and a server with too few says so.
 
 use std::{path::Path, process::Stdio, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `doctor`: one line a check, exit code 1 if one failed, and never a hang.
+//! `doctor`: one line per check, exit code 1 if one failed, and it never hangs.
 
 use std::time::{Duration, Instant};
 

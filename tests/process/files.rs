@@ -1,4 +1,4 @@
-//! The files of an SQLite database: who makes them, what they are called, and who may read them.
+//! The files of an SQLite database: what creates them, their names, and who may read them.
 
 use std::{
     collections::BTreeSet,

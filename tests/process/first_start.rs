@@ -1,4 +1,4 @@
-//! The first start: one organization and one token, printed by a server that serves, or none at all.
+//! The first start: a server that serves prints one organization's token; one that fails creates nothing.
 
 use kallima_webhooks::{
     clock::Clock,

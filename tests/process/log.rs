@@ -1,4 +1,4 @@
-//! The log of a process: every line is kept, and a WARN or ERROR that the test did not announce fails it.
+//! The log of a process: every line is kept, and an unexpected WARN or ERROR fails the test.
 
 use std::{
     io::{BufRead as _, BufReader, PipeReader},

@@ -1,5 +1,5 @@
-//! What hostile receivers and clients cost in memory: a bounded amount, however much the ones send, however little the
-//! others read.
+//! What hostile receivers and clients cost in memory: a limited amount, however much the former send and however little the
+//! latter read.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! From SQLite to PostgreSQL: everything arrives, is read back, and goes on where it stopped.
+//! From SQLite to PostgreSQL: everything arrives, is read back, and continues where it stopped.
 
 use std::process::Stdio;
 

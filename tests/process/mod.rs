@@ -1,4 +1,4 @@
-//! The binary itself: started, asked, killed, started again.
+//! The binary itself: started, used, killed, restarted.
 
 mod at_rest;
 mod backup;

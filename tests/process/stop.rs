@@ -1,4 +1,4 @@
-//! SIGTERM: not ready first, then nothing new, then what is under way; a second signal ends it at once.
+//! SIGTERM: first not ready, then nothing new, then finish what is in progress; a second signal ends it at once.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Tasks in the background: a server that loses one ends, so that whoever watches it can start another.
+//! Background tasks: a server that loses one exits, so that its supervisor can restart it.
 
 use super::{Process, command};
 use crate::support::{

@@ -1,4 +1,4 @@
-//! Migrations: applied once by whoever comes first, and an older node works on beside a newer one.
+//! Migrations: the first node applies them, once, and older nodes keep working alongside newer ones.
 
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;

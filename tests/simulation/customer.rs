@@ -1,4 +1,4 @@
-//! What a customer does meanwhile: webhooks are changed and deleted, deliveries retried, tested and replayed.
+//! What customers do meanwhile: change and delete webhooks, test them, and retry and replay deliveries.
 
 use std::time::Duration;
 

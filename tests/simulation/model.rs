@@ -1,4 +1,4 @@
-//! What must be: the promises of the engine, said again without a database.
+//! The model: the promises of the engine, restated without a database.
 
 use std::{collections::BTreeMap, time::Duration};
 

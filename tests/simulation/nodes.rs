@@ -1,4 +1,4 @@
-//! What happens to nodes, their leases, and the receivers.
+//! Events of nodes, leases and receivers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What can happen next.
+//! The possible steps.
 
 use std::{collections::HashSet, time::Duration};
 

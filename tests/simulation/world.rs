@@ -1,4 +1,4 @@
-//! The engine's side of the simulation, and the comparison of what is with what must be.
+//! The engine's side of the simulation, and its comparison with the model.
 
 use std::{
     collections::BTreeSet,

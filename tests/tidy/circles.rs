@@ -1,4 +1,4 @@
-//! The files of the source import each other in one direction: no circle.
+//! No import cycles between files.
 //!
 //! A name that a `mod.rs` passes on belongs to the file that defines it; what `mod.rs` itself defines or uses is its own.
 

@@ -1,4 +1,4 @@
-//! Every dependency is used, stands once and in the order of the alphabet.
+//! Every dependency is used, and listed once, in alphabetical order.
 
 use std::collections::BTreeSet;
 

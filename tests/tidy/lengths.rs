@@ -1,4 +1,4 @@
-//! No file is longer than 500 lines, no function than 70.
+//! No file is longer than 500 lines, and no function longer than 70.
 
 use super::sources;
 

@@ -1,4 +1,4 @@
-//! What keeps the repository in order, read from its files: floors, circles, lengths, what nothing uses.
+//! Rules for the repository, checked by reading its files: floors, cycles, lengths, unused code.
 
 use std::{
     fs,

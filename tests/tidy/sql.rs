@@ -1,4 +1,4 @@
-//! SQL texts of more than three lines have names, and each name's plan is held against a snapshot
+//! SQL texts of more than three lines have names, and each name's plan is compared with a snapshot
 //! (`src/store/plans/statements.rs`).
 
 use super::{read, root, sources};

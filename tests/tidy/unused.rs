@@ -1,4 +1,4 @@
-//! No file that nothing uses, and no note of what is still to be done.
+//! No unused files, and no TODO notes.
 
 use std::path::{Path, PathBuf};
 
