@@ -1,5 +1,4 @@
-//! Compares the last released document with the current one: a change that would break clients fails, unless the major
-//! version is higher.
+//! Compares the last released document with the current one: breaking changes fail, unless the major version is higher.
 //!
 //! `released.yaml` is the document of the last release, and is replaced by a copy of `openapi.yaml` when one is made.
 //! Additions pass: new operations, optional parameters and fields, event types, words of an enum that the server says.

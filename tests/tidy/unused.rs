@@ -1,4 +1,4 @@
-//! No unused files, and no TODO notes.
+//! No unused files, and no notes of what remains to be done.
 
 use std::path::{Path, PathBuf};
 
