@@ -12,6 +12,7 @@ use crate::{
         delivery::{Delivery, DeliveryStatus},
         event_id::EventId,
         id::{DeliveryId, OrganizationId, WebhookId},
+        word::Word as _,
     },
     store::{
         Database,
@@ -140,8 +141,5 @@ fn parse_event(text: &str) -> Result<EventId, String> {
 }
 
 fn parse_status(text: &str) -> Result<DeliveryStatus, String> {
-    let known = DeliveryStatus::ALL
-        .into_iter()
-        .find(|status| status.to_string() == text);
-    known.ok_or_else(|| "must be pending, delivered, failed or canceled".to_owned())
+    DeliveryStatus::parse(text).ok_or_else(|| "must be pending, delivered, failed or canceled".to_owned())
 }
