@@ -63,10 +63,10 @@ pub async fn position(db: &Database, org: OrganizationId, id: EventId) -> Result
     Ok(EventPosition { created_at, id })
 }
 
-// Compared as a row value, time and id bound a range of the index.
+// Compared as a row value, time and id bound a range of the index, whose condition has to be repeated.
 pub(in crate::store) const NEWEST: &str = "
     SELECT id, created_at, CAST(length(payload) AS BIGINT) AS bytes FROM events
-    WHERE organization_id = $1 AND (created_at, id) < ($2, $3)
+    WHERE organization_id = $1 AND created_at >= 0 AND (created_at, id) < ($2, $3)
     ORDER BY created_at DESC, id DESC LIMIT $4";
 
 /// Finds the next events and the sizes of their payloads.

@@ -301,6 +301,27 @@ async fn judge_all(scratch: &Scratch, organization: u8) {
     }
 }
 
+/// What PostgreSQL runs for each inserted row that refers to another one: it must not read the organization's others.
+async fn judge_foreign_keys(scratch: &Scratch, organization: u8) {
+    let event = "evt_0100000000000000000000002A";
+    let (organization, delivery) = (Uuid::from_u128(organization.into()), Uuid::from_u128(42));
+    for (table, index, id) in [
+        ("events", "events_pkey", sea_orm::Value::from(event)),
+        ("deliveries", "deliveries_pkey", delivery.into()),
+    ] {
+        let sql = format!("SELECT 1 FROM ONLY {table} x WHERE organization_id = $1 AND id = $2 FOR KEY SHARE OF x");
+        let values = [organization.into(), id];
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        scratch
+            .judge(&Planned {
+                statement,
+                index,
+                is_walk: true,
+            })
+            .await;
+    }
+}
+
 #[tokio::test]
 async fn every_list_is_a_walk_over_the_index_it_is_meant_for() {
     let scratch = Scratch::open().await;
@@ -322,6 +343,9 @@ async fn every_list_is_a_walk_over_the_index_it_is_meant_for() {
     // The planner has no statistics for this one.
     scratch.fill(2).await;
     judge_all(&scratch, 2).await;
+    if scratch.server.is_some() {
+        judge_foreign_keys(&scratch, 2).await;
+    }
     let Scratch { db, folder, server } = scratch;
     db.close().await.unwrap();
     drop(folder);
