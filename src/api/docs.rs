@@ -15,7 +15,10 @@ use utoipa::{
 };
 
 use super::{context, idempotency, meter, problem::ProblemBody, responses};
-use crate::contract::{OPENAPI_JSON, OPENAPI_YAML};
+use crate::{
+    contract::{OPENAPI_JSON, OPENAPI_YAML},
+    domain::signing_vectors::{SIGNING_VECTORS, SigningVectors},
+};
 
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service", security(()), responses((status = 200, body = String, content_type = "application/yaml")))]
 pub(super) async fn get_openapi_yaml() -> Response {
@@ -26,6 +29,11 @@ pub(super) async fn get_openapi_yaml() -> Response {
 #[utoipa::path(get, path = "/openapi.json", tag = "service", security(()), responses((status = 200, body = Object)))]
 pub(super) async fn get_openapi_json() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI_JSON).into_response()
+}
+
+#[utoipa::path(get, path = "/signing-vectors.json", tag = "service", security(()), responses((status = 200, body = SigningVectors)))]
+pub(super) async fn get_signing_vectors() -> Response {
+    ([(CONTENT_TYPE, "application/json")], SIGNING_VECTORS).into_response()
 }
 
 /// What the derived document begins with.

@@ -87,4 +87,5 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::get_readiness))
         .routes(routes!(docs::get_openapi_yaml))
         .routes(routes!(docs::get_openapi_json))
+        .routes(routes!(docs::get_signing_vectors))
 }

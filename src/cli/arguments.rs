@@ -10,7 +10,7 @@ use clap::{
     parser::ValueSource,
 };
 
-use super::{Cli, print_config::redacted};
+use super::{Cli, own_options, print_config::redacted};
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "KALLIMA_";
@@ -33,17 +33,34 @@ pub(super) fn read() -> Reading {
     let mut faults = Vec::new();
     let mut ignored = HashSet::new();
     loop {
-        let mut command = without_variables(Cli::command(), &ignored);
-        command.build();
+        let mut command = own_options::build(without_variables(Cli::command(), &ignored));
         let parsed = command.try_get_matches_from_mut(&arguments);
         let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (matches, cli)));
         let error = match parsed {
             Ok((matches, cli)) => {
+                faults.extend(own_options::faults(&matches));
                 let given = Some((command, matches, cli));
                 return Reading { given, faults };
             }
             Err(error) => error,
         };
+        let missing = missing(&command, &error);
+        if !missing.is_empty() {
+            // What was given and is no good is not missing.
+            faults.extend(
+                missing
+                    .into_iter()
+                    .filter(|(name, _)| !ignored.contains(name))
+                    .map(|(_, fault)| fault),
+            );
+            return Reading { given: None, faults };
+        }
+        if let Some((option, fault)) = unknown_option(&error)
+            && remove_unknown(&mut arguments, &option)
+        {
+            faults.push(fault);
+            continue;
+        }
         let Some((option, fault)) = fault(&command, &error) else {
             say(&faults);
             exit(&error);
@@ -162,6 +179,61 @@ fn fault(command: &Command, error: &Error) -> Option<(String, String)> {
         _ => return None,
     };
     Some((name.to_owned(), fault))
+}
+
+/// The options that must be given and were not, each with the line that says so.
+fn missing(command: &Command, error: &Error) -> Vec<(String, String)> {
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+        return Vec::new();
+    };
+    let fault = |given: &String| {
+        let name = given
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("--")
+            .to_owned();
+        let variable = find(command, &name).and_then(Arg::get_env);
+        let variable = variable.map(|variable| format!(" ({})", variable.display()));
+        let fault = format!("{given}{} must be given", variable.unwrap_or_default());
+        (name, fault)
+    };
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        missing.iter().map(fault).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+/// The option that does not exist, and the line that says so; nothing where an error is about something else.
+fn unknown_option(error: &Error) -> Option<(String, String)> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = given.split(['=', ' ']).next().filter(|flag| flag.starts_with("--"))?;
+    let fault = match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(nearest)) => format!("{flag}: there is no such option; {nearest} is the nearest"),
+        _ => format!("{flag}: there is no such option; --help lists them"),
+    };
+    Some((flag.to_owned(), fault))
+}
+
+/// Takes an unknown option off the command line, with what looks like its value. Whether it was there.
+fn remove_unknown(arguments: &mut Vec<OsString>, flag: &str) -> bool {
+    let is_meant = |argument: &OsString| argument.to_string_lossy().split('=').next() == Some(flag);
+    let Some(at) = arguments.iter().position(is_meant) else {
+        return false;
+    };
+    let has_value = arguments[at].to_string_lossy().contains('=');
+    arguments.remove(at);
+    let is_value = |next: &OsString| !next.to_string_lossy().starts_with('-');
+    if !has_value && arguments.get(at).is_some_and(is_value) {
+        arguments.remove(at);
+    }
+    true
 }
 
 /// Why a value is invalid.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::CommandResult;
+use super::{CommandResult, progress};
 use crate::{
     config::DatabaseOptions,
     store::{
@@ -29,11 +29,16 @@ pub(super) fn run(options: &BackupOptions, database: &DatabaseOptions) -> Comman
     if database.is_postgres() {
         return Err(BackupError::Postgres.into());
     }
+    let bar = progress::bar("copying pages", 0);
     let Backup {
         tables,
         bytes,
         key_file,
-    } = backup::make(database, to, *with_key)?;
+    } = backup::make(database, to, *with_key, |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
     for (table, rows) in tables {
         println!("{table:<20} {rows:>12} rows");
     }

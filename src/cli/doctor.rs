@@ -11,16 +11,15 @@ use clap::Args;
 use url::{Host, Url};
 
 use super::{
-    CommandResult,
+    CommandResult, outbound,
     report::{Found, Report},
     surroundings,
 };
 use crate::{
     clock::Clock,
-    config::{DatabaseOptions, MetricsListen},
-    delivery::{resolver::Resolver, sender::Sender},
-    domain::{address::AddressPolicy, destination::DestinationPolicy, timestamp::Timestamp},
-    server,
+    config::{DatabaseOptions, MetricsListen, listen_address},
+    delivery::resolver::Resolver,
+    domain::timestamp::Timestamp,
     store::{Database, secrets::check, upkeep::checks},
 };
 
@@ -42,7 +41,7 @@ pub(super) struct DoctorOptions {
     tls_ca_file: Option<PathBuf>,
 
     /// The address on which the API is, or will be, served.
-    #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "KALLIMA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     listen: SocketAddr,
 
     /// The address on which `/metrics` is, or will be, served, or `off`.
@@ -219,14 +218,8 @@ async fn check_way_out(report: &mut Report, options: &DoctorOptions) {
     }
     report
         .check("tls", async {
-            let extra = server::authorities(options.tls_ca_file.as_deref())?;
-            // The operator names the URL, so any destination is allowed here.
-            let policy = DestinationPolicy {
-                allow_http: true,
-                addresses: AddressPolicy::new(vec!["0.0.0.0/0".parse()?, "::/0".parse()?], Vec::new()),
-                allowed_ports: None,
-            };
-            let sender = Sender::new(resolver, policy, Duration::from_millis(options.check_timeout_ms), extra)?;
+            let timeout = Duration::from_millis(options.check_timeout_ms);
+            let sender = outbound::sender(resolver, timeout, options.tls_ca_file.as_deref())?;
             match sender.connect(&options.url).await {
                 Ok(()) => Ok(format!(
                     "connected to {}, whose certificate is trusted",

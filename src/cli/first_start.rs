@@ -8,6 +8,7 @@ use crate::{
     config::{DatabaseOptions, ServeOptions},
     contract::Contract,
     domain::{
+        id::OrganizationId,
         limits::Limits,
         token::{Scopes, Token},
     },
@@ -17,8 +18,8 @@ use crate::{
 
 /// What a start finds.
 pub(super) enum FirstStart {
-    /// There are organizations, or another node has just made one.
-    NotFirst,
+    /// There are organizations, or another node has just made one. In development the oldest of them.
+    NotFirst(Option<OrganizationId>),
     /// There is no organization, and none was to be made.
     Empty,
     /// The first organization was made, and this is its token.
@@ -76,13 +77,20 @@ async fn not_first(
     if let Some(inbox) = inbox {
         store::examples::follow_inbox(db, &[examples::WEBHOOK, examples::WEBHOOK_TO_DELETE], &inbox.url).await?;
     }
+    if !options.dev {
+        return Ok(FirstStart::NotFirst(None));
+    }
+    let oldest = organizations::list(db)
+        .await?
+        .first()
+        .map(|organization| organization.id);
     if let Some(given) = &options.dev_token
         && tokens::find_holder(db, given.digest(), clock.now()).await?.is_none()
-        && let Some(oldest) = organizations::list(db).await?.first()
+        && let Some(oldest) = oldest
     {
-        let record = token::record(clock, Some(oldest.id), "dev token", Scopes::all());
+        let record = token::record(clock, Some(oldest), "dev token", Scopes::all());
         let created = tokens::create(db, &record, given.digest()).await;
         created.map_err(|cause| format!("--dev-token (KALLIMA_DEV_TOKEN): revoked, or not to be created: {cause}"))?;
     }
-    Ok(FirstStart::NotFirst)
+    Ok(FirstStart::NotFirst(oldest))
 }

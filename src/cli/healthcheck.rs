@@ -22,6 +22,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::CommandResult;
+use crate::config::listen_address;
 
 /// How much of a response is read: enough for its first line.
 const ANSWER_BYTES_MAX: u64 = 1024;
@@ -29,7 +30,7 @@ const ANSWER_BYTES_MAX: u64 = 1024;
 #[derive(Args, Debug)]
 pub(super) struct HealthcheckOptions {
     /// The address that the API is served on.
-    #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "KALLIMA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     listen: SocketAddr,
 
     /// Set if the API is served over TLS, as for the server. The file is not read.

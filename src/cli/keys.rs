@@ -4,8 +4,12 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use serde_json::{Value, json};
 
-use super::CommandResult;
+use super::{
+    CommandResult, progress,
+    table::{Table, optional, print_json},
+};
 use crate::{
     clock::Clock,
     config::DatabaseOptions,
@@ -27,7 +31,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
     /// List the master keys by id, and what each of them seals.
-    List,
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Add a new master key as the first in the key file. A running server picks it up by itself.
     Add,
     /// Seal every secret again, under the first master key. The server may be running.
@@ -37,7 +45,7 @@ pub(super) enum KeysCommand {
 impl KeysCommand {
     pub(super) async fn run(self, database: &DatabaseOptions, clock: &Clock) -> CommandResult {
         match self {
-            Self::List => list(database, clock).await,
+            Self::List { json } => list(database, clock, json).await,
             Self::Add => {
                 let AddedKey { id, file } = keys::add(database)?;
                 println!(
@@ -52,40 +60,80 @@ impl KeysCommand {
     }
 }
 
-async fn list(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
+async fn list(database: &DatabaseOptions, clock: &Clock, json: bool) -> CommandResult {
     let db = Database::open_migrated(database, clock).await?;
     let KeyUse { given, missing } = secrets::key_use(&db, clock.now()).await?;
-    for (position, key) in given.iter().enumerate() {
-        let note = match (position, key.secrets, key.responses) {
-            (0, ..) => "  it seals every new secret",
-            (_, 0, 0) => "  no longer needed",
+    let given = given.iter().enumerate().map(|(index, key)| {
+        let note = match (index, key.secrets, key.responses) {
+            (0, ..) => "seals every new secret",
+            (_, 0, 0) => "no longer needed",
             _ => "",
         };
-        println!("{}{note}", described(key));
+        (key, true, note)
+    });
+    let missing = missing
+        .iter()
+        .map(|key| (key, false, "MISSING: what it seals cannot be opened"));
+    let keys: Vec<_> = given.chain(missing).collect();
+    if json {
+        return print_json(
+            &keys
+                .iter()
+                .map(|(key, is_given, _)| as_json(key, *is_given))
+                .collect::<Vec<_>>(),
+        );
     }
-    for key in &missing {
-        println!("{}  MISSING: what it seals cannot be opened", described(key));
+    let mut table = Table::new(["KEY", "SECRETS", "KEPT RESPONSES", "UNTIL", "NOTE"]);
+    for (key, _, note) in &keys {
+        table.row(row(key, note));
     }
+    print!("{}", table.lines());
     Ok(())
 }
 
-fn described(key: &Sealed) -> String {
+fn row(key: &Sealed, note: &str) -> [String; 5] {
     let Sealed {
         key_id,
         secrets,
         responses,
         responses_until,
     } = key;
-    let until = responses_until.map(|until| format!(", and {responses} kept responses until {until}"));
-    format!("key {key_id}  seals {secrets} secrets{}", until.unwrap_or_default())
+    let until = optional(responses_until.as_ref());
+    [
+        key_id.to_string(),
+        secrets.to_string(),
+        responses.to_string(),
+        until,
+        note.to_owned(),
+    ]
+}
+
+fn as_json(key: &Sealed, is_given: bool) -> Value {
+    let Sealed {
+        key_id,
+        secrets,
+        responses,
+        responses_until,
+    } = key;
+    json!({
+        "key_id": key_id,
+        "is_given": is_given,
+        "secrets": secrets,
+        "kept_responses": responses,
+        "kept_until": responses_until,
+    })
 }
 
 async fn rotate(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
     let db = Database::open_migrated(database, clock).await?;
+    let KeyUse { given, missing } = secrets::key_use(&db, clock.now()).await?;
+    let stale = given.iter().skip(1).chain(&missing).map(|key| key.secrets).sum();
+    let bar = progress::bar("sealing secrets", stale);
     let mut done = Resealed::default();
     let mut cursor = None;
     loop {
         let page = secrets::stale_secrets(&db, cursor, BATCH_MAX).await?;
+        bar.inc(page.stale.len() as u64);
         let Resealed {
             resealed,
             overtaken,
@@ -100,6 +148,7 @@ async fn rotate(database: &DatabaseOptions, clock: &Clock) -> CommandResult {
         }
         tokio::time::sleep(PAUSE).await;
     }
+    bar.finish_and_clear();
     println!("{} secrets were sealed again.", done.resealed);
     if done.overtaken > 0 {
         println!(

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::CommandResult;
+use super::{CommandResult, progress};
 use crate::{
     clock::Clock,
     config::DatabaseOptions,
@@ -50,7 +50,11 @@ pub(super) async fn run(options: MigrateDataOptions, database: DatabaseOptions, 
     let target = Database::open_migrated(&target, clock).await?;
     // No server uses the source, so every lease there has lost its holder.
     leases::recover(&source, clock.now()).await?;
-    for Copied { table, rows, checksum } in copy::copy(&source, &target).await? {
+    let counter = progress::counter("rows copied");
+    let progress = counter.clone();
+    let copied = copy::copy(&source, &target, move |rows| progress.inc(rows)).await?;
+    counter.finish_and_clear();
+    for Copied { table, rows, checksum } in copied {
         println!("{table:<20} {rows:>12} rows  checksum {checksum:032x}");
     }
     println!("Everything was copied, read back and compared.");

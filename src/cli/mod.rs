@@ -7,17 +7,23 @@
 
 mod arguments;
 mod backup;
+mod color;
 mod deliveries;
 mod doctor;
 mod first_start;
 mod healthcheck;
 mod keys;
+mod kit;
 mod listen;
 mod migrate_data;
 mod organization;
+mod outbound;
+mod own_options;
 mod print_config;
+mod progress;
 mod report;
 mod serve;
+mod shell;
 mod surroundings;
 mod table;
 mod token;
@@ -38,7 +44,7 @@ use crate::{
     config::{self, DatabaseOptions, LogFormat, LogOptions, ServeOptions},
     domain::id::NodeId,
     server,
-    store::{Database, source::OpenError},
+    store::{self, Database, source::OpenError},
     telemetry::{self, log},
 };
 
@@ -92,6 +98,18 @@ enum Command {
     Healthcheck(healthcheck::HealthcheckOptions),
     /// Receive deliveries on this machine, print each, and say whether its signature verifies.
     Listen(listen::ListenOptions),
+    /// Send a receiver what it must accept and what it must refuse, and say whether it does.
+    Conform(kit::conform::ConformOptions),
+    /// Send a signed example of an event type to a URL.
+    Trigger(kit::trigger::TriggerOptions),
+    /// Verify the signatures of a request: which check fails, and what the header would have been.
+    Verify(kit::verify::VerifyOptions),
+    /// Print the signature headers of a body.
+    Sign(kit::sign::SignOptions),
+    /// Print the completions of a shell, for its folder of completions.
+    Completions(shell::CompletionsOptions),
+    /// Print the manual page, or write one per command.
+    Man(shell::ManOptions),
 }
 
 /// The pause between two attempts to reach a database that is not up yet.
@@ -108,19 +126,12 @@ pub fn main() -> ExitCode {
     let mut faults = arguments::unknown_variables(std::env::vars_os());
     faults.extend(reading.faults);
     if let Some((command, matches, cli)) = reading.given {
-        if let Some(serve) = cli.serving() {
-            if serve.print_config && is_readable {
-                let (command, matches) = serving(&command, &matches);
-                for line in print_config::lines(command, matches) {
-                    println!("{line}");
-                }
+        faults.extend(cli.faults(&matches));
+        if let Some(serve) = cli.serving().filter(|serve| serve.print_config) {
+            if is_readable {
+                print_config(&command, &matches, serve, &cli.database);
             }
-            faults.extend(config::faults(serve, &cli.database));
-            let authorities = server::authorities(serve.tls_ca_file.as_deref());
-            faults.extend(authorities.err().map(|fault| fault.to_string()));
-            let certificate = server::tls::Tls::load(&serve.http);
-            faults.extend(certificate.err().map(|fault| fault.to_string()));
-            if serve.print_config && faults.is_empty() {
+            if faults.is_empty() {
                 return ExitCode::SUCCESS;
             }
         }
@@ -130,6 +141,15 @@ pub fn main() -> ExitCode {
     }
     arguments::say(&faults);
     ExitCode::from(if is_readable { 1 } else { 2 })
+}
+
+/// Prints what would be used, whatever is wrong with it.
+fn print_config(command: &clap::Command, matches: &ArgMatches, serve: &ServeOptions, database: &DatabaseOptions) {
+    let (command, matches) = serving(command, matches);
+    let key_file = store::secrets::keys::key_file(database).map(|path| path.display().to_string());
+    for line in print_config::lines(command, matches, &config::derived(serve, database, key_file)) {
+        println!("{line}");
+    }
 }
 
 /// The command that serves, as it was given: `serve`, or no command.
@@ -148,6 +168,23 @@ impl Cli {
             Some(Command::Serve(serve)) => Some(serve),
             Some(_) => None,
         }
+    }
+
+    /// What is wrong with the options that no single one of them shows, one line per fault.
+    fn faults(&self, matches: &ArgMatches) -> Vec<String> {
+        let mut faults = Vec::new();
+        if matches.subcommand_name().is_none_or(own_options::uses_database) {
+            faults.extend(config::database_faults(&self.database));
+            faults.extend(store::secrets::keys::given_fault(&self.database));
+        }
+        if let Some(serve) = self.serving() {
+            faults.extend(config::serve_faults(serve));
+            let authorities = server::authorities(serve.tls_ca_file.as_deref());
+            faults.extend(authorities.err().map(|fault| fault.to_string()));
+            let certificate = server::tls::Tls::load(&serve.http);
+            faults.extend(certificate.err().map(|fault| fault.to_string()));
+        }
+        faults
     }
 
     fn run(self, shows_master_key: bool) -> ExitCode {
@@ -218,6 +255,12 @@ impl Cli {
             Some(Command::Healthcheck(options)) => options.run().await,
             Some(Command::MigrateData(options)) => migrate_data::run(options, database, &clock).await,
             Some(Command::Listen(options)) => listen::run(options, clock).await,
+            Some(Command::Conform(options)) => kit::conform::run(options, &clock).await,
+            Some(Command::Trigger(options)) => kit::trigger::run(options, &clock).await,
+            Some(Command::Verify(options)) => kit::verify::run(&options, &clock),
+            Some(Command::Sign(options)) => kit::sign::run(options, &clock),
+            Some(Command::Completions(options)) => shell::completions(&options),
+            Some(Command::Man(options)) => shell::man(&options),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
     CommandResult,
@@ -34,7 +35,11 @@ pub(super) enum OrganizationCommand {
         plan: Plan,
     },
     /// List the organizations with their limits.
-    List,
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Change and show the limits of an organization; running servers apply them within 5 seconds.
     Limits {
         /// The organization's id, as `organization list` shows it.
@@ -104,16 +109,16 @@ impl OrganizationCommand {
                 let organization = create(db, clock, &name, limits).await?;
                 println!("{}", organization.id);
             }
-            Self::List => {
-                for Organization {
-                    id,
-                    name,
-                    created_at,
-                    limits,
-                } in organizations::list(db).await?
-                {
-                    println!("{id}  {created_at}  {}  {name}", described(limits));
+            Self::List { json } => {
+                let organizations = organizations::list(db).await?;
+                if json {
+                    return print_json(&organizations.iter().map(as_json).collect::<Vec<_>>());
                 }
+                let mut table = Table::new(["ID", "CREATED", "REQUESTS/MINUTE", "WRITES/MONTH", "NAME"]);
+                for organization in organizations {
+                    table.row(row(organization));
+                }
+                print!("{}", table.lines());
             }
             Self::Limits {
                 id,
@@ -176,13 +181,58 @@ async fn show_usage(db: &Database, clock: &Clock, id: Option<OrganizationId>, js
     Ok(())
 }
 
+/// An organization's row in the list.
+fn row(organization: Organization) -> [String; 5] {
+    let Organization {
+        id,
+        name,
+        created_at,
+        limits,
+    } = organization;
+    let Limits {
+        requests_per_minute_max,
+        writes_per_month_max,
+    } = limits;
+    [
+        id.to_string(),
+        created_at.to_string(),
+        number(requests_per_minute_max),
+        number(writes_per_month_max),
+        name,
+    ]
+}
+
+fn as_json(organization: &Organization) -> Value {
+    let Organization {
+        id,
+        name,
+        created_at,
+        limits,
+    } = organization;
+    let Limits {
+        requests_per_minute_max,
+        writes_per_month_max,
+    } = limits;
+    json!({
+        "id": id,
+        "name": name,
+        "created_at": created_at,
+        "requests_per_minute": requests_per_minute_max,
+        "writes_per_month": writes_per_month_max,
+    })
+}
+
+/// A limit in words.
+fn number(limit: Option<NonZeroU32>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+}
+
 /// Limits in words.
 fn described(limits: Limits) -> String {
     let Limits {
         requests_per_minute_max,
         writes_per_month_max,
     } = limits;
-    let number = |limit: Option<NonZeroU32>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     format!(
         "[requests/minute: {}, writes/month: {}]",
         number(requests_per_minute_max),

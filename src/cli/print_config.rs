@@ -3,32 +3,45 @@
 //! The list comes from clap, so no option can be forgotten. A value that `--help` hides is a secret and is left out; of a
 //! URL, only the password is.
 
-use clap::{Arg, ArgMatches, Command, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use url::Url;
 
-use crate::config::postgres_url;
+use crate::config::{Derived, postgres_url};
 
 /// Printed instead of a secret.
 const REDACTED: &str = "[redacted]";
 
-/// One line per option: the flag, its value, and where that comes from.
-pub(super) fn lines(command: &Command, matches: &ArgMatches) -> Vec<String> {
+/// One line per option: the flag, its value, and where that comes from. `derived` are the values of those that have no
+/// fixed default.
+pub(super) fn lines(command: &Command, matches: &ArgMatches, derived: &[Derived]) -> Vec<String> {
     command
         .get_arguments()
         .filter(|option| !["help", "version", "print_config"].contains(&option.get_id().as_str()))
-        .filter_map(|option| Some(format!("--{} {}", option.get_long()?, value(option, matches))))
+        .filter_map(|option| Some(format!("--{} {}", option.get_long()?, value(option, matches, derived))))
         .collect()
 }
 
-fn value(option: &Arg, matches: &ArgMatches) -> String {
+fn value(option: &Arg, matches: &ArgMatches, derived: &[Derived]) -> String {
     let id = option.get_id().as_str();
-    let given = matches.get_raw(id).into_iter().flatten();
-    let given: Vec<String> = given.map(|value| redacted(option, &value.to_string_lossy())).collect();
     let source = match matches.value_source(id) {
         Some(ValueSource::CommandLine) => "command line".to_owned(),
         Some(ValueSource::EnvVariable) => option.get_env().unwrap_or_default().to_string_lossy().into_owned(),
-        Some(_) => "default".to_owned(),
-        None => return "(not set)".to_owned(),
+        source => {
+            if let Some(Derived { value, source, .. }) = derived.iter().find(|derived| derived.id == id) {
+                return format!("{value} ({source})");
+            }
+            if source.is_none() {
+                return "(not set)".to_owned();
+            }
+            "default".to_owned()
+        }
+    };
+    let given: Vec<String> = if matches!(option.get_action(), ArgAction::SetTrue) {
+        // A switch is written in many ways.
+        vec![matches.get_flag(id).to_string()]
+    } else {
+        let given = matches.get_raw(id).into_iter().flatten();
+        given.map(|value| redacted(option, &value.to_string_lossy())).collect()
     };
     format!("{} ({source})", given.join(","))
 }

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions},
     delivery::resolver::Resolver,
-    domain::id::NodeId,
+    domain::id::{NodeId, OrganizationId},
     sandbox::inbox::Inbox,
     server::{self, Server},
     store::{open::ServerLock, source::Creation},
@@ -59,7 +59,7 @@ pub(super) async fn run(
             return Err(error);
         }
     };
-    announce(&server, options, &first, inbox.as_ref());
+    announce(&server, options, database, &first, inbox.as_ref());
     tracing::info!(
         server.address = %server.address.ip(), server.port = server.address.port(),
         kallima.metrics.address = server.metrics_address.map(display), "ready"
@@ -110,7 +110,13 @@ impl Signals {
     }
 }
 
-fn announce(server: &Server, options: &ServeOptions, first: &FirstStart, inbox: Option<&Inbox>) {
+fn announce(
+    server: &Server,
+    options: &ServeOptions,
+    database: &DatabaseOptions,
+    first: &FirstStart,
+    inbox: Option<&Inbox>,
+) {
     let address = server.address;
     let host = if address.ip().is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
@@ -130,7 +136,14 @@ fn announce(server: &Server, options: &ServeOptions, first: &FirstStart, inbox: 
         );
     }
     let token = match first {
-        FirstStart::NotFirst => return,
+        FirstStart::NotFirst(None) => return,
+        FirstStart::NotFirst(Some(organization)) => {
+            println!(
+                "A token exists; make another with `{}`.",
+                token_command(database, *organization)
+            );
+            return;
+        }
         FirstStart::Empty => {
             println!(
                 "There is no organization yet. Create one with `organization create`, and a token with `token create`."
@@ -143,6 +156,11 @@ fn announce(server: &Server, options: &ServeOptions, first: &FirstStart, inbox: 
         format!("http://127.0.0.1:{LISTEN_PORT}/")
     } else {
         "https://your-service.example.com/webhooks/kallima".to_owned()
+    };
+    let listen = if options.dev {
+        "\n  kallima-webhooks listen --secret whsec_…    # in another terminal, with the secret of that answer"
+    } else {
+        ""
     };
     let token = token.expose();
     if options.dev {
@@ -157,9 +175,20 @@ This database is new, so here is a token for its first organization. It is shown
 
 Try it:
 
-  curl -sS {base}/v1/webhooks -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{{\"url\": \"{target}\"}}'
+  curl -sS {base}/v1/webhooks -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{{\"url\": \"{target}\"}}'{listen}
   curl -sS {base}/v1/events -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{{\"type\": \"humanization.completed\", \"data\": {{\"job_id\": \"7d0c2f8a-4a7e-4f53-9d55-2f6f0c1b8e11\"}}}}'
   curl -sS {base}/v1/webhook_deliveries -H 'Authorization: Bearer {token}'
 "
     );
+}
+
+/// The command that makes another token. The URL of PostgreSQL may hold a password, so that is for whoever runs it to give.
+fn token_command(database: &DatabaseOptions, organization: OrganizationId) -> String {
+    let is_default = database.url == DatabaseOptions::DEFAULT_URL;
+    let flag = if database.is_sqlite() && !is_default {
+        format!(" --database-url '{}'", database.url)
+    } else {
+        String::new()
+    };
+    format!("kallima-webhooks token create{flag} --organization {organization}")
 }

@@ -2,8 +2,12 @@
 
 use clap::Subcommand;
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
+use serde_json::{Value, json};
 
-use super::CommandResult;
+use super::{
+    CommandResult,
+    table::{Table, print_json},
+};
 use crate::{
     clock::Clock,
     domain::{
@@ -34,7 +38,11 @@ pub(super) enum TokenCommand {
         scopes: Vec<Scope>,
     },
     /// List tokens by id, name and scopes, and when each was last used (up to a minute behind).
-    List,
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Revoke a token, effective at once.
     Revoke {
         /// The token's id, as `token list` shows it.
@@ -65,22 +73,16 @@ impl TokenCommand {
                 println!("{}", token.expose());
                 eprintln!("Token {} ({}). It is not shown again.", record.id, record.scopes);
             }
-            Self::List => {
-                for TokenRecord {
-                    id,
-                    organization_id,
-                    name,
-                    scopes,
-                    created_at,
-                    revoked_at,
-                    last_used_at,
-                } in tokens::list(db).await?
-                {
-                    let owner = organization_id.map_or_else(|| "platform".to_owned(), |id| id.to_string());
-                    let state = revoked_at.map_or_else(|| "valid".to_owned(), |at| format!("revoked {at}"));
-                    let used = last_used_at.map_or_else(|| "never used".to_owned(), |at| format!("last used {at}"));
-                    println!("{id}  {created_at}  {owner}  {state}  {used}  [{scopes}]  {name}");
+            Self::List { json } => {
+                let records = tokens::list(db).await?;
+                if json {
+                    return print_json(&records.iter().map(as_json).collect::<Vec<_>>());
                 }
+                let mut table = Table::new(["ID", "CREATED", "ORGANIZATION", "STATE", "LAST USED", "SCOPES", "NAME"]);
+                for record in records {
+                    table.row(row(record));
+                }
+                print!("{}", table.lines());
             }
             Self::Revoke { id } => {
                 if !tokens::revoke(db, id, clock.now()).await? {
@@ -91,6 +93,53 @@ impl TokenCommand {
         }
         Ok(())
     }
+}
+
+/// A token's row in the list.
+fn row(record: TokenRecord) -> [String; 7] {
+    let TokenRecord {
+        id,
+        organization_id,
+        name,
+        scopes,
+        created_at,
+        revoked_at,
+        last_used_at,
+    } = record;
+    [
+        id.to_string(),
+        created_at.to_string(),
+        organization_id.map_or_else(|| "platform".to_owned(), |id| id.to_string()),
+        revoked_at.map_or_else(|| "valid".to_owned(), |at| format!("revoked {at}")),
+        last_used_at.map_or_else(|| "never".to_owned(), |at| at.to_string()),
+        scopes
+            .iter()
+            .map(|scope| scope.to_string())
+            .collect::<Vec<_>>()
+            .join(","),
+        name,
+    ]
+}
+
+fn as_json(record: &TokenRecord) -> Value {
+    let TokenRecord {
+        id,
+        organization_id,
+        name,
+        scopes,
+        created_at,
+        revoked_at,
+        last_used_at,
+    } = record;
+    json!({
+        "id": id,
+        "organization_id": organization_id,
+        "name": name,
+        "scopes": scopes.iter().map(|scope| scope.to_string()).collect::<Vec<_>>(),
+        "created_at": created_at,
+        "revoked_at": revoked_at,
+        "last_used_at": last_used_at,
+    })
 }
 
 /// Creates a token.

@@ -24,7 +24,7 @@ impl ServeOptions {
 }
 
 /// OpenTelemetry's variable for the collector.
-const OTLP_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+pub(super) const OTLP_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// The address at which a collector receives traces: below the given URL (as OpenTelemetry's `OTEL_EXPORTER_OTLP_ENDPOINT`),
 /// unless that has the full path already. No password, as `--print-config` would show it, and no query, as collectors read

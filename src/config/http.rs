@@ -11,46 +11,46 @@ use url::Url;
 pub struct HttpOptions {
     /// PEM file with the certificate chain to serve the API over TLS with (default: plaintext). It is reloaded when it
     /// changes.
-    #[arg(long, env = "KALLIMA_TLS_CERT", value_name = "FILE")]
+    #[arg(long, env = "KALLIMA_TLS_CERT", value_name = "FILE", help_heading = "API")]
     pub tls_cert: Option<PathBuf>,
 
     /// PEM file of the certificate's private key.
-    #[arg(long, env = "KALLIMA_TLS_KEY", value_name = "FILE")]
+    #[arg(long, env = "KALLIMA_TLS_KEY", value_name = "FILE", help_heading = "API")]
     pub tls_key: Option<PathBuf>,
 
     /// Maximum number of open connections to the API. Others wait to be accepted, and the one idle longest is closed for them.
-    #[arg(long, env = "KALLIMA_CONNECTIONS_MAX", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "KALLIMA_CONNECTIONS_MAX", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "API")]
     pub connections_max: u32,
 
     /// Maximum number of open connections per peer (an IPv4 address, or an IPv6 /64); others are closed at once. 0 means no
     /// limit (default: 256, or 0 with --trusted-proxy).
-    #[arg(long, env = "KALLIMA_CONNECTIONS_PER_PEER_MAX", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, env = "KALLIMA_CONNECTIONS_PER_PEER_MAX", value_parser = clap::value_parser!(u32).range(0..=1_000_000), help_heading = "API")]
     pub connections_per_peer_max: Option<u32>,
 
     /// Maximum number of API requests in progress on this node, plus an eighth for organizations that have less than their
     /// fair share. Others are answered 503 at once.
-    #[arg(long, env = "KALLIMA_REQUESTS_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, env = "KALLIMA_REQUESTS_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "API")]
     pub requests_max: u32,
 
     /// Maximum size of a page of a list, in bytes: a longer page ends early and links to the next one. A single item is shown
     /// however large it is.
-    #[arg(long, env = "KALLIMA_PAGE_BYTES_MAX", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..=64 * 1024 * 1024))]
+    #[arg(long, env = "KALLIMA_PAGE_BYTES_MAX", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u32).range(1024..=64 * 1024 * 1024), help_heading = "API")]
     pub page_bytes_max: u32,
 
     /// How long a client may take to send the head of a request, counted from its first byte; then its connection is closed.
-    #[arg(long, env = "KALLIMA_HEAD_READ_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
+    #[arg(long, env = "KALLIMA_HEAD_READ_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=120_000), help_heading = "API")]
     pub head_read_timeout_ms: u64,
 
     /// How long a client may take to send the body of a request; then the response is 400, and the connection is closed.
-    #[arg(long, env = "KALLIMA_BODY_READ_TIMEOUT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=120_000))]
+    #[arg(long, env = "KALLIMA_BODY_READ_TIMEOUT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=120_000), help_heading = "API")]
     pub body_read_timeout_ms: u64,
 
     /// How long a client may take to read each 48 KiB of a response; then its connection is closed.
-    #[arg(long, env = "KALLIMA_WRITE_TIMEOUT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    #[arg(long, env = "KALLIMA_WRITE_TIMEOUT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=600_000), help_heading = "API")]
     pub write_timeout_ms: u64,
 
     /// How long a connection may stay open between two requests. A load balancer in front needs a shorter timeout.
-    #[arg(long, env = "KALLIMA_IDLE_TIMEOUT_MS", default_value_t = 75_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    #[arg(long, env = "KALLIMA_IDLE_TIMEOUT_MS", default_value_t = 75_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000), help_heading = "API")]
     pub idle_timeout_ms: u64,
 
     /// Let web pages from this origin use the API (`https://HOST[:PORT]`; may be repeated).
@@ -59,7 +59,8 @@ pub struct HttpOptions {
         env = "KALLIMA_CORS_ALLOW_ORIGIN",
         value_name = "ORIGIN",
         value_delimiter = ',',
-        value_parser = parse_origin
+        value_parser = parse_origin,
+        help_heading = "API"
     )]
     pub cors_origins: Vec<HeaderValue>,
 }

@@ -14,7 +14,8 @@ pub struct LogOptions {
         value_name = "FILTER",
         default_value = "info,sqlx=warn,sea_orm_migration=warn",
         value_parser = parse,
-        global = true
+        global = true,
+        help_heading = "Log"
     )]
     pub filter: String,
 
@@ -25,7 +26,8 @@ pub struct LogOptions {
         env = "KALLIMA_LOG_FORMAT",
         value_enum,
         default_value = "human",
-        global = true
+        global = true,
+        help_heading = "Log"
     )]
     pub format: LogFormat,
 }

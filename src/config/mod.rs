@@ -3,12 +3,15 @@
 
 mod bounds;
 mod collector;
+mod derived;
+mod faults;
 mod http;
 mod log;
 pub mod postgres_url;
+mod values;
 
 use std::{
-    net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -19,8 +22,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::Url;
 
 pub use bounds::TimeBounds;
+pub use derived::{Derived, derived};
+pub use faults::{database_faults, serve_faults};
 pub use http::HttpOptions;
 pub use log::{LogAttempts, LogFormat, LogOptions};
+pub use values::listen_address;
 
 use crate::{
     domain::{address::AddressPolicy, destination::DestinationPolicy, retry::RetryPolicy, token::Token},
@@ -37,8 +43,9 @@ pub struct DatabaseOptions {
         long = "database-url",
         env = "KALLIMA_DATABASE_URL",
         hide_env_values = true,
-        default_value = "sqlite://kallima-webhooks.db",
-        global = true
+        default_value = Self::DEFAULT_URL,
+        global = true,
+        help_heading = "Database"
     )]
     pub url: String,
 
@@ -49,7 +56,8 @@ pub struct DatabaseOptions {
         env = "KALLIMA_DATABASE_CONNECTIONS_MAX",
         default_value_t = CONNECTIONS_MAX,
         value_parser = clap::value_parser!(u32).range(1..=1000),
-        global = true
+        global = true,
+        help_heading = "Database"
     )]
     pub connections_max: u32,
 
@@ -61,7 +69,8 @@ pub struct DatabaseOptions {
         env = "KALLIMA_DATABASE_WAIT_S",
         default_value_t = 0,
         value_parser = clap::value_parser!(u64).range(..=3600),
-        global = true
+        global = true,
+        help_heading = "Database"
     )]
     pub wait_s: u64,
 
@@ -73,7 +82,8 @@ pub struct DatabaseOptions {
         env = "KALLIMA_STATEMENT_TIMEOUT_MS",
         default_value_t = STATEMENT_TIMEOUT_MS,
         value_parser = clap::value_parser!(u64).range(..=3_600_000),
-        global = true
+        global = true,
+        help_heading = "Database"
     )]
     pub statement_timeout_ms: u64,
 
@@ -83,16 +93,26 @@ pub struct DatabaseOptions {
         env = "KALLIMA_MASTER_KEY",
         hide_env_values = true,
         conflicts_with = "master_key_file",
-        global = true
+        global = true,
+        help_heading = "Database"
     )]
     pub master_key: Option<String>,
 
     /// File with the master keys (default with SQLite: the database's name plus `.key`, created with the database).
-    #[arg(long, env = "KALLIMA_MASTER_KEY_FILE", value_name = "FILE", global = true)]
+    #[arg(
+        long,
+        env = "KALLIMA_MASTER_KEY_FILE",
+        value_name = "FILE",
+        global = true,
+        help_heading = "Database"
+    )]
     pub master_key_file: Option<PathBuf>,
 }
 
 impl DatabaseOptions {
+    /// The database that is used where no other is named.
+    pub const DEFAULT_URL: &'static str = "sqlite://kallima-webhooks.db";
+
     /// A database with this URL, and defaults for everything else.
     #[must_use]
     pub fn of(url: impl Into<String>) -> Self {
@@ -153,13 +173,13 @@ pub enum MetricsListen {
 }
 
 impl FromStr for MetricsListen {
-    type Err = AddrParseError;
+    type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "off" {
             return Ok(Self::Off);
         }
-        text.parse().map(Self::At)
+        listen_address(text).map(Self::At)
     }
 }
 
@@ -168,7 +188,7 @@ impl FromStr for MetricsListen {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ServeOptions {
     /// Address to accept API connections on.
-    #[arg(long, env = "KALLIMA_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "KALLIMA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen_address, help_heading = "API")]
     pub listen: SocketAddr,
 
     /// Trust the `X-Forwarded-For` of proxies in this network (CIDR; may be repeated).
@@ -176,7 +196,8 @@ pub struct ServeOptions {
         long = "trusted-proxy",
         env = "KALLIMA_TRUSTED_PROXY",
         value_name = "CIDR",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "API"
     )]
     pub trusted_proxies: Vec<IpNet>,
 
@@ -185,7 +206,12 @@ pub struct ServeOptions {
     pub http: HttpOptions,
 
     /// Address to serve `/metrics` on, or `off` (default: 127.0.0.1:9464, unless something else listens there).
-    #[arg(long, env = "KALLIMA_METRICS_LISTEN", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "KALLIMA_METRICS_LISTEN",
+        value_name = "ADDRESS",
+        help_heading = "Metrics and traces"
+    )]
     pub metrics_listen: Option<MetricsListen>,
 
     /// OpenTelemetry collector to export traces to, over OTLP/HTTP, such as `http://localhost:4318` (default: none).
@@ -193,21 +219,28 @@ pub struct ServeOptions {
         long,
         env = "KALLIMA_OTLP_ENDPOINT",
         value_name = "URL",
-        value_parser = collector::parse
+        value_parser = collector::parse,
+        help_heading = "Metrics and traces"
     )]
     pub otlp_endpoint: Option<Url>,
 
     /// Which events and attempts are logged one by one at `info`: failures, with one line per minute that counts the others,
     /// or all of them.
-    #[arg(long, env = "KALLIMA_LOG_ATTEMPTS", value_enum, default_value = "summary")]
+    #[arg(
+        long,
+        env = "KALLIMA_LOG_ATTEMPTS",
+        value_enum,
+        default_value = "summary",
+        help_heading = "Log"
+    )]
     pub log_attempts: LogAttempts,
 
     /// For development: allow http, and receivers on this machine (127.0.0.0/8 and `::1`).
-    #[arg(long, env = "KALLIMA_DEV")]
+    #[arg(long, env = "KALLIMA_DEV", value_parser = values::switch)]
     pub dev: bool,
 
     /// Start without the example data that a new `--dev` database gets, and without the inbox that receives its deliveries.
-    #[arg(long, env = "KALLIMA_NO_EXAMPLES")]
+    #[arg(long, env = "KALLIMA_NO_EXAMPLES", value_parser = values::switch)]
     pub no_examples: bool,
 
     /// With `--dev`: the token of the first organization, instead of a generated one that is printed once.
@@ -216,11 +249,11 @@ pub struct ServeOptions {
 
     /// On PostgreSQL: create the first organization in an empty database, and print a token for it. SQLite and `--dev` always
     /// do.
-    #[arg(long, env = "KALLIMA_BOOTSTRAP")]
+    #[arg(long, env = "KALLIMA_BOOTSTRAP", value_parser = values::switch)]
     pub bootstrap: bool,
 
     /// Allow http for webhooks, not only https.
-    #[arg(long, env = "KALLIMA_ALLOW_HTTP")]
+    #[arg(long, env = "KALLIMA_ALLOW_HTTP", value_parser = values::switch, help_heading = "Destinations")]
     pub allow_http: bool,
 
     /// Allow deliveries to this network although it is not public (CIDR; may be repeated).
@@ -228,7 +261,8 @@ pub struct ServeOptions {
         long = "allow-network",
         env = "KALLIMA_ALLOW_NETWORK",
         value_name = "CIDR",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Destinations"
     )]
     pub allowed_networks: Vec<IpNet>,
 
@@ -237,7 +271,8 @@ pub struct ServeOptions {
         long = "deny-network",
         env = "KALLIMA_DENY_NETWORK",
         value_name = "CIDR",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Destinations"
     )]
     pub denied_networks: Vec<IpNet>,
 
@@ -246,25 +281,31 @@ pub struct ServeOptions {
         long = "allow-port",
         env = "KALLIMA_ALLOW_PORT",
         value_name = "PORT",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Destinations"
     )]
     pub allowed_ports: Vec<u16>,
 
     /// PEM file of certificate authorities to trust for deliveries and traces, in addition to the public ones.
-    #[arg(long, env = "KALLIMA_TLS_CA_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "KALLIMA_TLS_CA_FILE",
+        value_name = "FILE",
+        help_heading = "Destinations"
+    )]
     pub tls_ca_file: Option<PathBuf>,
 
     /// How long `/readyz` reports not ready before the server stops accepting requests, so that load balancers notice.
-    #[arg(long, env = "KALLIMA_SHUTDOWN_DELAY_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=300_000))]
+    #[arg(long, env = "KALLIMA_SHUTDOWN_DELAY_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=300_000), help_heading = "API")]
     pub shutdown_delay_ms: u64,
 
     /// How long events, deliveries and attempts are kept; 0 means forever. Pending deliveries stay, however old.
-    #[arg(long, env = "KALLIMA_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    #[arg(long, env = "KALLIMA_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=36_500), help_heading = "Retention")]
     pub retention_days: u64,
 
     /// Accept the time although it has jumped by more than a day since the server last ran, so that retention resumes
     /// deleting. Give it once, after a long downtime.
-    #[arg(long, env = "KALLIMA_ACCEPT_CLOCK_JUMP")]
+    #[arg(long, env = "KALLIMA_ACCEPT_CLOCK_JUMP", value_parser = values::switch, help_heading = "Retention")]
     pub accept_clock_jump: bool,
 
     /// Print every option with its value and the value's source, without secrets, and exit.
@@ -280,20 +321,20 @@ pub struct ServeOptions {
 #[derive(Args, Clone, Debug)]
 pub struct EngineOptions {
     /// Deadline of one attempt: name resolution, connection, TLS, and the response to its last byte.
-    #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=ATTEMPT_TIMEOUT_MAX_MS))]
+    #[arg(long, env = "KALLIMA_ATTEMPT_TIMEOUT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=ATTEMPT_TIMEOUT_MAX_MS), help_heading = "Deliveries")]
     pub attempt_timeout_ms: u64,
 
     /// Maximum number of attempts in progress on this node, plus an eighth for organizations that have less than their fair
     /// share.
-    #[arg(long, env = "KALLIMA_ATTEMPTS_MAX", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, env = "KALLIMA_ATTEMPTS_MAX", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Deliveries")]
     pub attempts_max: u32,
 
     /// Maximum number of attempts in progress for one webhook, across all nodes.
-    #[arg(long, env = "KALLIMA_ATTEMPTS_PER_WEBHOOK_MAX", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, env = "KALLIMA_ATTEMPTS_PER_WEBHOOK_MAX", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000), help_heading = "Deliveries")]
     pub attempts_per_webhook_max: u64,
 
     /// How often a node looks for due work that it does not know of, such as what another node left.
-    #[arg(long, env = "KALLIMA_POLL_INTERVAL_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, env = "KALLIMA_POLL_INTERVAL_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000), help_heading = "Deliveries")]
     pub poll_interval_ms: u64,
 
     /// Delays in seconds after attempt 1, 2, … (default: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h).
@@ -301,7 +342,8 @@ pub struct EngineOptions {
         long = "retry-schedule-s",
         env = "KALLIMA_RETRY_SCHEDULE_S",
         value_name = "SECONDS,…",
-        value_delimiter = ','
+        value_delimiter = ',',
+        help_heading = "Deliveries"
     )]
     pub retry_schedule_s: Vec<u64>,
 }
@@ -351,54 +393,8 @@ impl EngineOptions {
     }
 }
 
-/// How many delays a retry schedule may have.
-const RETRIES_MAX: usize = 100;
-
-/// The longest delay in a retry schedule, in seconds: 30 days.
-const RETRY_DELAY_MAX_S: u64 = 30 * 24 * 3600;
-
 fn parse_token(text: &str) -> Result<Token, &'static str> {
     Token::parse(text).ok_or("must be ab_ and 48 letters and digits")
-}
-
-/// The faults of these options that clap cannot see in a single one, one line each.
-#[must_use]
-pub fn faults(serve: &ServeOptions, database: &DatabaseOptions) -> Vec<String> {
-    let mut faults = Vec::new();
-    if !database.is_sqlite() && !database.is_postgres() {
-        faults.push("--database-url (KALLIMA_DATABASE_URL) must start with sqlite:// or postgres://".to_owned());
-    }
-    if database.is_postgres() && database.master_key.is_none() && database.master_key_file.is_none() {
-        faults.push("--master-key-file (KALLIMA_MASTER_KEY_FILE) or --master-key (KALLIMA_MASTER_KEY) must be given: PostgreSQL needs a master key".to_owned());
-    }
-    if let Some(Err(fault)) = database.is_postgres().then(|| postgres_url::hosts(&database.url)) {
-        faults.push(format!("--database-url (KALLIMA_DATABASE_URL): {fault}"));
-    }
-    faults.extend(serve.collector().err());
-    if serve.dev_token.is_some() && !serve.dev {
-        faults.push("--dev-token (KALLIMA_DEV_TOKEN) is for --dev (KALLIMA_DEV) alone".to_owned());
-    }
-    if serve.http.tls_cert.is_some() != serve.http.tls_key.is_some() {
-        faults.push("--tls-cert (KALLIMA_TLS_CERT) and --tls-key (KALLIMA_TLS_KEY) must be given together".to_owned());
-    }
-    if serve.allowed_ports.contains(&0) {
-        faults.push("--allow-port (KALLIMA_ALLOW_PORT): 0 is not a port; omit the option to allow all".to_owned());
-    }
-    if serve.metrics_listen == Some(MetricsListen::At(serve.listen)) && serve.listen.port() != 0 {
-        faults.push("--metrics-listen (KALLIMA_METRICS_LISTEN) must differ from --listen (KALLIMA_LISTEN)".to_owned());
-    }
-    let schedule = &serve.engine.retry_schedule_s;
-    if schedule.len() > RETRIES_MAX {
-        faults.push(format!(
-            "--retry-schedule-s (KALLIMA_RETRY_SCHEDULE_S) may have at most {RETRIES_MAX} delays"
-        ));
-    }
-    if let Some(delay) = schedule.iter().find(|delay| **delay > RETRY_DELAY_MAX_S) {
-        faults.push(format!(
-            "--retry-schedule-s (KALLIMA_RETRY_SCHEDULE_S): a delay may be at most {RETRY_DELAY_MAX_S} s (30 days), not {delay}"
-        ));
-    }
-    faults
 }
 
 impl ServeOptions {
@@ -426,13 +422,20 @@ impl ServeOptions {
         (self.retention_days > 0).then(|| Duration::from_hours(24 * self.retention_days))
     }
 
+    /// This machine, as `--dev` allows deliveries to it.
+    fn loopback() -> [IpNet; 2] {
+        [
+            IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+            IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+        ]
+    }
+
     /// Which URLs and addresses deliveries may go to.
     #[must_use]
     pub fn destinations(&self) -> DestinationPolicy {
         let mut networks = self.allowed_networks.clone();
         if self.dev {
-            networks.push(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)));
-            networks.push(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)));
+            networks.extend(Self::loopback());
         }
         // A delivery to the API itself would let a customer make requests from the operator's own address.
         let metrics = match self.metrics_listen {

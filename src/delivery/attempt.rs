@@ -11,6 +11,7 @@ use url::Url;
 use super::{
     Engine,
     engine::{Flight, NOT_SENT_PAUSE},
+    headers::{self, Signing},
     lanes::Start,
     sender::{DeliveryHeaders, Exchange},
 };
@@ -21,7 +22,6 @@ use crate::{
         health::HealthSignal,
         outcome::{ErrorWord, Outcome},
         retry::{self, Decision},
-        signature,
         timestamp::Timestamp,
         trace::TraceParent,
         word::Word as _,
@@ -335,21 +335,18 @@ fn headers(
     span: &AttemptSpan,
     signed_at: Timestamp,
 ) -> DeliveryHeaders {
-    let timestamp_s = signed_at.as_unix_seconds();
-    let signed = signature::sign(&target.secret, message.event_id.as_str(), timestamp_s, &message.payload);
-    let name = HeaderName::from_static;
-    let mut headers = vec![
-        (name("kallima-signature"), signed.kallima_signature),
-        (name("webhook-id"), message.event_id.to_string()),
-        (name("webhook-timestamp"), timestamp_s.to_string()),
-        (name("webhook-signature"), signed.webhook_signature),
-        (name("kallima-event"), message.event_type.clone()),
-        (name("kallima-delivery"), lease.delivery_id.to_string()),
-        (name("kallima-attempt"), lease.number.to_string()),
-    ];
+    let mut headers = headers::signed(&Signing {
+        secret: &target.secret,
+        event_id: &message.event_id,
+        event_type: &message.event_type,
+        delivery_id: lease.delivery_id,
+        attempt: lease.number,
+        timestamp_s: signed_at.as_unix_seconds(),
+        body: &message.payload,
+    });
     // The attempt is a span of its own in the publisher's trace, whether or not it is exported.
     let unseen = || message.traceparent.map(|parent| parent.child(rand::rng().random()));
     let trace = span.parent().or_else(unseen);
-    headers.extend(trace.map(|parent| (name("traceparent"), parent.to_string())));
+    headers.extend(trace.map(|parent| (HeaderName::from_static("traceparent"), parent.to_string())));
     headers
 }

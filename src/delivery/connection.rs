@@ -48,6 +48,15 @@ pub(super) struct Broken {
     pub(super) unanswered: bool,
 }
 
+/// How the names of headers are written. To HTTP it is all the same (RFC 9110, section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderSpelling {
+    /// `webhook-id`, as deliveries are sent.
+    LowerCase,
+    /// `Webhook-Id`, as some proxies pass them on.
+    TitleCase,
+}
+
 /// A connection to a receiver.
 pub(super) struct Connection {
     requests: SendRequest<Full<Bytes>>,
@@ -59,7 +68,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Speaks HTTP/1.1 over `stream`.
-    pub(super) async fn open(stream: Box<dyn Stream>) -> hyper::Result<Self> {
+    pub(super) async fn open(stream: Box<dyn Stream>, spelling: HeaderSpelling) -> hyper::Result<Self> {
         let progress = Arc::<Progress>::default();
         let watched = Watched {
             stream,
@@ -67,6 +76,7 @@ impl Connection {
         };
         let (requests, driver) = http1::Builder::new()
             .max_buf_size(RESPONSE_HEAD_BYTES_MAX)
+            .title_case_headers(spelling == HeaderSpelling::TitleCase)
             .handshake(TokioIo::new(watched))
             .await?;
         Ok(Self {

@@ -6,7 +6,7 @@
 //!                                ▼
 //! lanes         what waits in memory, a lane per webhook; whose turn it is
 //!    │ start                     ▲ the webhook is read again, if that was too long ago
-//! attempt       signs, sends, decides, records     │ the permit is free when the request has ended
+//! attempt       signs (headers), sends, decides, records     │ the permit is free when the request has ended
 //!    │ request                                     ▲ outcome
 //! sender        one HTTP request to a checked address, within the deadline, reading no more than the cap
 //!    │ host
@@ -28,6 +28,7 @@ pub mod connector;
 pub mod dial;
 pub mod dispatcher;
 pub mod engine;
+pub mod headers;
 pub mod heartbeat;
 mod lane;
 pub mod lanes;
@@ -39,4 +40,5 @@ pub mod seat;
 pub mod sender;
 pub mod step;
 
+pub use connection::HeaderSpelling;
 pub use engine::Engine;

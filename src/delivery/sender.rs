@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use url::{Position, Url};
 
 use super::{
-    connection::{Broken, Connection},
+    connection::{Broken, Connection, HeaderSpelling},
     connector::{ConnectError, Connector, Peer, word_of},
     dial::Dialer,
     pool::Pool,
@@ -60,6 +60,7 @@ pub struct Sender {
     connector: Arc<Connector>,
     pool: Pool<Connection>,
     timeout: Duration,
+    spelling: HeaderSpelling,
 }
 
 /// A delivery's headers, apart from those that every request has.
@@ -135,6 +136,18 @@ impl Sender {
             connector: Arc::new(connector),
             pool: Pool::default(),
             timeout,
+            spelling: HeaderSpelling::LowerCase,
+        }
+    }
+
+    /// The same with connections of its own, on which header names are written so.
+    #[must_use]
+    pub fn spelling(&self, spelling: HeaderSpelling) -> Self {
+        Self {
+            connector: Arc::clone(&self.connector),
+            pool: Pool::default(),
+            timeout: self.timeout,
+            spelling,
         }
     }
 
@@ -222,7 +235,7 @@ impl Sender {
         let stream =
             stream.inspect_err(|error| tracing::debug!(exception.message = %error, "no connection to a receiver"))?;
         tracing::trace!("a new connection is used");
-        let opened = Connection::open(stream).await;
+        let opened = Connection::open(stream, self.spelling).await;
         opened.map_err(|error| ConnectError::failed(word_of(&error), &error))
     }
 

@@ -10,6 +10,7 @@
 //! | [`event_filter`] | which event types a webhook wants |
 //! | [`destination`], [`address`] | which URLs and which addresses deliveries may go to |
 //! | [`secret`], [`signature`] | signing secrets, and the two signatures of every delivery |
+//! | [`verification`], [`signing_vectors`] | how a receiver checks a signature and why it refuses one; known answers |
 //! | [`fairness`] | how organizations share what is scarce |
 //! | [`limits`] | how much an organization may use the API |
 //! | [`precondition`] | whether a client's change still applies to the current version |
@@ -51,9 +52,11 @@ pub mod rate;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+pub mod signing_vectors;
 pub mod timestamp;
 pub mod token;
 pub mod trace;
+pub mod verification;
 pub mod webhook;
 pub mod webhook_settings;
 pub mod word;

@@ -12,6 +12,7 @@ mod get_liveness;
 mod get_openapi_json;
 mod get_openapi_yaml;
 mod get_readiness;
+mod get_signing_vectors;
 mod get_webhook;
 mod hardening;
 mod http2;

@@ -4,6 +4,7 @@ mod configuration;
 mod deploy;
 mod map;
 mod pages;
+mod tour;
 
 use std::{fs, path::PathBuf};
 

@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{command, finish_with_log, run};
+use super::{command, finish_with_log, kit::SECRET, run};
 use crate::support::{
     database::{MASTER_KEY, TestDatabase},
     proxy::Proxy,
@@ -31,7 +31,9 @@ async fn the_effective_configuration_is_printed_without_secrets() {
             "postgres://kallima:s3cret@db.example.com/kallima?sslmode=require",
         ),
         ("KALLIMA_ATTEMPTS_MAX", "7"),
-        ("KALLIMA_BOOTSTRAP", "true"),
+        ("KALLIMA_BOOTSTRAP", "on"),
+        ("KALLIMA_DEV", ""),
+        ("KALLIMA_ALLOW_HTTP", "1"),
     ];
     for command in [&["--print-config"][..], &["serve", "--print-config"]] {
         let arguments = [command, &["--listen", "127.0.0.1:1234", "--allow-port", "443,8443"]].concat();
@@ -44,10 +46,14 @@ async fn the_effective_configuration_is_printed_without_secrets() {
             "--listen 127.0.0.1:1234 (command line)",
             "--allow-port 443,8443 (command line)",
             "--allow-network (not set)",
+            "--connections-per-peer-max 256 (default)",
+            "--metrics-listen 127.0.0.1:9464 (default, if it is free)",
+            "--retry-schedule-s 5,300,1800,7200,18000,36000,50400,72000,86400 (default)",
             "--page-bytes-max 1048576 (default)",
             "--attempts-max 7 (KALLIMA_ATTEMPTS_MAX)",
             "--attempt-timeout-ms 15000 (default)",
-            "--dev false (default)",
+            "--dev false (KALLIMA_DEV)",
+            "--allow-http true (KALLIMA_ALLOW_HTTP)",
             "--bootstrap true (KALLIMA_BOOTSTRAP)",
         ] {
             assert!(
@@ -60,6 +66,121 @@ async fn the_effective_configuration_is_printed_without_secrets() {
             "{printed}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_follows_from_other_options_is_shown_with_where_it_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = command("sqlite://new.db", folder.path())
+        .env_remove("KALLIMA_MASTER_KEY")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+        .args([
+            "--print-config",
+            "--dev",
+            "--listen",
+            "8081",
+            "--trusted-proxy",
+            "10.0.0.0/8",
+        ])
+        .output();
+    let printed = String::from_utf8(run.await.unwrap().stdout).unwrap();
+    for line in [
+        "--listen 8081 (command line)",
+        "--connections-per-peer-max 0 (--trusted-proxy)",
+        "--allow-http true (--dev)",
+        "--allow-network 127.0.0.0/8,::1/128 (--dev)",
+        "--bootstrap true (--dev)",
+        "--master-key-file new.db.key (default)",
+        "--otlp-endpoint http://collector:4318/v1/traces (OTEL_EXPORTER_OTLP_ENDPOINT)",
+    ] {
+        assert!(
+            printed.lines().any(|printed| printed == line),
+            "no line {line:?} in\n{printed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn help_shows_the_options_of_a_command_alone_and_others_are_refused() {
+    let (_, help, _) = run_with(&[], &["listen", "--help"]).await;
+    assert!(help.contains("--forward") && !help.contains("--database-url"), "{help}");
+    let (_, help, _) = run_with(&[], &["token", "list", "--help"]).await;
+    assert!(
+        help.contains("--database-url") && !help.contains("--database-wait-s"),
+        "{help}"
+    );
+    let (_, help, _) = run_with(&[], &["--help"]).await;
+    for heading in [
+        "Database:",
+        "API:",
+        "Deliveries:",
+        "Destinations:",
+        "Retention:",
+        "Log:",
+    ] {
+        assert!(help.contains(heading), "no {heading} in\n{help}");
+    }
+    let (code, _, complaint) = run_with(&[], &["sign", "--secret", SECRET, "--database-url", "sqlite://x.db"]).await;
+    assert_eq!(code, Some(2));
+    assert_eq!(complaint, "error: --database-url cannot be used with sign\n");
+}
+
+#[tokio::test]
+async fn an_unknown_option_is_one_fault_among_the_others() {
+    let arguments = ["--lisen", "8080", "--attempts-max", "0", "--zzz=1", "--dev"];
+    let variables = [("KALLIMA_MASTER_KEY", "1:short"), ("KALLIMA_ALLOW_HTTP", "maybe")];
+    let (code, printed, complaint) = run_with(&variables, &arguments).await;
+    assert_eq!((code, printed.as_str()), (Some(2), ""), "{complaint}");
+    assert_eq!(complaint.lines().count(), 5, "{complaint}");
+    for told in [
+        "error: --lisen: there is no such option; --listen is the nearest",
+        "error: --zzz: there is no such option",
+        "error: --attempts-max (KALLIMA_ATTEMPTS_MAX): invalid value '0'",
+        "error: --allow-http (KALLIMA_ALLOW_HTTP): invalid value 'maybe': must be 1, on, yes or true",
+        "error: --master-key (KALLIMA_MASTER_KEY): ",
+    ] {
+        assert!(
+            complaint.lines().any(|line| line.starts_with(told)),
+            "no {told:?} in\n{complaint}"
+        );
+    }
+    assert!(!complaint.contains("short"), "{complaint}");
+}
+
+#[tokio::test]
+async fn what_must_be_given_is_named_unless_it_was_given_wrong() {
+    let (code, _, complaint) = run_with(&[], &["conform"]).await;
+    assert_eq!(code, Some(2));
+    let expected =
+        "error: --url <URL> must be given\nerror: --secret <SECRET> (KALLIMA_WEBHOOK_SECRET) must be given\n";
+    assert_eq!(complaint, expected);
+    let (code, _, complaint) = run_with(&[], &["trigger", "--secret", "whsec_short", "--url", "ftp://x/"]).await;
+    assert_eq!(code, Some(2));
+    let told: Vec<&str> = complaint.lines().collect();
+    assert_eq!(told.len(), 2, "{complaint}");
+    assert!(
+        told.iter()
+            .any(|line| line.starts_with("error: --secret (KALLIMA_WEBHOOK_SECRET): invalid value '[redacted]'"))
+    );
+    assert!(told.iter().any(|line| line.contains("must be an http or https URL")));
+}
+
+#[tokio::test]
+async fn a_key_file_that_cannot_be_read_is_a_fault_like_others() {
+    let variables = [("KALLIMA_POLL_INTERVAL_MS", "soon")];
+    let mut command = command("sqlite://unused.db", &std::env::temp_dir());
+    command.env_remove("KALLIMA_MASTER_KEY").envs(variables);
+    let output = command
+        .args(["--master-key-file", "no/such.key"])
+        .output()
+        .await
+        .unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(complaint.lines().count(), 2, "{complaint}");
+    assert!(
+        complaint.contains("--master-key-file (KALLIMA_MASTER_KEY_FILE): "),
+        "{complaint}"
+    );
 }
 
 #[tokio::test]
@@ -160,7 +281,7 @@ async fn a_value_that_cannot_be_read_is_one_line_that_names_its_flag() {
     let keys = ["--master-key", MASTER_KEY, "--master-key-file", "keys"];
     let (done, _, complaint) = run(&database, &keys).await;
     assert!(
-        !done && complaint.lines().count() == 1 && complaint.contains("cannot be used with"),
+        !done && complaint.lines().next().unwrap().contains("cannot be used with"),
         "{complaint}"
     );
     assert!(!complaint.contains(MASTER_KEY), "{complaint}");

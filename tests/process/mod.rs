@@ -12,6 +12,8 @@ mod examples;
 mod files;
 mod first_start;
 mod keys;
+mod kit;
+mod listen;
 mod log;
 mod memory;
 mod migrate_data;

@@ -367,6 +367,13 @@ pub fn key_file(options: &DatabaseOptions) -> Option<PathBuf> {
     }
 }
 
+/// What is wrong with the key file that the options name; `None` if they name none.
+#[must_use]
+pub fn given_fault(options: &DatabaseOptions) -> Option<String> {
+    let fault = read(options.master_key_file.as_deref()?).err()?;
+    Some(format!("--master-key-file (KALLIMA_MASTER_KEY_FILE): {fault}"))
+}
+
 fn stamp(path: &Path) -> Option<Stamp> {
     let found = fs::metadata(path).ok()?;
     Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec()))

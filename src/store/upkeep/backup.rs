@@ -27,6 +27,9 @@ use crate::{
 /// How long to wait for a lock, which is held briefly when a server starts or ends.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pages copied between two progress reports: 4 MiB.
+const PAGES_AT_A_TIME: i32 = 1024;
+
 /// Files that SQLite keeps next to a database. Leftovers of another one would be taken for the copy's.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -68,8 +71,14 @@ pub struct Backup {
 }
 
 /// Copies the SQLite database of these options to a new file that only the owner can read. If requested, its master
-/// keys are copied, too, to the file's name plus `.key`, where a server looks for them.
-pub fn make(options: &DatabaseOptions, to: &Path, with_key: bool) -> Result<Backup, BackupError> {
+/// keys are copied, too, to the file's name plus `.key`, where a server looks for them. `progress` gets
+/// the pages copied so far, and their total.
+pub fn make(
+    options: &DatabaseOptions,
+    to: &Path,
+    with_key: bool,
+    progress: impl FnMut(u64, u64),
+) -> Result<Backup, BackupError> {
     let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
     let path = database_file(path, Creation::Refused)?;
     if !sqlite::is_ours(&path).map_err(OpenError::from)? {
@@ -80,7 +89,7 @@ pub fn make(options: &DatabaseOptions, to: &Path, with_key: bool) -> Result<Back
     let failed = |cause| BackupError::File(to.to_owned(), cause);
     // Dropped before it has its name, it is removed. Only the owner can read it.
     let draft = NamedTempFile::new_in(folder(to)).map_err(failed)?;
-    let tables = copy(&path, draft.path())?;
+    let tables = copy(&path, draft.path(), progress)?;
     verify(draft.path(), &tables)?;
     if let Some(key_file) = &key_file {
         // After the copy, since by then every key that has sealed something in it exists.
@@ -118,13 +127,22 @@ fn refuse_existing(to: &Path, key_file: Option<&Path>) -> Result<(), BackupError
 }
 
 /// Copies one snapshot into an empty file, and returns its tables with their row counts.
-fn copy(from: &Path, to: &Path) -> Result<Vec<(String, u64)>, BackupError> {
+fn copy(from: &Path, to: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Vec<(String, u64)>, BackupError> {
     let source = open(from, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut target = open(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // The same snapshot is counted and copied: it lasts as long as the transaction.
     source.execute_batch("BEGIN")?;
     let tables = count(&source)?;
-    let step = Copying::new(&source, &mut target)?.step(-1)?;
+    let copying = Copying::new(&source, &mut target)?;
+    let step = loop {
+        let step = copying.step(PAGES_AT_A_TIME)?;
+        let (left, all) = (copying.progress().remaining, copying.progress().pagecount);
+        progress(u64::from((all - left).unsigned_abs()), u64::from(all.unsigned_abs()));
+        if step != StepResult::More {
+            break step;
+        }
+    };
+    drop(copying);
     source.execute_batch("ROLLBACK")?;
     if step != StepResult::Done {
         return Err(BackupError::Damaged(format!("copying ended with {step:?}")));
@@ -199,7 +217,7 @@ mod tests {
             )
             .unwrap();
         fs::write(&to, "").unwrap();
-        let tables = copy(&from, &to).unwrap();
+        let tables = copy(&from, &to, |_, _| {}).unwrap();
         (to, tables)
     }
 

@@ -89,24 +89,34 @@ impl Tally {
 }
 
 /// Copies every table, from one snapshot of `from`, into `to`, in one transaction: all of it arrives, or nothing. Both
-/// must have every migration.
-pub async fn copy(from: &Database, to: &Database) -> Result<Vec<Copied>, CopyError> {
+/// must have every migration. `progress` gets the rows of each batch.
+pub async fn copy(
+    from: &Database,
+    to: &Database,
+    progress: impl Fn(u64) + Send + Sync + 'static,
+) -> Result<Vec<Copied>, CopyError> {
     let (Engine::Sqlite(sqlite), DbBackend::Postgres) = (&from.engine, to.backend()) else {
         return Err(CopyError::Engines);
     };
     let snapshot = sqlite.snapshot()?;
-    to.write(move |target| Box::pin(async move { copy_all(&Connection::SqliteTransaction(&snapshot), target).await }))
-        .await
+    to.write(move |target| {
+        Box::pin(async move { copy_all(&Connection::SqliteTransaction(&snapshot), target, &progress).await })
+    })
+    .await
 }
 
-async fn copy_all(source: &Connection<'_>, target: &Connection<'_>) -> Result<Vec<Copied>, CopyError> {
+async fn copy_all(
+    source: &Connection<'_>,
+    target: &Connection<'_>,
+    progress: &(impl Fn(u64) + Send + Sync),
+) -> Result<Vec<Copied>, CopyError> {
     let tables = tables(source, target).await?;
     let order = parents_first(target, &tables).await?;
     refuse_rows(target, &order).await?;
     let mut copied = Vec::new();
     for table in order {
         let Some(columns) = tables.get(&table) else { continue };
-        let written = copy_table(source, target, &table, columns).await?;
+        let written = copy_table(source, target, &table, columns, progress).await?;
         let found = read_back(target, &table, columns).await?;
         if written != found {
             return Err(CopyError::Mismatch {
@@ -202,6 +212,7 @@ async fn copy_table(
     target: &Connection<'_>,
     table: &str,
     columns: &[(String, String)],
+    progress: &(impl Fn(u64) + Send + Sync),
 ) -> Result<Tally, CopyError> {
     let mut tally = Tally::default();
     let mut last = 0_i64;
@@ -226,6 +237,7 @@ async fn copy_table(
         target
             .execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values.0))
             .await?;
+        progress(rows.len() as u64);
     }
 }
 

@@ -1,0 +1,44 @@
+//! `completions` and `man`: what a shell and a manual are to know of the command line, from its own definition.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::{Cli, CommandResult, own_options};
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionsOptions {
+    /// The shell.
+    shell: Shell,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ManOptions {
+    /// Write a page for each command into this folder, instead of printing the first one.
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+}
+
+/// Prints the completions of a shell.
+pub(super) fn completions(options: &CompletionsOptions) -> CommandResult {
+    let mut command = own_options::build(Cli::command());
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(options.shell, &mut command, name, &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+/// Prints the manual's page, or writes all of them.
+pub(super) fn man(options: &ManOptions) -> CommandResult {
+    let command = own_options::build(Cli::command());
+    match &options.dir {
+        Some(folder) => clap_mangen::generate_to(command, folder)?,
+        None => Man::new(command).render(&mut io::stdout())?,
+    }
+    Ok(())
+}
