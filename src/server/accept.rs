@@ -1,4 +1,4 @@
-//! Accepting connections: how many there may be in all and of one peer.
+//! Accepting connections, within a limit for all of them and one per peer.
 
 use std::{
     collections::HashMap,
@@ -22,27 +22,26 @@ use super::{
     wire::{IDLE_MIN, Timeouts},
 };
 
-/// How long accepting pauses after it failed: most likely there are no file descriptors left, and others will be closed
-/// soon.
+/// The pause after a failure to accept: most likely all file descriptors are in use, and some will be closed soon.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the same complaint is logged at most.
+/// The minimum interval between two log lines of the same complaint.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How connections are accepted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListenerLimits {
-    /// Open connections at most; more wait to be accepted.
+    /// Maximum number of open connections; others wait to be accepted.
     pub(super) connections_max: usize,
-    /// Open connections of one peer at most, more are closed at once; 0 means no limit.
+    /// Maximum number of open connections per peer; others are closed at once. 0 means no limit.
     pub(super) connections_per_peer_max: usize,
     /// How long clients may take.
     pub(super) timeouts: Timeouts,
-    /// How long requests under way may take to finish when the server stops.
+    /// How long requests in progress may take to finish when the server stops.
     pub(super) grace: Duration,
 }
 
-/// Accepts connections, by TLS where that is given, until `stop` says so; then lets the requests under way finish within
+/// Accepts connections, over TLS if that is given, until `stop` is set; then lets the requests in progress finish within
 /// `grace`.
 pub(super) async fn accept(
     listener: TcpListener,
@@ -74,7 +73,7 @@ pub(super) async fn accept(
         let Some(peer_permit) = peers.enter(peer) else {
             if let Some(times) = refusals.is_due() {
                 let max = limits.connections_per_peer_max;
-                tracing::warn!(network.peer.address = %peer, max, times, "closed a connection: its peer has too many; a proxy needs --trusted-proxy");
+                tracing::warn!(network.peer.address = %peer, max, times, "connection refused: its peer has too many; if it is a proxy, set --trusted-proxy");
             }
             continue;
         };
@@ -91,7 +90,7 @@ pub(super) async fn accept(
             };
             if let Some(stream) = greeted {
                 let connection = connection::serve(stream, peer, router, limits.timeouts, room_wanted);
-                // A client that hangs up or talks nonsense is its own affair.
+                // A client that hangs up or sends nonsense is not our concern.
                 if let Err(cause) = watcher.watch(connection).await {
                     tracing::debug!(exception.message = %cause, "connection ended with an error");
                 }
@@ -101,7 +100,7 @@ pub(super) async fn accept(
     }
     drop(listener);
     if tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not finish in time");
+        tracing::warn!("stopped with requests in progress: they did not finish in time");
     }
 }
 
@@ -129,8 +128,8 @@ async fn greet(stream: TcpStream, tls: Option<&Tls>, timeouts: Timeouts, room_wa
     None
 }
 
-/// A permit for one more connection. Where there is none, an idle connection is asked to make room; `None` never comes
-/// about, as the semaphore is not closed.
+/// A permit for one more connection. If there is none left, an idle connection is asked to make room. Never `None`, as the
+/// semaphore is not closed.
 async fn permit(permits: &Arc<Semaphore>, room_wanted: &Notify) -> Option<OwnedSemaphorePermit> {
     if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
         return Some(permit);
@@ -146,7 +145,7 @@ struct Peers {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// One connection of a peer, until this is dropped.
+/// Counts as one connection of a peer until dropped.
 #[derive(Debug)]
 struct PeerPermit {
     peers: Peers,
@@ -161,7 +160,7 @@ impl Peers {
         }
     }
 
-    /// Counts one more connection of this peer, unless it has as many as it may.
+    /// Counts one more connection of this peer; `None` if it has reached its limit.
     fn enter(&self, address: IpAddr) -> Option<PeerPermit> {
         let peer = peer_of(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +186,7 @@ impl Drop for PeerPermit {
     }
 }
 
-/// Whom a connection is counted for: the IPv4 address, or the IPv6 /64, of which one host has all addresses.
+/// The peer that a connection counts for: the IPv4 address, or the IPv6 /64, since one host has all its addresses.
 fn peer_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -195,7 +194,7 @@ fn peer_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Something that may happen many times a second, and is worth one line now and then.
+/// Something that may happen many times per second, and is worth a log line now and then.
 #[derive(Debug, Default)]
 struct Complaint {
     last: Option<Instant>,
@@ -203,7 +202,7 @@ struct Complaint {
 }
 
 impl Complaint {
-    /// Counts once more. Where a line is due, how many times it happened since the last one.
+    /// Counts one more. If a line is due, returns how many there were since the last line.
     fn is_due(&mut self) -> Option<u64> {
         self.times += 1;
         if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {

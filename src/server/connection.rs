@@ -1,7 +1,7 @@
-//! One connection: what its client may take its time for, and what it may make us hold in memory.
+//! One connection: how long its client may take, and how much memory it may occupy.
 //!
-//! hyper reads and writes through [`Wire`], which closes the connection where the client is too slow. Whether it speaks
-//! HTTP/1.1 or HTTP/2 is told by its first bytes, with TLS and without (prior knowledge).
+//! hyper reads and writes through [`Wire`], which closes the connection if the client is too slow. The first bytes show
+//! whether it speaks HTTP/1.1 or HTTP/2, with TLS and without (prior knowledge).
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -26,14 +26,14 @@ use super::{
 };
 use crate::{api::PeerAddress, domain::framing::UnclearFraming};
 
-/// How large a request's head may be. hyper refuses more, and more than 100 headers, with 431 and no body: there is no
-/// request yet that a problem could speak of. It buffers as much of an answer.
+/// The maximum size of a request's head. hyper refuses larger ones, and more than 100 headers, with 431 and no body: there
+/// is no request yet that a problem could refer to. It buffers as much of a response.
 const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// The same for HTTP/2, counted as in RFC 9113: with 32 bytes more per header. Each stream may have as much.
 const HTTP2_HEAD_BYTES_MAX: u32 = 16 * 1024;
 
-/// Concurrent requests on one HTTP/2 connection at most.
+/// The maximum number of concurrent requests on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 32;
 
 /// Unread bytes of request bodies that an HTTP/2 client may send, per connection and per request: the smallest window that
@@ -48,8 +48,8 @@ const UNSEEN_RESETS_MAX: usize = 20;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves the requests of a connection until it ends. `room_wanted` closes one idle connection each time it is notified:
-/// the one that has been idle the longest.
+/// Serves the requests of a connection until it ends. Each notification of `room_wanted` closes one idle connection: the
+/// one that has been idle longest.
 pub(super) fn serve(
     stream: ClientStream,
     peer: IpAddr,

@@ -18,16 +18,16 @@ use hyper::{
 };
 use tokio::time::Instant;
 
-/// How much of an answer is handed to hyper at a time.
+/// How much of a response is passed to hyper at a time.
 const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// The same by HTTP/2, where a connection has many answers at once and hyper buffers at least one piece of each.
+/// The same for HTTP/2, where a connection has many responses at once and hyper buffers at least one piece of each.
 pub(super) const HTTP2_PIECE_BYTES_MAX: usize = 4 * 1024;
 
 /// How much of a response has one write timeout: as much as hyper buffers for HTTP/1.
 const STRETCH_BYTES: usize = 48 * 1024;
 
-/// What the two ends of hyper, its bytes and its requests, know of each other.
+/// What the two sides of hyper, bytes and requests, know about each other.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     /// How many requests had a head that says where they end.
@@ -91,7 +91,7 @@ impl Exchanges {
     }
 }
 
-/// A request under way, until hyper has the last byte of its answer.
+/// A request in progress, until hyper has the last byte of its response.
 #[derive(Debug)]
 pub(super) struct Exchange {
     exchanges: Arc<Exchanges>,
@@ -137,8 +137,9 @@ impl Drop for Exchange {
     }
 }
 
-/// The body of an answer, piece by piece. hyper would take a large one as a whole and drop its source, and the answer
-/// would be in memory without anyone who answers for it. The pieces are copies, so that the last one holds nothing.
+/// The body of a response, piece by piece. hyper would take a large one as a whole and drop its source, and the response
+/// would be in memory without counting as a request in progress. The pieces are copies, so that the last one does not keep
+/// the whole alive.
 #[derive(Debug)]
 pub(super) struct Pieces {
     body: RouterBody,
@@ -170,7 +171,7 @@ impl Pieces {
         let piece = Bytes::copy_from_slice(&self.rest[..self.rest.len().min(self.piece_bytes_max)]);
         self.rest.advance(piece.len());
         if self.rest.is_empty() {
-            // Even an empty rest holds the whole.
+            // Even an empty rest would keep the whole alive.
             self.rest = Bytes::new();
         }
         piece

@@ -1,4 +1,4 @@
-//! What a connection's bytes come by: TCP, or TLS on it.
+//! The transport of a connection: TCP, or TLS over it.
 
 use std::{
     io::{self, IoSlice},

@@ -53,8 +53,8 @@ pub(super) struct Timeouts {
     pub(super) write: Duration,
 }
 
-/// A point in time that a task waits for. It is moved often and reached seldom, so the timer is left at an earlier one
-/// and moved when that comes.
+/// A time that a task waits for. It is moved often and reached seldom, so the timer stays at an earlier time and is moved
+/// once that comes.
 #[derive(Debug, Default)]
 struct Alarm(Option<Pin<Box<Sleep>>>);
 
@@ -83,14 +83,14 @@ enum Protocol {
     Http2(Frames),
 }
 
-/// What the server waits for, where nothing is under way.
+/// What the server waits for while no request is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// The first byte of all.
+    /// The first byte of the connection.
     Greeting,
     /// The rest of a head.
     Head,
-    /// The first byte of the head after so many.
+    /// The first byte of the next head, after this many requests.
     Next(u64),
 }
 
@@ -102,14 +102,14 @@ pub(super) struct Wire {
     exchanges: Arc<Exchanges>,
     timeouts: Timeouts,
     room_wanted: Arc<Notify>,
-    /// What is waited for, and since when.
+    /// What the server is waiting for, and since when.
     wait: (Wait, Instant),
     /// The number of requests after which the connection became idle, and when.
     idle: (u64, Instant),
     reading: Alarm,
-    /// The place of an idle connection among those that may be closed.
+    /// The position of an idle connection in the queue of those that may be closed.
     eviction: Option<Pin<Box<OwnedNotified>>>,
-    /// Since when the client has not taken what hyper has for it.
+    /// Since when the client has not read what hyper has for it.
     stalled: Option<Instant>,
     writing: Alarm,
 }
@@ -172,7 +172,7 @@ impl Wire {
         Ok(())
     }
 
-    /// What is waited for now; nothing while a request is under way or its answer is not read, which have other
+    /// What the server is waiting for; `None` while a request is in progress or its response is unread, which have other
     /// deadlines.
     fn waits_for(&self) -> Option<Wait> {
         if self.exchanges.is_under_way() || self.stalled.is_some() {
@@ -194,7 +194,7 @@ impl Wire {
     fn since(&mut self, wait: Wait) -> Instant {
         if self.wait.0 != wait {
             let since = match (self.wait, wait) {
-                // The first head has its time from the connection's start on.
+                // The first head is timed from the connection's start.
                 ((Wait::Greeting, since), Wait::Head) => since,
                 // Useless frames do not restart the idle timeout.
                 (_, Wait::Next(number)) if self.idle.0 == number => self.idle.1,
@@ -209,7 +209,7 @@ impl Wire {
         self.wait.1
     }
 
-    /// Ready once the client has been too slow: without an error where it is merely idle.
+    /// Ready once the client has been too slow; without an error if it is merely idle.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if matches!(self.protocol, Protocol::Http2(_))
             && let Some(since) = self.exchanges.slowest(context)
@@ -241,11 +241,11 @@ impl Wire {
         {
             ready!(self.reading.poll(context, since + patience));
         }
-        // As if the client had hung up.
+        // Behave as if the client had hung up.
         Poll::Ready(Ok(()))
     }
 
-    /// Ready once the client has not taken for too long what hyper has for it.
+    /// Ready once the client has for too long not read what hyper has for it.
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let since = *self.stalled.get_or_insert_with(Instant::now);
         ready!(self.writing.poll(context, since + self.timeouts.write));
@@ -297,10 +297,10 @@ impl AsyncWrite for Wire {
         if Pin::new(&mut this.stream).poll_flush(context)?.is_pending() {
             return this.poll_stalled(context).map(Err);
         }
-        // hyper flushes once its buffer is empty. A byte now and then does not reset the deadline: whoever reads that
+        // hyper flushes once its buffer is empty. A byte now and then does not reset the deadline: a client that reads that
         // slowly would hold a request for hours.
         this.stalled = None;
-        // After an answer hyper does not read again by itself, so that this is where the wait for the next request begins.
+        // After a response hyper does not read again by itself, so the wait for the next request starts here.
         if this.poll_patience(context).is_ready() {
             context.waker().wake_by_ref();
         }
