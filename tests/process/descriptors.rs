@@ -69,7 +69,7 @@ async fn a_hard_limit_that_leaves_no_connections_is_refused_in_one_line() {
 async fn a_thousand_idle_clients_leave_enough_for_deliveries() {
     let database = TestDatabase::create().await;
     let mut command = limited(&database, &std::env::temp_dir(), "-n 1024");
-    command.args(["--connections-per-peer-max", "0"]);
+    command.args(["--connections-per-peer-max", "0", "--no-examples"]);
     let mut server = Process::spawn(command).await;
     server.log.expect("leaves fewer connections than --connections-max");
     let token = server.printed_token().await;
