@@ -62,9 +62,12 @@ fn slowest(fixture: &Fixture) -> (Duration, String, usize) {
         created_at: instant(count() / 2),
         id: EventId::parse("evt_01000000000000000000000000").unwrap(),
     };
-    for after in [None, Some(deep)] {
-        let took = fastest(|| drop(runtime.block_on(events::list(db, org, after.clone(), PAGE)).unwrap()));
-        all.push((took, format!("events after {after:?}")));
+    for (after, event_type) in [None, Some(deep)].into_iter().flat_map(|after| {
+        [None, Some("job.failed"), Some("webhook.failing")].map(|event_type| (after.clone(), event_type))
+    }) {
+        let list = || runtime.block_on(events::list(db, org, event_type, after.clone(), PAGE));
+        let took = fastest(|| drop(list().unwrap()));
+        all.push((took, format!("events of {event_type:?} after {after:?}")));
     }
     let tried = all.len();
     let (took, what) = all.into_iter().max_by_key(|(took, _)| *took).unwrap();

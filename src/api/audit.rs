@@ -1,6 +1,6 @@
 //! `/v1/webhooks/{webhook_id}/audit`: who changed a webhook, when, from where, and how.
 
-use axum::extract::{OriginalUri, State};
+use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use validator::Validate;
@@ -11,6 +11,7 @@ use super::{
     extract::{Path, Query},
     page::{self, Page},
     problem::Problem,
+    public_address::PublicAddress,
     responses::{WithId, WithQuery, WithToken},
     webhooks::no_webhook,
 };
@@ -24,21 +25,13 @@ use crate::{
 
 /// Query of GET `/v1/webhooks/{id}/audit`.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
-#[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListAuditEntriesQuery {
-    #[serde(default = "ListAuditEntriesQuery::limit_default")]
     #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
-    #[validate(range(min = 1, max = 200))]
     limit: u32,
     #[param(value_type = Option<Uuid>)]
     after: Option<AuditEntryId>,
-}
-
-impl ListAuditEntriesQuery {
-    fn limit_default() -> u32 {
-        50
-    }
 }
 
 #[utoipa::path(
@@ -49,12 +42,12 @@ impl ListAuditEntriesQuery {
 pub(super) async fn list_audit_entries(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
-    OriginalUri(uri): OriginalUri,
+    address: PublicAddress,
     Path(id): Path<WebhookId>,
     Query(ListAuditEntriesQuery { limit, after }): Query<ListAuditEntriesQuery>,
 ) -> Result<Page, Problem> {
     let limit = page::limit(&state, limit);
     let found = audit::list(&state.db, caller.organization_id, id, after, limit).await?;
     let found = found.ok_or_else(no_webhook)?;
-    Ok(Page::new(found, limit, &uri, |entry| entry.id, Ok)?)
+    Ok(Page::new(found, limit, &address, |entry| entry.id, Ok)?)
 }

@@ -2,21 +2,22 @@
 
 use axum::{
     Json,
-    extract::{OriginalUri, State},
+    extract::State,
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use validator::{Validate, ValidationError};
+use validator::Validate;
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
     extract::{Body, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
-    meaning::broken,
+    meaning::known_event_type,
     page::{self, Page},
     problem::Problem,
+    public_address::PublicAddress,
     responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
 };
 use crate::{
@@ -50,7 +51,7 @@ impl RequestBody for RetryDelivery {
 
 /// Query of GET `/v1/webhook_deliveries`.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
-#[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListDeliveriesQuery {
     #[param(value_type = Option<Uuid>)]
@@ -58,7 +59,7 @@ pub(super) struct ListDeliveriesQuery {
     #[param(inline)]
     status: Option<StatusFilter>,
     #[param(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
-    #[validate(length(max = 64), custom(function = exact_event_type))]
+    #[validate(custom(function = known_event_type, use_context))]
     event_type: Option<String>,
     #[param(value_type = Option<String>, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     event_id: Option<EventId>,
@@ -66,9 +67,7 @@ pub(super) struct ListDeliveriesQuery {
     created_after: Option<Timestamp>,
     #[param(value_type = Option<String>, format = DateTime)]
     created_before: Option<Timestamp>,
-    #[serde(default = "ListDeliveriesQuery::limit_default")]
     #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
-    #[validate(range(min = 1, max = 200))]
     limit: u32,
     #[param(value_type = Option<Uuid>)]
     after: Option<DeliveryId>,
@@ -95,39 +94,15 @@ impl From<StatusFilter> for DeliveryStatus {
     }
 }
 
-impl ListDeliveriesQuery {
-    fn limit_default() -> u32 {
-        50
-    }
-}
-
-/// Refuses what is not spelled like an event type: two words of lower-case letters and underscores, separated by a dot.
-fn exact_event_type(text: &str) -> Result<(), ValidationError> {
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
-    match text.split_once('.') {
-        Some((group, state)) if is_word(group) && is_word(state) => Ok(()),
-        _ => Err(broken("pattern", &"must be an event type, such as job.failed")),
-    }
-}
-
 /// Query of GET `/v1/webhook_deliveries/{id}/attempts`.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
-#[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListAttemptsQuery {
-    #[serde(default = "ListAttemptsQuery::limit_default")]
     #[param(required = false, minimum = 1, maximum = 200, default = 200, value_type = i32)]
-    #[validate(range(min = 1, max = 200))]
     limit: u32,
     #[param(minimum = 1)]
-    #[validate(range(min = 1))]
     after: Option<i32>,
-}
-
-impl ListAttemptsQuery {
-    fn limit_default() -> u32 {
-        200
-    }
 }
 
 #[utoipa::path(
@@ -138,7 +113,7 @@ impl ListAttemptsQuery {
 pub(super) async fn list_deliveries(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
-    OriginalUri(uri): OriginalUri,
+    address: PublicAddress,
     Query(query): Query<ListDeliveriesQuery>,
 ) -> Result<Page, Problem> {
     let ListDeliveriesQuery {
@@ -162,7 +137,7 @@ pub(super) async fn list_deliveries(
     };
     let limit = page::limit(&state, limit);
     let found = deliveries::list(&state.db, caller.organization_id, &question, limit).await?;
-    Ok(Page::new(found, limit, &uri, |found| found.delivery.id, Ok)?)
+    Ok(Page::new(found, limit, &address, |found| found.delivery.id, Ok)?)
 }
 
 #[utoipa::path(
@@ -219,7 +194,7 @@ const WEBHOOK_DELETED: &str = "The webhook of this delivery was deleted.";
 pub(super) async fn list_attempts(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
-    OriginalUri(uri): OriginalUri,
+    address: PublicAddress,
     Path(id): Path<DeliveryId>,
     Query(ListAttemptsQuery { limit, after }): Query<ListAttemptsQuery>,
 ) -> Result<Page, Problem> {
@@ -228,7 +203,7 @@ pub(super) async fn list_attempts(
         return Err(no_delivery());
     }
     let found = deliveries::attempts(&state.db, org, id, after.unwrap_or(0), limit).await?;
-    Ok(Page::new(found, limit, &uri, |attempt| attempt.number, Ok)?)
+    Ok(Page::new(found, limit, &address, |attempt| attempt.number, Ok)?)
 }
 
 /// The delivery with this id, as it is now.

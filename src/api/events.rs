@@ -1,7 +1,7 @@
 //! `/v1/events`: publish what happened, and look at what was published.
 
 use axum::{
-    extract::{OriginalUri, State},
+    extract::State,
     http::{StatusCode, header::LOCATION},
     response::Response,
 };
@@ -20,6 +20,7 @@ use super::{
     meaning::{broken, known_event_type},
     page::{self, Page},
     problem::Problem,
+    public_address::PublicAddress,
     responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
     trace::{Trace, TraceparentHeader},
 };
@@ -28,6 +29,7 @@ use crate::{
         delivery::Delivery,
         event::{self, Envelope, EventCursor, EventObject, Publication, Recorded},
         event_id::EventId,
+        fault_code::FaultCode,
         id::OrganizationId,
         operational::is_operational,
     },
@@ -108,7 +110,7 @@ impl RequestBody for PublishEvent {
 fn not_reserved(event_type: &str) -> Result<(), ValidationError> {
     if is_operational(event_type) {
         let detail = "is made by the service itself and cannot be published";
-        return Err(broken("reserved_event_type", &detail));
+        return Err(broken(FaultCode::ReservedEventType, &detail));
     }
     Ok(())
 }
@@ -118,21 +120,16 @@ const DELIVERIES_SHOWN_MAX: u64 = 100;
 
 /// Query of GET /v1/events.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
-#[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListEventsQuery {
-    #[serde(default = "ListEventsQuery::limit_default")]
+    #[param(max_length = 64, pattern = r"^[a-z_]+\.[a-z_]+$")]
+    #[validate(custom(function = known_event_type, use_context))]
+    r#type: Option<String>,
     #[param(required = false, minimum = 1, maximum = 200, default = 50, value_type = i32)]
-    #[validate(range(min = 1, max = 200))]
     limit: u32,
     #[param(value_type = Option<String>, pattern = r"^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}(\.[0-9]{1,15})?$")]
     after: Option<EventCursor>,
-}
-
-impl ListEventsQuery {
-    fn limit_default() -> u32 {
-        50
-    }
 }
 
 #[utoipa::path(
@@ -197,7 +194,7 @@ async fn addressee(
     holder: &Holder<EventsPublish>,
     named: Option<OrganizationId>,
 ) -> Result<OrganizationId, Problem> {
-    let refused = |detail: &str| Problem::invalid("/org_id", "organization", detail);
+    let refused = |detail: &str| Problem::invalid("/org_id", FaultCode::Organization, detail);
     if let (None, Some(named)) = (holder.organization_id, named) {
         note_organization(&holder.span, named);
     }
@@ -218,18 +215,19 @@ async fn addressee(
 pub(super) async fn list_events(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
-    OriginalUri(uri): OriginalUri,
-    Query(ListEventsQuery { limit, after }): Query<ListEventsQuery>,
+    address: PublicAddress,
+    Query(query): Query<ListEventsQuery>,
 ) -> Result<Page, Problem> {
+    let ListEventsQuery { r#type, limit, after } = query;
     let (org, limit) = (caller.organization_id, page::limit(&state, limit));
     let after = match after {
         Some(EventCursor::Id(id)) => Some(events::position(&state.db, org, id).await?),
         Some(EventCursor::Position(position)) => Some(position),
         None => None,
     };
-    let found = events::list(&state.db, org, after, limit).await?;
+    let found = events::list(&state.db, org, r#type.as_deref(), after, limit).await?;
     let view = |event: event::Event| events::payload_json(&event.payload);
-    Ok(Page::new(found, limit, &uri, event::Event::position, view)?)
+    Ok(Page::new(found, limit, &address, event::Event::position, view)?)
 }
 
 #[utoipa::path(
@@ -240,6 +238,7 @@ pub(super) async fn list_events(
 pub(super) async fn get_event(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
+    address: PublicAddress,
     Path(event_id): Path<EventId>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;
@@ -249,7 +248,8 @@ pub(super) async fn get_event(
     let event = serde_json::from_slice(&found.payload).map_err(StoreError::from)?;
     let shown = EventWithDeliveries { event, deliveries };
     let shown = serde_json::to_vec(&shown).map_err(StoreError::from)?;
-    let next = next.map(|after| page::link(&format!("/v1/webhook_deliveries?event_id={event_id}&after={after}")));
+    let rest = |after| format!("/v1/webhook_deliveries?event_id={event_id}&after={after}");
+    let next = next.map(|after| page::link(&address.of(&rest(after))));
     Ok(page::with_link(shown, next))
 }
 

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IntoDeserializer as _, value};
 use serde_json::Value;
 use utoipa::ToSchema;
-use uuid::Uuid;
-use validator::Validate;
 
 use super::{
     ApiState,
@@ -22,61 +20,16 @@ use super::{
     meaning::{self, Meaning},
     problem::Problem,
 };
-use crate::domain::{
-    event_id::EventId,
-    id::{DeliveryId, WebhookId},
-    pointer::first_token,
-};
-
 pub(super) use crate::contract::Faults;
+use crate::{
+    contract,
+    domain::{fault_code::FaultCode, pointer::first_token},
+};
 
 /// The one parameter of a path.
 pub(super) struct Path<T>(pub(super) T);
 
-/// A value that stands in a path.
-pub(super) trait PathParameter: Sized {
-    /// The parameter's name in the route.
-    const NAME: &'static str;
-    /// What it must be, to complete the sentence "must be …".
-    const EXPECTED: &'static str;
-    /// Reads it.
-    fn parse(text: &str) -> Option<Self>;
-}
-
-impl PathParameter for WebhookId {
-    const NAME: &'static str = "webhook_id";
-    const EXPECTED: &'static str = "a UUID";
-    fn parse(text: &str) -> Option<Self> {
-        hyphenated(text).map(Self::new)
-    }
-}
-
-impl PathParameter for DeliveryId {
-    const NAME: &'static str = "delivery_id";
-    const EXPECTED: &'static str = "a UUID";
-    fn parse(text: &str) -> Option<Self> {
-        hyphenated(text).map(Self::new)
-    }
-}
-
-impl PathParameter for EventId {
-    const NAME: &'static str = "event_id";
-    const EXPECTED: &'static str = "evt_ and a ULID";
-    fn parse(text: &str) -> Option<Self> {
-        Self::parse(text)
-    }
-}
-
-/// A UUID in its usual spelling of 36 characters; the `uuid` crate would read others too.
-fn hyphenated(text: &str) -> Option<Uuid> {
-    if text.len() == 36 {
-        Uuid::try_parse(text).ok()
-    } else {
-        None
-    }
-}
-
-impl<T: PathParameter> FromRequestParts<ApiState> for Path<T> {
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for Path<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
@@ -84,48 +37,64 @@ impl<T: PathParameter> FromRequestParts<ApiState> for Path<T> {
         let text = parameters
             .iter()
             .flatten()
-            .find(|(name, _)| *name == T::NAME)
-            .map(|(_, value)| value);
-        text.and_then(T::parse).map(Self).ok_or_else(|| {
-            Problem::invalid(
-                &format!("path/{}", T::NAME),
-                "format",
-                format!("must be {}", T::EXPECTED),
-            )
+            .map(|(_, value)| value)
+            .next()
+            .unwrap_or_default();
+        let mut faults = Faults::default();
+        let (method, template) = route(parts);
+        state.contract.judge_path(method, template, text, &mut faults);
+        if !faults.is_empty() {
+            return Err(Problem::validation(faults));
+        }
+        let value = text.into_deserializer();
+        T::deserialize(value).map(Self).map_err(|cause: value::Error| {
+            tracing::error!(exception.message = %cause, "the parameter of a path is valid but cannot be read");
+            Problem::internal_error()
         })
     }
 }
 
-/// A query. An unknown parameter is refused as a bad one is: a typo must not be ignored in silence.
-///
-/// No schema of a query is compiled: serde judges the types, `validator` all else. Contract tests hold its rules against
-/// openapi.yaml.
-pub(super) struct Query<T>(pub(super) T);
-
-impl<T: DeserializeOwned + Validate + Send> FromRequestParts<ApiState> for Query<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &ApiState) -> Result<Self, Problem> {
-        let text = parts.uri.query().unwrap_or_default();
-        let pairs = serde_urlencoded::Deserializer::new(url::form_urlencoded::parse(text.as_bytes()));
-        let query: T = serde_path_to_error::deserialize(pairs).map_err(|error| {
-            let (parameter, cause) = (error.path().to_string(), error.into_inner());
-            Problem::bad_request(format!("Query parameter {parameter}: {cause}."))
-        })?;
-        match query.validate().err().as_ref().and_then(meaning::first_broken) {
-            Some((parameter, detail)) => Err(Problem::bad_request(format!("Query parameter {parameter}: {detail}."))),
-            None => Ok(Self(query)),
-        }
-    }
+/// The method and the path, as a template, by which the document knows the request.
+fn route(parts: &Parts) -> (&str, &str) {
+    let template = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    (parts.method.as_str(), template.unwrap_or_default())
 }
 
-/// A boolean of a query, in any case: some clients write `True`.
-pub(super) fn query_boolean<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(serde::de::Error::custom("must be true or false")),
+/// A query, judged by the document as a body is: its shape first, then its meaning. An unknown parameter is refused as a
+/// bad one is: a typo must not be ignored in silence.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Meaning + Send> FromRequestParts<ApiState> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        let (method, template) = route(parts);
+        let contract::Query {
+            values,
+            mut faults,
+            mut is_understood,
+        } = state
+            .contract
+            .judge_query(method, template, parts.uri.query().unwrap_or_default());
+        match serde_path_to_error::deserialize(Value::Object(values)) {
+            Ok(query) => {
+                meaning::judge(&query, "query", state, &mut faults);
+                if faults.is_empty() {
+                    return Ok(Self(query));
+                }
+            }
+            // A date that the calendar does not have.
+            Err(error) => {
+                is_understood = false;
+                let at = format!("query/{}", error.path());
+                faults.add(&at, FaultCode::Format, error.inner());
+            }
+        }
+        Err(if is_understood {
+            Problem::validation(faults)
+        } else {
+            Problem::bad_query(faults)
+        })
     }
 }
 
@@ -179,8 +148,10 @@ impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
         let bytes = match (bytes.is_empty(), T::OPTIONAL) {
             (true, true) => Bytes::from_static(b"{}"),
             (true, false) => return Err(Problem::bad_request("The body is empty; send a JSON object.")),
-            (false, _) if is_json(&parts.headers) => bytes,
-            (false, _) => return Err(Problem::unsupported_media_type()),
+            (false, _) => {
+                is_json(&parts.headers)?;
+                bytes
+            }
         };
         judge::<T>(state, &bytes).map(|parsed| Self(parsed, submission))
     }
@@ -210,17 +181,21 @@ async fn read(
     Ok(collected.to_bytes())
 }
 
-/// Whether the body is plain `application/json`; parameters such as a charset do not matter (RFC 8259, section 11).
-fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let encoding = headers
-        .get(header::CONTENT_ENCODING)
-        .map_or("identity", |value| value.to_str().unwrap_or_default());
-    media_type.eq_ignore_ascii_case("application/json") && encoding.eq_ignore_ascii_case("identity")
+/// Refuses what is not plain `application/json`; parameters such as a charset do not matter (RFC 8259, section 11).
+fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let media_type = text(header::CONTENT_TYPE).map(|written| written.split(';').next().unwrap_or_default().trim());
+    if !media_type.is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json")) {
+        return Err(Problem::unsupported_media_type(
+            "Send the body as JSON, with the header Content-Type: application/json.",
+        ));
+    }
+    if text(header::CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(Problem::unsupported_media_type(
+            "Send the body as it is, without the header Content-Encoding: compressed bodies are not read.",
+        ));
+    }
+    Ok(())
 }
 
 fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Problem> {
@@ -242,10 +217,10 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Pr
         }
     }
     .map_err(|cause| {
-        faults.add("", "type", &cause);
+        faults.add("", FaultCode::Type, &cause);
         Problem::validation(std::mem::take(&mut faults))
     })?;
-    meaning::judge(&body, state, &mut faults);
+    meaning::judge(&body, "", state, &mut faults);
     if !faults.is_empty() {
         return Err(Problem::validation(faults));
     }

@@ -12,7 +12,10 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, map::Entry};
 
 use super::problem::POINTER_BYTES_MAX;
-use crate::{contract::Faults, domain::pointer::escape};
+use crate::{
+    contract::Faults,
+    domain::{fault_code::FaultCode, pointer::escape},
+};
 
 /// Parses a body. If a member is repeated, the last one counts, and its pointer becomes a fault.
 pub(super) fn read(bytes: &[u8], faults: &mut Faults) -> serde_json::Result<Value> {
@@ -174,7 +177,7 @@ fn add_repeated(name: &str, within: Option<&Location<'_>>, faults: &mut Faults) 
     }
     let segment = Segment::Name(name);
     faults.add_with(Location { segment, within }.pointer(), || {
-        ("duplicate_field", "is there more than once")
+        (FaultCode::DuplicateField, "is there more than once")
     });
 }
 

@@ -24,6 +24,7 @@ mod pages;
 mod precondition;
 pub mod problem;
 mod protect;
+mod public_address;
 mod replay;
 mod responses;
 mod state;

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::ApiState;
+use super::{ApiState, public_address::PublicAddress};
 use crate::store::{
     StoreError,
     page::{self, PageLimit},
@@ -37,12 +37,12 @@ impl Page {
     pub(super) fn new<T, C: ToString, V: Serialize>(
         found: page::Page<T, C>,
         limit: PageLimit,
-        uri: &Uri,
+        address: &PublicAddress,
         cursor: impl Fn(&T) -> C,
         view: impl Fn(T) -> Result<V, StoreError>,
     ) -> Result<Self, StoreError> {
         let (json, next) = write(found, limit, cursor, view)?;
-        let next = next.map(|after| next_link(uri, &after));
+        let next = next.map(|after| link(&address.of(&next_page(address.uri(), &after))));
         Ok(Self { json, next })
     }
 }
@@ -92,16 +92,15 @@ impl IntoResponse for Page {
     }
 }
 
-/// The same query with another `after`. The reference is relative (RFC 3986, section 4.2), so that it works behind any
-/// proxy.
-fn next_link(uri: &Uri, after: &str) -> String {
+/// The path of the same query with another `after`.
+fn next_page(uri: &Uri, after: &str) -> String {
     let query = uri.query().unwrap_or_default();
     let kept = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != "after");
     let next = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs(kept)
         .append_pair("after", after)
         .finish();
-    link(&format!("{}?{next}", uri.path()))
+    format!("{}?{next}", uri.path())
 }
 
 /// The value of `Link` for the address of the next page.
@@ -118,15 +117,15 @@ mod tests {
             items: items.to_vec(),
             next: next.map(str::to_owned),
         };
-        let uri: Uri = "/v1/events?limit=2&after=old&event_type=a%26b".parse().unwrap();
+        let address = PublicAddress::new("https://example.com", "/v1/events?limit=2&after=old&event_type=a%26b");
         let limit = PageLimit { items: 3, bytes };
-        let page = Page::new(found, limit, &uri, |item| (*item).to_owned(), Ok).unwrap();
+        let page = Page::new(found, limit, &address, |item| (*item).to_owned(), Ok).unwrap();
         (String::from_utf8(page.json).unwrap(), page.next)
     }
 
     #[test]
     fn the_next_link_keeps_the_question_and_moves_the_cursor() {
-        let link = "</v1/events?limit=2&event_type=a%26b&after=b>; rel=\"next\"".to_owned();
+        let link = "<https://example.com/v1/events?limit=2&event_type=a%26b&after=b>; rel=\"next\"".to_owned();
         assert_eq!(
             page(&["c", "b"], Some("b"), 100),
             (r#"["c","b"]"#.to_owned(), Some(link))

@@ -10,7 +10,18 @@ use super::{ApiState, problem::Problem};
 use crate::domain::precondition::IfMatch;
 
 /// The versions that the request may change; `None` if it does not say.
+#[derive(Clone)]
 pub(super) struct Precondition(pub(super) Option<IfMatch>);
+
+impl Precondition {
+    /// The refusal of a change to a version that the header does not list.
+    pub(super) fn refusal(&self, thing: &str) -> Problem {
+        if self.0.as_ref().is_some_and(IfMatch::is_weak) {
+            return Problem::weak_precondition();
+        }
+        Problem::precondition_failed(thing)
+    }
+}
 
 /// The header, for the document.
 #[derive(IntoParams)]

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     contract::{Fault, Faults},
-    domain::pointer::shorten,
+    domain::{fault_code::FaultCode, pointer::shorten},
     metrics::UnavailableReason,
     store::StoreError,
 };
@@ -124,10 +124,10 @@ impl ProblemCode {
 /// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where: a JSON Pointer (RFC 6901) into the body, or `path/` and a parameter's name.
+    /// Where: a JSON Pointer (RFC 6901) into the body, or `path/` or `query/` and a parameter's name.
     pointer: String,
-    /// What kind of fault, in one word.
-    code: String,
+    /// What kind of fault.
+    code: FaultCode,
     /// What is wrong, for people.
     detail: String,
 }
@@ -141,7 +141,7 @@ impl From<Fault> for FieldError {
         }
         Self {
             pointer: short.to_owned(),
-            code: code.into_owned(),
+            code,
             detail,
         }
     }
@@ -150,9 +150,20 @@ impl From<Fault> for FieldError {
 impl FieldError {
     /// How many bytes of an answer it takes at most, in `errors` and in `detail`.
     fn bytes(&self) -> usize {
-        const FRAME: usize = r#"{"pointer":"","code":"","detail":""},; "#.len() + 1;
-        let Self { pointer, code, detail } = self;
-        FRAME + code.len() + 2 * (json_bytes(pointer) + json_bytes(detail))
+        const FRAME: usize = r#"{"pointer":"","code":"duplicate_parameter","detail":""},the body ; "#.len() + 1;
+        let Self {
+            pointer,
+            code: _,
+            detail,
+        } = self;
+        FRAME + 2 * (json_bytes(pointer) + json_bytes(detail))
+    }
+
+    /// The fault as a part of a sentence.
+    fn said(&self) -> String {
+        let Self { pointer, detail, .. } = self;
+        let what = if pointer.is_empty() { "the body" } else { pointer };
+        format!("{what} {detail}")
     }
 }
 
@@ -289,10 +300,15 @@ impl Problem {
 
     /// 412: the thing is not what the client has seen.
     pub(super) fn precondition_failed(thing: &str) -> Self {
-        Self::new(
-            ProblemCode::PreconditionFailed,
-            format!("The {thing} has changed meanwhile: its ETag is not one that If-Match lists."),
-        )
+        let detail = format!("The {thing} has changed meanwhile: its ETag is not one that If-Match lists.");
+        Self::new(ProblemCode::PreconditionFailed, detail)
+    }
+
+    /// 412: the client names no version that there could be.
+    pub(super) fn weak_precondition() -> Self {
+        let detail = "If-Match lists weak tags only, which match no version (RFC 9110, section 13.1.1): send the ETag as \
+                      it was answered, without W/ before it.";
+        Self::new(ProblemCode::PreconditionFailed, detail)
     }
 
     /// 413: the body is larger than the operation takes.
@@ -303,16 +319,23 @@ impl Problem {
         )
     }
 
-    /// 415: the body is not JSON.
-    pub(super) fn unsupported_media_type() -> Self {
-        Self::new(
-            ProblemCode::UnsupportedMediaType,
-            "Send the body as Content-Type: application/json, not encoded.",
-        )
+    /// 415: the body is not JSON, or encoded.
+    pub(super) fn unsupported_media_type(detail: &'static str) -> Self {
+        Self::new(ProblemCode::UnsupportedMediaType, detail)
     }
 
-    /// 422: every fault at once, as far as they fit; the others are counted.
+    /// 422: the request is understood, but not accepted.
     pub(super) fn validation(faults: Faults) -> Self {
+        Self::faulty(ProblemCode::ValidationError, faults)
+    }
+
+    /// 400: the query cannot be understood.
+    pub(super) fn bad_query(faults: Faults) -> Self {
+        Self::faulty(ProblemCode::BadRequest, faults)
+    }
+
+    /// Every fault at once, as far as they fit; the others are counted.
+    fn faulty(code: ProblemCode, faults: Faults) -> Self {
         let (listed, mut more) = faults.into_parts();
         let mut room = FAULTS_BYTES_MAX;
         let (mut errors, mut said) = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len() + 1));
@@ -320,7 +343,7 @@ impl Problem {
             let left = room.checked_sub(error.bytes());
             room = left.unwrap_or(0);
             if left.is_some() {
-                said.push(format!("{} {}", error.pointer, error.detail));
+                said.push(error.said());
                 errors.push(error);
             } else {
                 more += 1;
@@ -331,12 +354,12 @@ impl Problem {
         }
         Self {
             errors,
-            ..Self::new(ProblemCode::ValidationError, said.join("; "))
+            ..Self::new(code, said.join("; "))
         }
     }
 
     /// 422 with one fault.
-    pub(super) fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn invalid(pointer: &str, code: FaultCode, detail: impl Into<String>) -> Self {
         let mut faults = Faults::default();
         faults.add(pointer, code, &detail.into());
         Self::validation(faults)

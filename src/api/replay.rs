@@ -21,7 +21,7 @@ use super::{
     webhooks::no_webhook,
 };
 use crate::{
-    domain::{delivery::DeliveryStatus, id::WebhookId, timestamp::Timestamp},
+    domain::{delivery::DeliveryStatus, fault_code::FaultCode, id::WebhookId, timestamp::Timestamp},
     store::queue::replay,
 };
 
@@ -38,9 +38,7 @@ pub(super) struct ReplayWebhook {
     since: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
-    #[schema(default = "failed")]
     status: Option<ReplayStatus>,
-    #[schema(default = false)]
     dry_run: Option<bool>,
 }
 
@@ -89,7 +87,7 @@ fn since_before_until(body: &ReplayWebhook, state: &ApiState) -> Result<(), Vali
     let until = body.until(state);
     if body.since.is_some_and(|since| since >= until) {
         let detail = format!("must be earlier than {until}, the end of the span");
-        return Err(broken_at("range", &[("/since".to_owned(), detail)]));
+        return Err(broken_at(FaultCode::Range, &[("/since".to_owned(), detail)]));
     }
     Ok(())
 }

@@ -34,8 +34,8 @@ groups! {
     WithToken = [401, 403, 429, 500, 503];
     /// Of an operation with an id in its path: unknown, or malformed.
     WithId = [404, 422];
-    /// Of an operation with a query.
-    WithQuery = [400];
+    /// Of an operation with a query: malformed, or it names what cannot exist.
+    WithQuery = [400, 422];
     /// Of an operation with a body: not JSON, too large, another media type, invalid.
     WithBody = [400, 413, 415, 422];
     /// Of an operation that can conflict with the current state.

@@ -82,6 +82,10 @@ pub struct ApiParts {
     pub destinations: Arc<DestinationPolicy>,
     /// The networks of the proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// What the listener speaks: `http` or `https`.
+    pub scheme: &'static str,
+    /// The address under which clients reach this server, where the operator names it; without a slash at the end.
+    pub public_url: Option<Arc<str>>,
     /// The origins whose pages may use the API from a browser.
     pub cors_origins: Arc<[HeaderValue]>,
     /// A permit for each API request whose caller is not known yet.

@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{OriginalUri, State},
+    extract::State,
     http::{
         HeaderName, StatusCode,
         header::{ETAG, LOCATION},
@@ -20,18 +20,20 @@ use validator::{Validate, ValidateArgs, ValidationError, ValidationErrors};
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    extract::{Body, Path, Query, RequestBody, query_boolean, whole_number},
+    extract::{Body, Path, Query, RequestBody, whole_number},
     idempotency::{IdempotencyKeyHeader, Kept},
     meaning::{broken, broken_at},
     page::{self, Page},
     precondition::{IfMatchHeader, Precondition},
     problem::Problem,
+    public_address::PublicAddress,
     responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithPrecondition, WithQuery, WithToken},
 };
 use crate::{
     domain::{
         destination::{Destination, URL_LENGTH_MAX},
         event_filter::{EventFilter, FilterEntry},
+        fault_code::FaultCode,
         id::WebhookId,
         rate::RateLimit,
         secret::Secret,
@@ -104,8 +106,6 @@ struct Creation {
     change: UpdateWebhook,
     #[schema(required, format = "iri")]
     url: String,
-    #[schema(default = true)]
-    enabled: Option<bool>,
     #[schema(minimum = 1)]
     rate_limit: Option<u32>,
 }
@@ -130,29 +130,20 @@ struct FilterText(String);
 
 /// Query of GET /v1/webhooks.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
-#[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListWebhooksQuery {
-    #[serde(default = "ListWebhooksQuery::limit_default")]
     #[param(required = false, minimum = 1, maximum = 100, default = 100, value_type = i32)]
-    #[validate(range(min = 1, max = 100))]
     limit: u32,
     #[param(value_type = Option<Uuid>)]
     after: Option<WebhookId>,
 }
 
-impl ListWebhooksQuery {
-    fn limit_default() -> u32 {
-        100
-    }
-}
-
 /// Query of PATCH /v1/webhooks/{id}.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
-#[serde(deny_unknown_fields)]
+#[validate(context = ApiState)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UpdateWebhookQuery {
-    #[serde(default, deserialize_with = "query_boolean")]
     #[param(required = false, default = false)]
     rotate_secret: bool,
 }
@@ -211,7 +202,7 @@ fn entries_match_something(entries: &[String], state: &ApiState) -> Result<(), V
     if at.is_empty() {
         Ok(())
     } else {
-        Err(broken_at("unknown_event_type", &at))
+        Err(broken_at(FaultCode::UnknownEventType, &at))
     }
 }
 
@@ -271,13 +262,13 @@ fn created(created: &Created) -> Result<Kept, Problem> {
 pub(super) async fn list_webhooks(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
-    OriginalUri(uri): OriginalUri,
+    address: PublicAddress,
     Query(query): Query<ListWebhooksQuery>,
 ) -> Result<Page, Problem> {
     let ListWebhooksQuery { limit, after } = query;
     let limit = page::limit(&state, limit);
     let found = webhooks::list(&state.db, caller.organization_id, after, limit).await?;
-    Ok(Page::new(found, limit, &uri, |webhook| webhook.id, Ok)?)
+    Ok(Page::new(found, limit, &address, |webhook| webhook.id, Ok)?)
 }
 
 #[utoipa::path(
@@ -309,7 +300,7 @@ pub(super) async fn update_webhook(
     caller: Caller<WebhooksWrite>,
     Path(id): Path<WebhookId>,
     Query(UpdateWebhookQuery { rotate_secret }): Query<UpdateWebhookQuery>,
-    Precondition(if_match): Precondition,
+    precondition: Precondition,
     Body(settings, submission): Body<UpdateWebhook>,
 ) -> Result<Response, Problem> {
     let secret = rotate_secret.then(new_secret);
@@ -318,11 +309,11 @@ pub(super) async fn update_webhook(
         organization_id: caller.organization_id,
         id,
         changes: WebhookChanges { settings, secret },
-        if_match,
+        if_match: precondition.0.clone(),
         origin: caller.origin(&state.clock),
         now: state.clock.now(),
     };
-    let updated = move |changed: &Changed<Webhook>| updated(changed, issued.clone());
+    let updated = move |changed: &Changed<Webhook>| updated(changed, &precondition, issued.clone());
     let update = |key| webhooks::update(&state.db, change, key);
     submission
         .once(&state, &caller.meter, caller.organization_id, updated, update)
@@ -330,8 +321,8 @@ pub(super) async fn update_webhook(
 }
 
 /// The response to a change.
-fn updated(changed: &Changed<Webhook>, secret: Option<String>) -> Result<Kept, Problem> {
-    let webhook = done(changed.clone())?;
+fn updated(changed: &Changed<Webhook>, precondition: &Precondition, secret: Option<String>) -> Result<Kept, Problem> {
+    let webhook = done(changed.clone(), precondition)?;
     let tag = (ETAG, webhook.tag().as_str().to_owned());
     Kept::json(StatusCode::OK, &[tag], &WebhookView { webhook, secret })
 }
@@ -345,21 +336,21 @@ pub(super) async fn delete_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(id): Path<WebhookId>,
-    Precondition(if_match): Precondition,
+    precondition: Precondition,
 ) -> Result<StatusCode, Problem> {
     let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
     let delete = async {
-        let deleted = webhooks::delete(&state.db, org, id, if_match, origin, now).await?;
-        done(deleted).map(|()| StatusCode::NO_CONTENT)
+        let deleted = webhooks::delete(&state.db, org, id, precondition.0.clone(), origin, now).await?;
+        done(deleted, &precondition).map(|()| StatusCode::NO_CONTENT)
     };
     caller.meter.write(&state, delete).await
 }
 
-fn done<T>(changed: Changed<T>) -> Result<T, Problem> {
+fn done<T>(changed: Changed<T>, precondition: &Precondition) -> Result<T, Problem> {
     match changed {
         Changed::Done(result) => Ok(result),
         Changed::NotFound => Err(no_webhook()),
-        Changed::Stale => Err(Problem::precondition_failed("webhook")),
+        Changed::Stale => Err(precondition.refusal("webhook")),
     }
 }
 

@@ -53,6 +53,11 @@ pub struct HttpOptions {
     #[arg(long, env = "KALLIMA_IDLE_TIMEOUT_MS", default_value_t = 75_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000), help_heading = "API")]
     pub idle_timeout_ms: u64,
 
+    /// Address under which clients reach this server, such as `https://api.example.com`: it begins every `Link` (default: the
+    /// host that a request names, or what a trusted proxy says in `X-Forwarded-Host` and `X-Forwarded-Proto`).
+    #[arg(long, env = "KALLIMA_PUBLIC_URL", value_name = "URL", value_parser = parse_public_url, help_heading = "API")]
+    pub public_url: Option<String>,
+
     /// Let web pages from this origin use the API (`https://HOST[:PORT]`; may be repeated).
     #[arg(
         long = "cors-allow-origin",
@@ -107,6 +112,17 @@ impl HttpOptions {
     pub fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
     }
+}
+
+/// An address that paths can be put behind, without the slash at its end.
+fn parse_public_url(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).ok().filter(|url| {
+        let is_web = ["http", "https"].contains(&url.scheme()) && url.has_host();
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        is_web && is_bare && url.query().is_none() && url.fragment().is_none()
+    });
+    url.map(|url| url.as_str().trim_end_matches('/').to_owned())
+        .ok_or_else(|| "must be an address such as https://api.example.com, without query and fragment".to_owned())
 }
 
 /// An origin as browsers spell it (RFC 6454, section 6.2): they compare it character by character.

@@ -191,7 +191,8 @@ pub struct ServeOptions {
     #[arg(long, env = "KALLIMA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen_address, help_heading = "API")]
     pub listen: SocketAddr,
 
-    /// Trust the `X-Forwarded-For` of proxies in this network (CIDR; may be repeated).
+    /// Trust the `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto` of proxies in this network (CIDR; may be
+    /// repeated).
     #[arg(
         long = "trusted-proxy",
         env = "KALLIMA_TRUSTED_PROXY",

@@ -2,19 +2,32 @@
 //!
 //! Whatever the document says is asked of the document; nothing here or elsewhere lists it again.
 
+mod error;
 mod fault;
+mod query;
 mod schema;
+mod shape;
+mod vocabulary;
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::OnceLock,
+};
 
-use jsonschema::Validator;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 use utoipa::ToSchema;
 
 pub use self::{
+    error::ContractError,
     fault::{FAULTS_MAX, Fault, Faults},
+    query::Query,
     schema::resolve,
+};
+use self::{
+    query::Parameter,
+    shape::{Beside, Shape, properties},
+    vocabulary::Vocabulary,
 };
 
 /// The document, byte for byte as it is served at `/openapi.yaml`.
@@ -25,25 +38,6 @@ pub const OPENAPI_JSON: &str = include_str!(concat!(env!("OUT_DIR"), "/openapi.j
 
 /// The members of a path item that are operations.
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
-
-/// A document that says something this program cannot work with; found at start, never later.
-#[derive(Debug, thiserror::Error)]
-pub enum ContractError {
-    /// Its JSON is not laid out as an OpenAPI document.
-    #[error("openapi.json: {0}")]
-    Json(#[from] serde_json::Error),
-    /// A part that must be there is not.
-    #[error("openapi.yaml has no {0}")]
-    Missing(String),
-    /// A schema that no validator can be made of.
-    #[error("openapi.yaml, schema {name}: {cause}")]
-    Schema {
-        /// The schema's name.
-        name: String,
-        /// What is wrong with it.
-        cause: String,
-    },
-}
 
 /// One event type of the catalog.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -76,8 +70,11 @@ pub struct Contract {
     event_types: Vec<EventType>,
     /// By the template of the path, then by the method in lowercase.
     operations: HashMap<&'static str, Vec<(&'static str, KnownOperation)>>,
-    bodies: HashMap<String, Validator>,
-    data: HashMap<String, Validator>,
+    /// By the name of the component schema.
+    bodies: HashMap<String, (Shape, Beside)>,
+    /// By the event type.
+    data: HashMap<String, Shape>,
+    words: Vocabulary,
     document: OnceLock<Value>,
 }
 
@@ -97,11 +94,14 @@ struct Document {
     paths: HashMap<&'static str, HashMap<&'static str, &'static RawValue>>,
     webhooks: Map<String, Value>,
     components: Components,
+    #[serde(rename = "x-patterns")]
+    patterns: HashMap<String, String>,
 }
 
 #[derive(Deserialize)]
 struct Components {
     schemas: Value,
+    parameters: Value,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +109,8 @@ struct Components {
 struct Operation {
     #[serde(borrow, rename = "operationId")]
     id: &'static str,
+    #[serde(default)]
+    parameters: Vec<Value>,
     request_body: Option<Value>,
     #[serde(borrow)]
     responses: HashMap<&'static str, &'static RawValue>,
@@ -119,6 +121,12 @@ struct KnownOperation {
     id: &'static str,
     /// The statuses that it may answer.
     statuses: Vec<u16>,
+    /// The parameter of its path.
+    path: Option<Parameter>,
+    /// The parameters of its query.
+    query: Vec<Parameter>,
+    /// The fields of its body.
+    body: HashSet<String>,
 }
 
 impl Contract {
@@ -127,44 +135,42 @@ impl Contract {
         let Document {
             paths,
             webhooks,
-            components: Components { schemas },
+            components: Components { schemas, parameters },
+            patterns,
         } = serde_json::from_str(OPENAPI_JSON)?;
         // What references lead into.
-        let root = json!({ "components": { "schemas": schemas } });
+        let root = json!({ "components": { "schemas": schemas, "parameters": parameters } });
         let (mut operations, mut bodies) = (HashMap::new(), HashMap::new());
         for (template, item) in paths {
             let mut methods = Vec::new();
             for method in METHODS {
                 let Some(operation) = item.get(method) else { continue };
-                let Operation {
-                    id: operation_id,
-                    request_body,
-                    responses,
-                } = serde_json::from_str(operation.get())?;
-                let statuses = responses.keys().filter_map(|status| status.parse().ok()).collect();
-                let known = KnownOperation {
-                    id: operation_id,
-                    statuses,
-                };
-                methods.push((method, known));
-                if let Some(body) = request_body {
-                    let schema = at(&body, "/content/application~1json/schema")?;
-                    let name = component(schema).ok_or_else(|| missing_name(operation_id))?;
-                    bodies.insert(name.to_owned(), schema::compile(name, &resolve(&root, schema, 0))?);
+                let operation: Operation = serde_json::from_str(operation.get())?;
+                let mut known = KnownOperation::read(&root, &operation)?;
+                if let Some(body) = &operation.request_body {
+                    let (name, shape, beside) = read_body(&root, &operation, body, &known)?;
+                    known.body = shape.properties().map(ToOwned::to_owned).collect();
+                    bodies.insert(name, (shape, beside));
                 }
+                methods.push((method, known));
             }
             operations.insert(template, methods);
         }
         let event_types = read_event_types(&root, &webhooks)?;
         let data = event_types
             .iter()
-            .map(|EventType { name, data_schema, .. }| Ok((name.clone(), schema::compile(name, data_schema)?)))
+            .map(|EventType { name, data_schema, .. }| Ok((name.clone(), Shape::compile(name, data_schema)?)))
             .collect::<Result<_, ContractError>>()?;
+        let words = Vocabulary {
+            patterns,
+            event_types: event_types.iter().map(|event_type| event_type.name.clone()).collect(),
+        };
         Ok(Self {
             event_types,
             operations,
             bodies,
             data,
+            words,
             document: OnceLock::new(),
         })
     }
@@ -180,9 +186,13 @@ impl Contract {
     /// The id of the operation with this method and this path, as a template.
     #[must_use]
     pub fn operation_id(&self, method: &str, template: &str) -> Option<&'static str> {
+        self.operation(method, template).map(|operation| operation.id)
+    }
+
+    fn operation(&self, method: &str, template: &str) -> Option<&KnownOperation> {
         let methods = self.operations.get(template)?;
         let known = methods.iter().find(|(known, _)| known.eq_ignore_ascii_case(method));
-        known.map(|(_, operation)| operation.id)
+        known.map(|(_, operation)| operation)
     }
 
     /// Every operation by its id, with the statuses that it may answer.
@@ -216,17 +226,93 @@ impl Contract {
     /// Adds every fault of `value` by the component schema `name`, which is a body's; a schema that is not there has no
     /// complaints, and a contract test sees to it that each body's is there.
     pub fn judge(&self, name: &str, value: &Value, faults: &mut Faults) {
-        if let Some(schema) = self.bodies.get(name) {
-            fault::judge(schema, value, "", faults);
+        if let Some((shape, beside)) = self.bodies.get(name) {
+            shape.judge(value, "", beside, &self.words, faults);
         }
     }
 
     /// Adds every fault of an event's `data` by its type's schema. The pointers begin with `/data`.
     pub fn judge_data(&self, event_type: &str, data: &Value, faults: &mut Faults) {
-        if let Some(schema) = self.data.get(event_type) {
-            fault::judge(schema, data, "/data", faults);
+        if let Some(shape) = self.data.get(event_type) {
+            shape.judge(data, "/data", &Beside::default(), &self.words, faults);
         }
     }
+
+    /// Adds the fault of the parameter of a path, at `path/` and its name.
+    pub fn judge_path(&self, method: &str, template: &str, text: &str, faults: &mut Faults) {
+        if let Some(parameter) = self
+            .asked(method, template)
+            .and_then(|operation| operation.path.as_ref())
+        {
+            let at = format!("path/{}", parameter.name);
+            parameter.judge(text, &at, &self.words, faults);
+        }
+    }
+
+    /// Reads and judges the query of an operation, as it stands in the request.
+    #[must_use]
+    pub fn judge_query(&self, method: &str, template: &str, text: &str) -> Query {
+        let none = HashSet::new();
+        let (known, body) = self
+            .asked(method, template)
+            .map_or((&[][..], &none), |operation| (&operation.query, &operation.body));
+        query::judge(text, known, body, &self.words)
+    }
+
+    /// The operation that a request is judged by: `HEAD` asks what `GET` does.
+    fn asked(&self, method: &str, template: &str) -> Option<&KnownOperation> {
+        self.operation(if method == "HEAD" { "GET" } else { method }, template)
+    }
+}
+
+impl KnownOperation {
+    fn read(root: &Value, operation: &Operation) -> Result<Self, ContractError> {
+        let (mut path, mut query) = (None, Vec::new());
+        for parameter in &operation.parameters {
+            let parameter = resolve(root, parameter, 0);
+            match parameter["in"].as_str() {
+                Some("path") => path = Some(Parameter::read(&parameter)?),
+                Some("query") => query.push(Parameter::read(&parameter)?),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            id: operation.id,
+            statuses: operation
+                .responses
+                .keys()
+                .filter_map(|status| status.parse().ok())
+                .collect(),
+            path,
+            query,
+            body: HashSet::new(),
+        })
+    }
+}
+
+/// The name and the shape of an operation's body, and what is easily mistaken for a part of it.
+fn read_body(
+    root: &Value,
+    operation: &Operation,
+    body: &Value,
+    known: &KnownOperation,
+) -> Result<(String, Shape, Beside), ContractError> {
+    let schema = at(body, "/content/application~1json/schema")?;
+    let name = component(schema).ok_or_else(|| missing_name(operation.id))?;
+    let shape = Shape::compile(name, &resolve(root, schema, 0))?;
+    let mut beside = Beside {
+        read_only: HashSet::new(),
+        query: known.query.iter().map(Parameter::sample).collect(),
+    };
+    for (_, response) in operation.responses.iter().filter(|(status, _)| status.starts_with('2')) {
+        let response: Value = serde_json::from_str(response.get())?;
+        let answered = resolve(root, at(&response, "/content/application~1json/schema")?, 0);
+        beside.read_only.extend(properties(&answered).map(ToOwned::to_owned));
+    }
+    beside
+        .read_only
+        .retain(|name| !shape.properties().any(|field| field == name));
+    Ok((name.to_owned(), shape, beside))
 }
 
 fn at<'a>(document: &'a Value, pointer: &str) -> Result<&'a Value, ContractError> {

@@ -3,7 +3,7 @@
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
-use super::ContractError;
+use super::error::ContractError;
 
 /// How deep references may nest; the document's schemas are trees, so this is never reached.
 const REFERENCE_DEPTH_MAX: usize = 32;
@@ -84,25 +84,27 @@ pub(super) fn compile(name: &str, schema: &Value) -> Result<Validator, ContractE
     jsonschema::draft202012::options()
         .should_validate_formats(true)
         .with_pattern_options(PatternOptions::regex())
-        .build(&with_plain_words(schema))
+        .build(schema)
         .map_err(|cause| ContractError::Schema {
             name: name.to_owned(),
             cause: cause.to_string(),
         })
 }
 
-/// A copy of `schema` in which a word that may be null is an enum with null in it. It means the same as the document's
-/// `oneOf`, of which the validator would say that no branch fits, with a copy of the value for each.
-fn with_plain_words(schema: &Value) -> Value {
+/// A copy of `schema` without its prose, in which a word that may be null is an enum with null in it. That means the same
+/// as the document's `oneOf`, of which the validator would say that no branch fits, with a copy of the value for each.
+pub(super) fn in_plain_words(schema: &Value) -> Value {
     match schema {
         Value::Object(members) => match nullable_words(members) {
             Some(words) => json!({ "enum": words }),
             None => members
                 .iter()
-                .map(|(key, value)| (key.clone(), with_plain_words(value)))
+                // A property of this name is no text, but a schema.
+                .filter(|(key, value)| *key != "description" || !value.is_string())
+                .map(|(key, value)| (key.clone(), in_plain_words(value)))
                 .collect(),
         },
-        Value::Array(items) => items.iter().map(with_plain_words).collect(),
+        Value::Array(items) => items.iter().map(in_plain_words).collect(),
         other => other.clone(),
     }
 }
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_word_that_may_be_null_is_an_enum_with_null_in_it() {
         let words = json!({ "type": "string", "enum": ["a", "b"], "description": "" });
-        let plain = with_plain_words(&json!({ "properties": { "x": { "oneOf": [{ "type": "null" }, words] } } }));
+        let plain = in_plain_words(&json!({ "properties": { "x": { "oneOf": [{ "type": "null" }, words] } } }));
         assert_eq!(plain, json!({ "properties": { "x": { "enum": ["a", "b", null] } } }));
         for other in [
             json!({ "oneOf": [{ "type": "null" }, { "type": "string" }] }),
@@ -176,7 +178,7 @@ mod tests {
             json!({ "oneOf": [{ "type": "array" }, { "type": "string", "enum": ["a"] }] }),
             json!({ "oneOf": [{ "type": "null" }, { "type": "string", "enum": ["a"] }], "maxLength": 0 }),
         ] {
-            assert_eq!(with_plain_words(&other), other);
+            assert_eq!(in_plain_words(&other), other);
         }
     }
 }

@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 use url::{Host, SyntaxViolation, Url};
 use utoipa::openapi::{ObjectBuilder, Schema, SchemaFormat, Type};
 
-use crate::domain::address::AddressPolicy;
+use crate::domain::{address::AddressPolicy, fault_code::FaultCode};
 
 /// The longest URL, in characters.
 pub const URL_LENGTH_MAX: usize = 2048;
@@ -57,18 +57,18 @@ pub struct Destination {
     url: Url,
 }
 
-/// Why a URL is not a valid destination. The messages continue a sentence that starts with "url", as in "url must use
-/// https".
+/// Why a URL is not a valid destination. The messages continue a sentence that starts with "url", as in "url must not have
+/// a fragment".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     /// The text has more than [`URL_LENGTH_MAX`] characters.
-    #[error("is longer than {URL_LENGTH_MAX} characters")]
+    #[error("is longer than {URL_LENGTH_MAX} characters in its ASCII form")]
     TooLong,
     /// The text is not a URL, or is one that parsers disagree about.
     #[error("is not a valid URL: {0}")]
     InvalidUrl(String),
     /// The scheme is not `https` (or `http`, if the operator allows it).
-    #[error("must use https")]
+    #[error("must begin with https://")]
     HttpsRequired,
     /// The URL has a user name, a password, or the `@` that would end them.
     #[error("must not carry a user name or password")]
@@ -90,15 +90,15 @@ pub enum DestinationError {
 impl DestinationError {
     /// The error code for programs. Refused names and refused addresses share one.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(&self) -> FaultCode {
         match self {
-            Self::TooLong => "too_long",
-            Self::InvalidUrl(_) => "invalid_url",
-            Self::HttpsRequired => "https_required",
-            Self::UserInfo => "user_info",
-            Self::Fragment => "fragment",
-            Self::PortRefused(_) => "port_refused",
-            Self::AddressRefused(_) | Self::NameRefused(_) => "address_refused",
+            Self::TooLong => FaultCode::TooLong,
+            Self::InvalidUrl(_) => FaultCode::InvalidUrl,
+            Self::HttpsRequired => FaultCode::HttpsRequired,
+            Self::UserInfo => FaultCode::UserInfo,
+            Self::Fragment => FaultCode::Fragment,
+            Self::PortRefused(_) => FaultCode::PortRefused,
+            Self::AddressRefused(_) | Self::NameRefused(_) => FaultCode::AddressRefused,
         }
     }
 }

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::operational::is_operational;
+use super::{
+    nearest::{did_you_mean, nearest_by},
+    operational::is_operational,
+};
 
 /// One entry of a webhook's filter: an exact event type, or a prefix followed by `.*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -128,40 +131,31 @@ impl UnknownEventType {
 
 impl fmt::Display for UnknownEventType {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("matches no event type of the catalog (GET /v1/event_types)")?;
         match &self.nearest {
-            Some(nearest) => write!(formatter, "; did you mean {nearest}?"),
-            None => Ok(()),
+            Some(_) => write!(
+                formatter,
+                "matches no event type{}",
+                did_you_mean(self.nearest.as_deref())
+            ),
+            None => formatter.write_str("matches no event type; GET /v1/event_types lists them all"),
         }
     }
 }
 
-/// How similar two words must be (Jaro-Winkler, 0 to 1) for one to be suggested instead of the other.
+/// How similar two event types must be (Jaro-Winkler, 0 to 1) for one to be suggested instead of the other: less than other
+/// words, since they have much in common.
 const LIKENESS_MIN: f64 = 0.7;
 
-fn nearest<'a>(text: &str, catalog: impl Iterator<Item = &'a str>) -> Option<String> {
-    let words = text.strip_suffix(".*").unwrap_or(text);
-    catalog
-        .map(|event_type| {
-            let compared = if text.ends_with(".*") {
-                event_type.split('.').next().unwrap_or(event_type)
-            } else {
-                event_type
-            };
-            (strsim::jaro_winkler(words, compared), event_type)
-        })
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, event_type)| {
-            if text.ends_with(".*") {
-                event_type
-                    .split('.')
-                    .next()
-                    .map_or_else(String::new, |group| format!("{group}.*"))
-            } else {
-                event_type.to_owned()
-            }
-        })
+/// The event type, or the prefix of several, that looks most like `text`.
+pub fn nearest<'a>(text: &str, catalog: impl Iterator<Item = &'a str>) -> Option<String> {
+    let group = |event_type: &'a str| event_type.split('.').next().unwrap_or(event_type);
+    match text.strip_suffix(".*") {
+        Some(prefix) => {
+            let found = nearest_by(prefix, catalog, group, LIKENESS_MIN)?;
+            Some(format!("{}.*", group(found)))
+        }
+        None => nearest_by(text, catalog, |event_type| event_type, LIKENESS_MIN).map(ToOwned::to_owned),
+    }
 }
 
 #[cfg(test)]

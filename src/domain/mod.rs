@@ -16,7 +16,7 @@
 //! | [`precondition`] | whether a client's change still applies to the current version |
 //! | [`idempotency_key`] | a client's name for a request |
 //! | [`keyring`] | how signing secrets are kept at rest |
-//! | [`mod@pointer`] | how a problem points into a body |
+//! | [`mod@pointer`], [`fault_code`], [`mod@nearest`] | where a fault of a request is, what kind it is, and what may have been meant |
 //! | [`token`] | API tokens and their scopes |
 //! | [`outcome`], [`retry`] | the result of an attempt, and what follows from it |
 //! | [`delivery`] | the states of a delivery |
@@ -37,6 +37,7 @@ pub mod event;
 pub mod event_filter;
 pub mod event_id;
 pub mod fairness;
+pub mod fault_code;
 pub mod frames;
 pub mod framing;
 pub mod health;
@@ -44,6 +45,7 @@ pub mod id;
 pub mod idempotency_key;
 pub mod keyring;
 pub mod limits;
+pub mod nearest;
 pub mod operational;
 pub mod outcome;
 pub mod pointer;

@@ -65,6 +65,12 @@ impl IfMatch {
         }
     }
 
+    /// Whether there are only weak tags, which match no version.
+    #[must_use]
+    pub fn is_weak(&self) -> bool {
+        matches!(self, Self::OneOf(tags) if tags.is_empty())
+    }
+
     /// Whether the version with that tag may be changed.
     #[must_use]
     pub fn allows(&self, current: &EntityTag) -> bool {
@@ -128,6 +134,8 @@ mod tests {
         assert_eq!(current.as_str(), r#""19db9c83900""#);
         let allows = |text: &str| IfMatch::parse(text).unwrap().allows(&current);
         assert!(allows("*") && allows(r#""x", "19db9c83900""#));
+        assert!(IfMatch::parse(r#"W/"19db9c83900""#).unwrap().is_weak());
+        assert!(!IfMatch::parse(r#"W/"x", "19db9c83900""#).unwrap().is_weak());
         assert!(!allows(r#""x""#) && !allows(r#"W/"19db9c83900""#));
         let next = EntityTag::of_version(Timestamp::from_millis(1_776_938_400_001));
         assert!(!IfMatch::parse(next.as_str()).unwrap().allows(&current));

@@ -102,9 +102,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // An unescaped `+` in a query string means a space, and only the offset can contain either.
-        let written = text.replace(' ', "+");
-        Self::parse(&written)
+        Self::parse(&text)
             .ok_or_else(|| D::Error::custom("must be an RFC 3339 date and time, such as 2026-04-23T10:00:00+00:00"))
     }
 }

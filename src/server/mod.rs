@@ -286,6 +286,8 @@ fn state(
         contract,
         destinations: Arc::new(options.destinations()),
         trusted_proxies: options.trusted_proxies.clone().into(),
+        scheme: options.http.scheme(),
+        public_url: options.http.public_url.as_deref().map(Arc::from),
         cors_origins: options.http.cors_origins.clone().into(),
         entrance: Arc::new(Semaphore::new(options.http.requests_max())),
         requests: Arc::new(Permits::new(options.http.requests_max())),

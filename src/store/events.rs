@@ -14,6 +14,7 @@ use super::{
     engine::among::{Keys, found_among, texts_value},
     entity::event,
     page::{Page, PageLimit},
+    search::{LOOKED_AT_MAX, LOOKED_AT_ONCE},
 };
 use crate::domain::{
     event::{Event, EventPosition},
@@ -29,28 +30,67 @@ pub async fn find(db: &Database, org: OrganizationId, id: &EventId) -> Result<Op
     Ok(row.map(Event::from))
 }
 
-/// A page of the organization's events, newest first, starting after `after`.
+/// A page of the organization's events, newest first, starting after `after`; only those of `event_type`, if it is given.
 ///
-/// They are ordered by their times, which may differ from the order of their ids: publishers may supply their own ids.
+/// They are ordered by their times, which may differ from the order of their ids: publishers may supply their own ids. No
+/// index covers the types: if one is rare, the page ends after [`LOOKED_AT_MAX`] events.
 pub async fn list(
     db: &Database,
     org: OrganizationId,
+    event_type: Option<&str>,
     after: Option<EventPosition>,
     limit: PageLimit,
 ) -> Result<Page<Event, EventPosition>, StoreError> {
-    let rows = db.read_long().query_all_raw(newest(db, org, after, limit)).await?;
-    let rows: Vec<(EventPosition, u64)> = rows.iter().map(position_and_bytes).collect::<Result<_, _>>()?;
-    let Page { items, next } = limit.page(rows, None, |(position, _)| position.clone(), |(_, bytes)| *bytes);
-    let ids = items.iter().map(|(position, _)| position.id.clone()).collect();
+    let (rows, next) = walk(db, org, event_type, after, limit.fetch()).await?;
+    let Page { items, next } = limit.page(rows, next, |row| row.position.clone(), |row| row.bytes);
+    let ids = items.iter().map(|row| row.position.id.clone()).collect();
     let found = event::Entity::find().from_raw_sql(among(db, org, ids, "found.*"));
     let found = found.all(&db.read_long()).await?;
     let mut found: HashMap<EventId, event::Model> = found.into_iter().map(|row| (row.id.clone(), row)).collect();
     // Events that retention deleted meanwhile are omitted.
-    let in_order = items.iter().filter_map(|(position, _)| found.remove(&position.id));
+    let in_order = items.iter().filter_map(|row| found.remove(&row.position.id));
     Ok(Page {
         items: in_order.map(Event::from).collect(),
         next,
     })
+}
+
+/// An event of a list, before its payload is read.
+struct Listed {
+    position: EventPosition,
+    event_type: String,
+    bytes: u64,
+}
+
+/// The newest events after `after`, at most `rows_max`; and where the walk stopped, unless it reached the end or found
+/// enough.
+async fn walk(
+    db: &Database,
+    org: OrganizationId,
+    event_type: Option<&str>,
+    mut after: Option<EventPosition>,
+    rows_max: u64,
+) -> Result<(Vec<Listed>, Option<EventPosition>), StoreError> {
+    let connection = db.read_long();
+    let at_once = event_type.map_or(rows_max, |_| LOOKED_AT_ONCE);
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    loop {
+        let rows = connection.query_all_raw(newest(db, org, after, at_once)).await?;
+        let rows: Vec<Listed> = rows.iter().map(listed).collect::<Result<_, _>>()?;
+        let is_last = event_type.is_none() || (rows.len() as u64) < at_once;
+        looked_at += rows.len() as u64;
+        after = rows.last().map(|row| row.position.clone());
+        found.extend(
+            rows.into_iter()
+                .filter(|row| event_type.is_none_or(|wanted| row.event_type == wanted)),
+        );
+        if is_last || found.len() as u64 >= rows_max {
+            return Ok((found, None));
+        }
+        if looked_at >= LOOKED_AT_MAX {
+            return Ok((found, after));
+        }
+    }
 }
 
 /// The position of an event in the list: by its time, or by that in its id if the event no longer exists.
@@ -65,12 +105,12 @@ pub async fn position(db: &Database, org: OrganizationId, id: EventId) -> Result
 
 // Compared as a row value, time and id bound a range of the index, whose condition has to be repeated.
 pub(in crate::store) const NEWEST: &str = "
-    SELECT id, created_at, CAST(length(payload) AS BIGINT) AS bytes FROM events
+    SELECT id, created_at, event_type, CAST(length(payload) AS BIGINT) AS bytes FROM events
     WHERE organization_id = $1 AND created_at >= 0 AND (created_at, id) < ($2, $3)
     ORDER BY created_at DESC, id DESC LIMIT $4";
 
-/// Finds the next events and the sizes of their payloads.
-pub(super) fn newest(db: &Database, org: OrganizationId, after: Option<EventPosition>, limit: PageLimit) -> Statement {
+/// Finds the next events, at most `rows_max`, and the sizes of their payloads.
+pub(super) fn newest(db: &Database, org: OrganizationId, after: Option<EventPosition>, rows_max: u64) -> Statement {
     let (created_at, id) = match after {
         Some(EventPosition { created_at, id }) => (created_at, id.as_str().to_owned()),
         None => (Timestamp::from_millis(i64::MAX), String::new()),
@@ -79,17 +119,21 @@ pub(super) fn newest(db: &Database, org: OrganizationId, after: Option<EventPosi
         org.into(),
         created_at.into(),
         id.into(),
-        i64::try_from(limit.fetch()).unwrap_or(i64::MAX).into(),
+        i64::try_from(rows_max).unwrap_or(i64::MAX).into(),
     ];
     Statement::from_sql_and_values(db.backend(), NEWEST, values)
 }
 
-fn position_and_bytes(row: &QueryResult) -> Result<(EventPosition, u64), StoreError> {
+fn listed(row: &QueryResult) -> Result<Listed, StoreError> {
     let position = EventPosition {
         created_at: row.try_get("", "created_at")?,
         id: row.try_get("", "id")?,
     };
-    Ok((position, bytes(row)?))
+    Ok(Listed {
+        position,
+        event_type: row.try_get("", "event_type")?,
+        bytes: bytes(row)?,
+    })
 }
 
 fn bytes(row: &QueryResult) -> Result<u64, StoreError> {

@@ -10,7 +10,6 @@ use super::{
     Database, audit,
     engine::Connection,
     events,
-    page::PageLimit,
     search::{self, DeliveryQuery, Planned},
 };
 use crate::{
@@ -273,13 +272,12 @@ async fn judge_all(scratch: &Scratch, organization: u8) {
             scratch.judge(&planned).await;
         }
     }
-    let limit = PageLimit { items: 50, bytes: 1 };
     let position = EventPosition {
         created_at: Timestamp::from_millis(9000),
         id: EventId::parse("evt_01000000000000000000000A00").unwrap(),
     };
     for after in [None, Some(position)] {
-        let (statement, index) = (events::newest(db, org, after, limit), "events_newest_first");
+        let (statement, index) = (events::newest(db, org, after, 50), "events_newest_first");
         scratch
             .judge(&Planned {
                 statement,

@@ -51,12 +51,12 @@ pub(super) struct Found {
     pub(super) next: Option<DeliveryId>,
 }
 
-/// The most deliveries that one page examines if the index also finds others than those requested. A few milliseconds'
-/// worth.
+/// The most deliveries or events that one page examines if the index also finds others than those requested. A few
+/// milliseconds' worth.
 pub const LOOKED_AT_MAX: u64 = 2000;
 
-/// How many deliveries are examined together.
-const LOOKED_AT_ONCE: u64 = 500;
+/// How many are examined together.
+pub(super) const LOOKED_AT_ONCE: u64 = 500;
 
 /// How much later the time in a delivery's id may be than its event's, or earlier if the clock was set back: the event
 /// gets its time when the request is read, the delivery gets its id when it is recorded.

@@ -68,15 +68,7 @@ async fn every_filter_narrows_the_list() {
         .await
         .expect(200);
     assert_eq!(alone, failed);
-    for query in [
-        "status=lost",
-        "status=unknown",
-        "limit=201",
-        "event_id=x",
-        "created_after=yesterday",
-        "event_type=%00",
-        "webhook_id=1",
-    ] {
+    for query in ["status=lost", "status=unknown", "limit=201", "created_after=yesterday"] {
         app.get(&format!("/v1/webhook_deliveries?{query}"))
             .await
             .expect_problem(400, "bad_request");
@@ -98,7 +90,7 @@ async fn what_waits_is_listed_page_by_page_however_much_it_is() {
         ("status=pending&limit=200".to_owned(), 4 * EACH),
         (format!("status=pending&limit=200&webhook_id={webhook}"), 2 * EACH),
         ("status=pending&limit=150&event_type=job.completed".to_owned(), 2 * EACH),
-        ("status=pending&event_type=job.canceled".to_owned(), 0),
+        ("status=pending&event_type=webhook.test".to_owned(), 0),
     ] {
         let (mut page, mut seen) = (Some(format!("/v1/webhook_deliveries?{query}")), Vec::new());
         while let Some(path) = page {

@@ -5,8 +5,10 @@ use std::time::Duration;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 
+use kallima_webhooks::store::deliveries::LOOKED_AT_MAX;
+
 use super::{list_webhooks::next, publish_event::event};
-use crate::support::App;
+use crate::support::{App, history};
 
 #[tokio::test]
 async fn events_are_listed_newest_first_and_paged() {
@@ -37,9 +39,8 @@ async fn events_are_listed_newest_first_and_paged() {
         .await
         .expect(200);
     assert_eq!(older, json!([]), "an id that nobody has still has its place in time");
-    app.get("/v1/events?after=evt_8ZZZZZZZZZZZZZZZZZZZZZZZZZ")
-        .await
-        .expect_problem(400, "bad_request");
+    let none = app.get("/v1/events?after=evt_8ZZZZZZZZZZZZZZZZZZZZZZZZZ").await;
+    assert_eq!(none.expect_faults(), ["query/after"]);
 }
 
 #[tokio::test]
@@ -74,4 +75,40 @@ async fn a_cursor_holds_when_its_event_is_gone_whatever_its_id_says() {
             .collect();
         assert_eq!(seen, made[3..], "{link}");
     }
+}
+
+/// How many events each page of a list has, and the types of all.
+async fn pages(app: &App, query: &str) -> (Vec<usize>, Vec<String>) {
+    let (mut page, mut lengths, mut types) = (Some(format!("/v1/events?{query}")), Vec::new(), Vec::new());
+    while let Some(path) = page {
+        let answer = app.get(&path).await;
+        page = next(answer.header("link"));
+        let list = answer.expect(200);
+        let list = list.as_array().unwrap();
+        lengths.push(list.len());
+        types.extend(list.iter().map(|event| event["type"].as_str().unwrap().to_owned()));
+    }
+    (lengths, types)
+}
+
+#[tokio::test]
+async fn events_of_one_type_are_found_in_pages_of_a_bounded_cost() {
+    // The history is an old one, and is to stay.
+    let app = App::builder()
+        .arguments(&["--dev", "--retention-days", "0"])
+        .start()
+        .await;
+    let beside = app.database.connect().await;
+    let count = 2 * LOOKED_AT_MAX + 1;
+    history::deliveries(&beside, app.organization, count).await;
+    // The oldest one alone is of another type, further down than a page looks.
+    let rare = pages(&app, "type=job.failed").await;
+    assert_eq!(rare, (vec![0, 0, 1], vec!["job.failed".to_owned()]));
+    let (lengths, types) = pages(&app, "type=job.completed&limit=200").await;
+    assert_eq!((lengths.iter().sum::<usize>() as u64, lengths.len()), (count - 1, 20));
+    assert!(types.iter().all(|found| found == "job.completed"));
+    assert_eq!(pages(&app, "type=webhook.test").await.1, [""; 0]);
+    let first = app.get("/v1/events?type=job.completed&limit=2").await;
+    let link = first.header("link").unwrap();
+    assert!(link.contains("type=job.completed&limit=2&after=evt_"), "{link}");
 }

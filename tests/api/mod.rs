@@ -32,4 +32,5 @@ mod replay_webhook;
 mod retry_delivery;
 mod rules;
 mod test_webhook;
+mod traps;
 mod update_webhook;

@@ -5,6 +5,8 @@ use kallima_webhooks::{
     contract::{Contract, Faults, resolve},
     domain::operational::OPERATIONAL_TYPES,
 };
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use utoipa::PartialSchema as _;
 
@@ -31,6 +33,78 @@ fn the_catalog_of_problem_codes_is_the_documents() {
     let derived = serde_json::to_value(ProblemCode::schema()).unwrap();
     let documented = &document()["components"]["schemas"]["ProblemCode"]["enum"];
     assert_eq!(&derived["enum"], documented);
+}
+
+#[test]
+fn every_constraint_of_a_request_has_words() {
+    let document = document();
+    let resolved = resolve(&document, &document, 0);
+    let mut schemas: Vec<Value> = Vec::new();
+    for operation in operations() {
+        schemas.extend(operation.body_schema().cloned());
+        let parameters = ["path", "query"].map(|place| operation.parameters(place));
+        schemas.extend(parameters.iter().flatten().map(|parameter| parameter["schema"].clone()));
+    }
+    let contract = Contract::load().unwrap();
+    schemas.extend(
+        contract
+            .event_types()
+            .iter()
+            .map(|event_type| event_type.data_schema.clone()),
+    );
+    let (mut keywords, mut patterns) = (BTreeSet::new(), BTreeSet::new());
+    for schema in &schemas {
+        constraints(schema, &mut keywords, &mut patterns);
+    }
+    let known = [
+        "additionalProperties",
+        "enum",
+        "format",
+        "items",
+        "maxItems",
+        "maxLength",
+        "maximum",
+        "minLength",
+        "minimum",
+        "oneOf",
+        "pattern",
+        "properties",
+        "required",
+        "type",
+    ];
+    let known = known.map(ToOwned::to_owned).into();
+    assert_eq!(
+        keywords, known,
+        "the keywords of requests, and those that src/contract/vocabulary.rs has words for"
+    );
+    let worded: BTreeSet<String> = resolved["x-patterns"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(patterns, worded, "the patterns of requests, and those of x-patterns");
+}
+
+/// The keywords of a schema that constrain, and its patterns.
+fn constraints(schema: &Value, keywords: &mut BTreeSet<String>, patterns: &mut BTreeSet<String>) {
+    for (keyword, value) in schema.as_object().into_iter().flatten() {
+        match keyword.as_str() {
+            "description" | "examples" | "default" => continue,
+            "properties" => value
+                .as_object()
+                .unwrap()
+                .values()
+                .for_each(|property| constraints(property, keywords, patterns)),
+            "pattern" => drop(patterns.insert(value.as_str().unwrap().to_owned())),
+            "oneOf" => {
+                let branches = value.as_array().unwrap();
+                assert_eq!(branches[0], json!({ "type": "null" }), "{schema}");
+                assert!(
+                    branches.len() == 2 && branches[1]["enum"].is_array(),
+                    "a word or null: {schema}"
+                );
+            }
+            "items" => constraints(value, keywords, patterns),
+            _ => {}
+        }
+        keywords.insert(keyword.clone());
+    }
 }
 
 #[test]

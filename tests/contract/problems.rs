@@ -88,6 +88,12 @@ async fn refused(seen: &mut Seen) {
     });
     saw("ValidationError/body", app.post("/v1/webhooks", &faults).await);
     saw("ValidationError/path", app.get("/v1/webhooks/42").await);
+    saw(
+        "ValidationError/query",
+        app.get("/v1/events?type=humanisation.completed").await,
+    );
+    let shown = json!({ "id": "aaaa0001-bbbb-0002-cccc-000300040005", "enabled": false, "created_at": "2026-04-23T10:00:00+00:00" });
+    saw("ValidationError/read_only", app.patch(NOBODY, &shown).await);
     let data = json!({ "type": "humanization.completed", "data": {} });
     saw("ValidationError/data", app.post("/v1/events", &data).await);
 }

@@ -92,7 +92,10 @@ fn passages(document: &Value) -> Vec<String> {
             "before it is larger than {} MiB",
             serve.http.page_bytes_max / (1024 * 1024)
         ),
-        format!("ends after {} deliveries were looked at", thousands(LOOKED_AT_MAX)),
+        format!(
+            "ends after {} deliveries or events were looked at",
+            thousands(LOOKED_AT_MAX)
+        ),
         format!("remembered for {}", words(REMEMBERED)),
         format!("At most {FAULTS_MAX} are listed"),
         format!("more than {POINTER_BYTES_MAX} bytes"),

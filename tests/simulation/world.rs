@@ -332,7 +332,7 @@ impl World {
 
     /// The service must have told exactly this since it was last asked.
     pub(super) async fn expect_news(&mut self, expected: Vec<News>) {
-        let events = events::list(&self.db, self.org, None, ALL).await.unwrap();
+        let events = events::list(&self.db, self.org, None, None, ALL).await.unwrap();
         let new: Vec<_> = events
             .items
             .into_iter()

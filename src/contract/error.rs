@@ -1,0 +1,20 @@
+//! Why openapi.yaml cannot be worked with.
+
+/// A document that says something this program cannot work with; found at start, never later.
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    /// Its JSON is not laid out as an OpenAPI document.
+    #[error("openapi.json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A part that must be there is not.
+    #[error("openapi.yaml has no {0}")]
+    Missing(String),
+    /// A schema that no validator can be made of.
+    #[error("openapi.yaml, schema {name}: {cause}")]
+    Schema {
+        /// The schema's name.
+        name: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
