@@ -27,7 +27,7 @@ const RUNNING_RETRY_S: u64 = 1;
 /// The media type of problems (RFC 9457).
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// How long the pointer of a fault may be: a longer one names the nearest place around its own.
+/// The maximum length of a fault's pointer; a longer one is cut to the nearest value that contains it.
 pub const POINTER_BYTES_MAX: usize = 256;
 
 /// How long the sentence of a fault may be, and of a request that cannot be read: some repeat what was sent.

@@ -1,4 +1,4 @@
-//! What is wrong with a request, collected within bounds.
+//! The faults of a request, collected within limits.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -18,33 +18,33 @@ pub struct Fault {
     pub detail: Cow<'static, str>,
 }
 
-/// The faults found so far, one per place: the first judge that complains of a place is the clearest.
+/// The faults found so far, one per pointer: the first check that rejects a value has the clearest message.
 ///
 /// Adding one takes the same time however many there are, and past [`FAULTS_MAX`] it costs no more than its pointer.
 #[derive(Debug, Default)]
 pub struct Faults {
     listed: Vec<Fault>,
-    places: HashSet<String>,
+    pointers: HashSet<String>,
     more: usize,
 }
 
 impl Faults {
-    /// Adds a fault, unless its place has one.
+    /// Adds a fault, unless its pointer has one already.
     pub fn add(&mut self, pointer: &str, code: FaultCode, detail: &impl ToString) {
         self.add_with(pointer.to_owned(), || (code, detail.to_string()));
     }
 
-    /// Adds a fault, unless its place has one. Its code and detail are only asked for where it is listed.
+    /// Adds a fault, unless its pointer has one already. Its code and detail are only computed if it is listed.
     pub fn add_with<D: Into<Cow<'static, str>>>(&mut self, pointer: String, describe: impl FnOnce() -> (FaultCode, D)) {
-        if self.places.contains(&pointer) {
+        if self.pointers.contains(&pointer) {
             return;
         }
         if self.is_full() {
-            self.places.insert(pointer);
+            self.pointers.insert(pointer);
             self.more += 1;
             return;
         }
-        self.places.insert(pointer.clone());
+        self.pointers.insert(pointer.clone());
         let (code, detail) = describe();
         self.listed.push(Fault {
             pointer,
@@ -53,12 +53,12 @@ impl Faults {
         });
     }
 
-    /// Counts faults that are known to be in places of their own, and that need not be listed.
+    /// Counts faults that are known to have pointers of their own and that need not be listed.
     pub fn count(&mut self, more: usize) {
         self.more = self.more.saturating_add(more);
     }
 
-    /// Adds what another judge has found.
+    /// Adds the faults that another check has found.
     pub fn extend(&mut self, found: Self) {
         let (listed, more) = found.into_parts();
         for Fault { pointer, code, detail } in listed {
@@ -67,7 +67,7 @@ impl Faults {
         self.count(more);
     }
 
-    /// Whether no more are listed.
+    /// Whether further faults are only counted.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.listed.len() >= FAULTS_MAX
@@ -97,11 +97,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_has_one_fault() {
+    fn a_pointer_has_one_fault() {
         let mut faults = Faults::default();
         for round in 0..3 {
-            for place in 0..150 {
-                faults.add_with(format!("/{place}"), || (FaultCode::Type, format!("round {round}")));
+            for field in 0..150 {
+                faults.add_with(format!("/{field}"), || (FaultCode::Type, format!("round {round}")));
             }
         }
         let (listed, more) = faults.into_parts();

@@ -108,7 +108,7 @@ impl Kind {
     fn read(self, text: &str) -> Option<Value> {
         match self {
             Self::Text | Self::Name => Some(text.into()),
-            // An unescaped `+` means a space, and the offset is the only place for either.
+            // An unescaped `+` means a space, and only the offset can contain either.
             Self::Instant => Some(text.replace(' ', "+").into()),
             Self::Integer => {
                 let digits = text.strip_prefix('-').unwrap_or(text);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_one_of_several_words_is_told_them_all() {
+    fn a_fault_lists_every_word_that_is_allowed() {
         let schema = json!({ "oneOf": [{ "type": "null" }, { "type": "string", "enum": ["a", "b"] }] });
         let faults = found(&schema, &json!("x".repeat(100_000)));
         assert_eq!(faults.listed()[0].detail, "must be a, b or null");
