@@ -33,10 +33,10 @@ const TIMES: usize = 3;
 /// Runs all lists and reports the slowest, on each engine.
 pub(crate) fn report() {
     // `cargo bench -- NAME` selects something else.
-    let is_asked = std::env::args()
+    let is_selected = std::env::args()
         .skip(1)
         .all(|argument| argument.starts_with("--") || argument == "lists");
-    if !is_asked || count() == 0 {
+    if !is_selected || count() == 0 {
         return;
     }
     for setting in settings().into_iter().filter(|setting| setting.ends_with("empty")) {

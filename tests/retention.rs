@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::HashSet, time::Duration};
 use kallima_webhooks::{
     domain::id::DeliveryId,
     store::{
-        queue::manual::{self, Taken},
+        queue::manual::{self, ManualLease},
         upkeep::retention::{self, Pruned},
     },
 };
@@ -126,7 +126,7 @@ async fn a_retry_whose_node_died_keeps_its_delivery_until_the_lease_ends() {
     let id: DeliveryId = delivery["id"].as_str().unwrap().parse().unwrap();
     app.advance(DAY).await;
     let taken = manual::take(&app.db, app.organization, id, LEASE, app.clock.now()).await;
-    assert!(matches!(taken.unwrap(), Taken::Leased(lease) if lease.number == 2));
+    assert!(matches!(taken.unwrap(), ManualLease::Leased(lease) if lease.number == 2));
     let pruned = prune(&app, DAY / 2).await;
     assert_eq!((pruned.events, pruned.deliveries), (0, 0));
     app.clock.advance(2 * LEASE);

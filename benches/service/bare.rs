@@ -27,14 +27,14 @@ pub(crate) struct Bare {
 
 #[derive(Clone)]
 struct Writer {
-    door: Door,
+    handle: Handle,
     organization: Uuid,
     webhooks: Arc<[Uuid]>,
     payload: Arc<str>,
 }
 
 #[derive(Clone)]
-enum Door {
+enum Handle {
     Sqlite(Arc<Mutex<Connection>>),
     Postgres(PgPool),
 }
@@ -59,12 +59,12 @@ impl Bare {
             &["organization", "create", "--name", "bare"],
         );
         let organization = organization.await.parse().unwrap();
-        let door = match database.pool() {
-            Some(pool) => Door::Postgres(pool.clone()),
-            None => Door::Sqlite(Arc::new(Mutex::new(database.open_file().unwrap()))),
+        let handle = match database.pool() {
+            Some(pool) => Handle::Postgres(pool.clone()),
+            None => Handle::Sqlite(Arc::new(Mutex::new(database.open_file().unwrap()))),
         };
         let writer = Writer {
-            door,
+            handle,
             organization,
             webhooks: (0..WEBHOOKS).map(|_| Uuid::now_v7()).collect(),
             payload: stage::payload(0).into(),
@@ -80,9 +80,9 @@ impl Bare {
     /// one transaction per update; on SQLite over one connection, with this many per commit.
     pub(crate) async fn updates(&self, one: bool, per_commit: usize, time: Duration) -> f64 {
         let (start, mut updating) = (Instant::now(), JoinSet::new());
-        let connections: usize = match self.writer.door {
-            Door::Sqlite(_) => 1,
-            Door::Postgres(_) => 32,
+        let connections: usize = match self.writer.handle {
+            Handle::Sqlite(_) => 1,
+            Handle::Postgres(_) => 32,
         };
         for connection in 0..connections {
             let writer = self.writer.clone();
@@ -110,9 +110,9 @@ impl Bare {
     /// this many events: one commit publishes a batch, another records its deliveries. On PostgreSQL two batches are in
     /// progress at a time.
     pub(crate) async fn rows(&self, webhooks: usize, batch: usize, time: Duration) -> Written {
-        let batches = match self.writer.door {
-            Door::Sqlite(_) => 1,
-            Door::Postgres(_) => 2,
+        let batches = match self.writer.handle {
+            Handle::Sqlite(_) => 1,
+            Handle::Postgres(_) => 2,
         };
         let (start, mut writing) = (Instant::now(), JoinSet::new());
         for _ in 0..batches {
@@ -182,13 +182,13 @@ impl Writer {
         const INSERT: &str = "INSERT INTO webhooks (organization_id, id, url, enabled, secret, created_at, updated_at)
                               VALUES ($1, $2, 'http://127.0.0.1:1/', TRUE, $3, 0, 0)";
         for webhook in self.webhooks.iter() {
-            match &self.door {
-                Door::Sqlite(connection) => {
+            match &self.handle {
+                Handle::Sqlite(connection) => {
                     let ids = (self.organization.as_bytes(), webhook.as_bytes());
                     let row = params![ids.0, ids.1, [0_u8; 60]];
                     connection.lock().unwrap().execute(INSERT, row).unwrap();
                 }
-                Door::Postgres(pool) => {
+                Handle::Postgres(pool) => {
                     let insert = sqlx::query(INSERT).bind(self.organization).bind(webhook);
                     insert.bind([0_u8; 60].as_slice()).execute(pool).await.unwrap();
                 }
@@ -203,8 +203,8 @@ impl Writer {
             "UPDATE webhooks SET description = $1, updated_at = $2 WHERE organization_id = $3 AND id = $4";
         let now = now_ms();
         let description = || format!("change {}", CHANGES.fetch_add(1, Ordering::Relaxed));
-        match &self.door {
-            Door::Sqlite(connection) => {
+        match &self.handle {
+            Handle::Sqlite(connection) => {
                 let connection = connection.lock().unwrap();
                 let begin = "BEGIN IMMEDIATE";
                 connection.prepare_cached(begin).unwrap().execute([]).unwrap();
@@ -216,7 +216,7 @@ impl Writer {
                 }
                 connection.prepare_cached("COMMIT").unwrap().execute([]).unwrap();
             }
-            Door::Postgres(pool) => {
+            Handle::Postgres(pool) => {
                 for webhook in webhooks {
                     let update = sqlx::query(UPDATE).bind(description()).bind(now);
                     let update = update.bind(self.organization).bind(webhook);
@@ -242,11 +242,11 @@ impl Writer {
             SELECT $1, d.id, d.webhook, TRUE, $6 + 20000, 1, $1, $1
             FROM UNNEST($3::uuid[], $4::uuid[]) AS d (id, webhook)";
         let now = now_ms();
-        match &self.door {
-            Door::Sqlite(connection) => self
+        match &self.handle {
+            Handle::Sqlite(connection) => self
                 .publish_in_file(&mut connection.lock().unwrap(), batch, now)
                 .unwrap(),
-            Door::Postgres(pool) => {
+            Handle::Postgres(pool) => {
                 let publish = sqlx::query(PUBLISH)
                     .bind(self.organization)
                     .bind(&batch.events)
@@ -306,11 +306,11 @@ impl Writer {
                                   response_status, response_body)
             SELECT $1, delivery_id, 1, 'automatic', $3, 1, 200, 'ok' FROM gone";
         let now = now_ms();
-        match &self.door {
-            Door::Sqlite(connection) => self
+        match &self.handle {
+            Handle::Sqlite(connection) => self
                 .record_in_file(&mut connection.lock().unwrap(), batch, now)
                 .unwrap(),
-            Door::Postgres(pool) => {
+            Handle::Postgres(pool) => {
                 let record = sqlx::query(RECORD).bind(self.organization).bind(&batch.deliveries);
                 let recorded = record.bind(now).execute(pool).await.unwrap().rows_affected();
                 assert_eq!(

@@ -98,7 +98,7 @@ impl Meter {
             "Statements (`BEGIN` and `COMMIT` included), round trips and transactions are counted on the wire between \
              the service and PostgreSQL; bytes are those of the WAL, of the whole server, full-page images included. {}",
             if server_counts {
-                "In brackets stands what `pg_stat_statements` counted."
+                "In brackets: as counted by `pg_stat_statements`."
             } else {
                 "`pg_stat_statements` is not loaded, so it cannot confirm them."
             }

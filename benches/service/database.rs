@@ -43,19 +43,19 @@ impl Engine {
 /// A database, dropped with this.
 pub(crate) struct Database {
     pub(crate) engine: Engine,
-    place: Place,
+    location: Location,
 }
 
-enum Place {
+enum Location {
     File(TempDir),
     Named { name: String, pool: PgPool },
 }
 
 impl Database {
     pub(crate) async fn create(engine: Engine) -> Self {
-        let place = match &engine {
+        let location = match &engine {
             // Below `target`, which is on a disk wherever programs are built; a file in memory would have no `fsync`.
-            Engine::Sqlite => Place::File(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()),
+            Engine::Sqlite => Location::File(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()),
             Engine::Postgres(server) => {
                 let name = format!("kallima_bench_{}", Uuid::new_v4().simple());
                 run_on(server, format!("CREATE DATABASE {name}")).await.unwrap();
@@ -68,16 +68,16 @@ impl Database {
                             .database(&name)
                             .options([("plan_cache_mode", "force_custom_plan")]),
                     );
-                Place::Named { name, pool }
+                Location::Named { name, pool }
             }
         };
-        Self { engine, place }
+        Self { engine, location }
     }
 
     /// The URL that the service is started with.
     pub(crate) fn url(&self) -> String {
-        match (&self.engine, &self.place) {
-            (Engine::Postgres(server), Place::Named { name, .. }) => {
+        match (&self.engine, &self.location) {
+            (Engine::Postgres(server), Location::Named { name, .. }) => {
                 let mut url = url::Url::parse(server).unwrap();
                 url.set_path(name);
                 url.to_string()
@@ -88,17 +88,17 @@ impl Database {
 
     /// The file of an SQLite database.
     pub(crate) fn file(&self) -> Option<PathBuf> {
-        match &self.place {
-            Place::File(folder) => Some(folder.path().join("bench.db")),
-            Place::Named { .. } => None,
+        match &self.location {
+            Location::File(folder) => Some(folder.path().join("bench.db")),
+            Location::Named { .. } => None,
         }
     }
 
     /// Connections to a PostgreSQL database.
     pub(crate) fn pool(&self) -> Option<&PgPool> {
-        match &self.place {
-            Place::File(_) => None,
-            Place::Named { pool, .. } => Some(pool),
+        match &self.location {
+            Location::File(_) => None,
+            Location::Named { pool, .. } => Some(pool),
         }
     }
 
@@ -157,7 +157,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (Engine::Postgres(server), Place::Named { name, .. }) = (&self.engine, &self.place) else {
+        let (Engine::Postgres(server), Location::Named { name, .. }) = (&self.engine, &self.location) else {
             return;
         };
         let (server, statement) = (server.clone(), format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));

@@ -74,7 +74,7 @@ impl Connection {
         let (status, body) = self.exchange(|request| (load.write)(number, request)).await;
         assert!(
             status == load.status,
-            "request {number} was answered with {status} instead of {}: {}",
+            "request {number} got {status} instead of {}: {}",
             load.status,
             String::from_utf8_lossy(body)
         );
@@ -125,20 +125,20 @@ pub(crate) async fn keep_busy(load: &Load, connections: usize, until: Until) -> 
     for mut connection in open {
         let (load, next) = (load.clone(), Arc::clone(&next));
         busy.spawn(async move {
-            let mut answered = 0;
+            let mut responses = 0;
             while started.elapsed() < time {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= count {
                     break;
                 }
                 connection.send(&load, number).await;
-                answered += 1;
+                responses += 1;
             }
-            answered
+            responses
         });
     }
-    let answered = tokio::time::timeout(PATIENCE.max(time.saturating_mul(2)), busy.join_all());
-    let count = answered.await.unwrap_or_else(|_| panic!("requests hang")).iter().sum();
+    let responses = tokio::time::timeout(PATIENCE.max(time.saturating_mul(2)), busy.join_all());
+    let count = responses.await.unwrap_or_else(|_| panic!("requests hang")).iter().sum();
     Work {
         started,
         elapsed: started.elapsed(),
@@ -180,15 +180,15 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let start = tokio::time::Instant::now();
-    let mut under_way = JoinSet::new();
+    let mut in_flight = JoinSet::new();
     for number in 0..count {
         tokio::time::sleep_until(start + Duration::from_secs_f64(number as f64 / f64::from(rate))).await;
-        under_way.spawn(each(number));
-        while let Some(ended) = under_way.try_join_next() {
+        in_flight.spawn(each(number));
+        while let Some(ended) = in_flight.try_join_next() {
             ended.unwrap();
         }
     }
-    tokio::time::timeout(PATIENCE, under_way.join_all())
+    tokio::time::timeout(PATIENCE, in_flight.join_all())
         .await
         .unwrap_or_else(|_| panic!("requests hang"));
 }

@@ -124,8 +124,8 @@ pub(crate) async fn run(arguments: &[String]) {
 
 /// Receivers that take as many milliseconds as their path says.
 async fn receivers() -> SocketAddr {
-    let answer = |Path(milliseconds): Path<u64>| tokio::time::sleep(Duration::from_millis(milliseconds));
-    let router = Router::new().route("/{milliseconds}", post(answer));
+    let response = |Path(milliseconds): Path<u64>| tokio::time::sleep(Duration::from_millis(milliseconds));
+    let router = Router::new().route("/{milliseconds}", post(response));
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
@@ -146,11 +146,11 @@ impl Source {
             Flood::Tests => {
                 let webhook = self.webhook(LATE_MS, None).await;
                 let path = format!("/v1/webhooks/{webhook}/test");
-                self.ask(&mut flooding, 64, None, "POST", &path, "");
+                self.request(&mut flooding, 64, None, "POST", &path, "");
             }
             Flood::Publications => {
                 self.webhook(0, None).await;
-                self.ask(
+                self.request(
                     &mut flooding,
                     600,
                     None,
@@ -161,7 +161,7 @@ impl Source {
             }
             Flood::Requests => {
                 self.webhook(0, None).await;
-                self.ask(&mut flooding, 512, None, "GET", "/v1/webhooks", "");
+                self.request(&mut flooding, 512, None, "GET", "/v1/webhooks", "");
             }
             Flood::SlowWebhooks => {
                 for _ in 0..60 {
@@ -191,11 +191,11 @@ impl Source {
         }
         let mut connection = Connection::open(self.service).await.unwrap();
         let body = body.to_string();
-        let (status, answer) = connection
+        let (status, response) = connection
             .exchange(|to| http::write(to, "POST", "/v1/webhooks", &self.headers, &body))
             .await;
-        assert_eq!(status, 201, "{}", String::from_utf8_lossy(answer));
-        let webhook: Value = serde_json::from_slice(answer).unwrap();
+        assert_eq!(status, 201, "{}", String::from_utf8_lossy(response));
+        let webhook: Value = serde_json::from_slice(response).unwrap();
         webhook["id"].as_str().unwrap().to_owned()
     }
 
@@ -203,7 +203,7 @@ impl Source {
         const CONNECTIONS: u64 = 50;
         let mut publishing = JoinSet::new();
         let each = Some(count / CONNECTIONS);
-        self.ask(
+        self.request(
             &mut publishing,
             CONNECTIONS,
             each,
@@ -215,7 +215,7 @@ impl Source {
     }
 
     /// Sends a request on each of this many connections, repeatedly or this many times.
-    fn ask(
+    fn request(
         &self,
         asking: &mut JoinSet<()>,
         connections: u64,

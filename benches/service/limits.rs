@@ -27,7 +27,7 @@ impl Constant {
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let body = Bytes::from(body);
-        let answer = move || {
+        let respond = move || {
             let headers = [
                 (header::CONTENT_TYPE, "application/json"),
                 (header::ETAG, "\"1a20cea4ac0\""),
@@ -39,7 +39,7 @@ impl Constant {
             ];
             std::future::ready((headers, body.clone()).into_response())
         };
-        let router = Router::new().route("/v1/webhooks/{webhook_id}", get(answer));
+        let router = Router::new().route("/v1/webhooks/{webhook_id}", get(respond));
         runtime.spawn(async move {
             let socket = tokio::net::TcpListener::from_std(socket).unwrap();
             axum::serve(socket, router).await.unwrap();

@@ -168,7 +168,7 @@ impl<'a> Rows<'a> {
 
     /// A statement that fills a table that others refer to. As long as the planner has no statistics for the
     /// organization, it assumes that it has a single row, and checks each reference by reading all of them.
-    fn told(&self, insert: &str, table: &str) -> String {
+    fn with_statistics(&self, insert: &str, table: &str) -> String {
         match self.engine {
             Engine::Sqlite => insert.to_owned(),
             Engine::Postgres(_) => format!("{insert}; ANALYZE {table}"),
@@ -186,7 +186,7 @@ impl<'a> Rows<'a> {
             self.time(),
             self.series()
         );
-        self.told(&insert, "events")
+        self.with_statistics(&insert, "events")
     }
 
     fn deliveries(&self, status: &str) -> String {
@@ -209,7 +209,7 @@ impl<'a> Rows<'a> {
             self.time(),
             self.pairs()
         );
-        self.told(&insert, "deliveries")
+        self.with_statistics(&insert, "deliveries")
     }
 
     fn attempts(&self) -> String {

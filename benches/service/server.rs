@@ -132,11 +132,11 @@ impl Server {
     async fn post(&self, tenant: &Tenant, path: &str, body: &Value) -> Value {
         let mut connection = Connection::open(self.address).await.unwrap();
         let (headers, body) = (tenant.headers(), body.to_string());
-        let (status, answer) = connection
+        let (status, response) = connection
             .exchange(|to| http::write(to, "POST", path, &headers, &body))
             .await;
-        assert!(status < 300, "POST {path}: {}", String::from_utf8_lossy(answer));
-        serde_json::from_slice(answer).unwrap()
+        assert!(status < 300, "POST {path}: {}", String::from_utf8_lossy(response));
+        serde_json::from_slice(response).unwrap()
     }
 
     /// The bytes of a resource's response.

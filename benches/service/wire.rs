@@ -96,8 +96,8 @@ async fn connect(mut client: TcpStream, mut server: TcpStream, line: Arc<Line>) 
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let back = Arc::clone(&line);
     tokio::select! {
-        _ = pass(from_client, to_server, |kind, _| line.asks(kind)) => {}
-        _ = pass(from_server, to_client, |kind, first| back.answers(kind, first)) => {}
+        _ = pass(from_client, to_server, |kind, _| line.request(kind)) => {}
+        _ = pass(from_server, to_client, |kind, first| back.response(kind, first)) => {}
     }
 }
 
@@ -145,7 +145,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut message: impl
 }
 
 impl Line {
-    fn asks(&self, kind: u8) {
+    fn request(&self, kind: u8) {
         let executes = kind == b'E' || kind == b'Q';
         if executes {
             self.counters.statements.fetch_add(1, Ordering::Relaxed);
@@ -157,7 +157,7 @@ impl Line {
         }
     }
 
-    fn answers(&self, kind: u8, first: u8) {
+    fn response(&self, kind: u8, first: u8) {
         if kind != b'Z' {
             return;
         }

@@ -22,7 +22,7 @@ use ulid::Ulid;
 use super::{ApiState, meter::Meter, problem::Problem, trace};
 use crate::{
     domain::{client_address::client_address, event_id::EventId, id::OrganizationId, trace::TraceParent},
-    store::to_its_end::ToItsEnd,
+    store::to_completion::ToCompletion,
     telemetry::{
         LogAttempts,
         spans::{NewRequest, RequestSpan},
@@ -80,7 +80,7 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
         answering.await
     } else {
         // Even if the client hangs up, what the request has started is completed.
-        ToItsEnd::new(answering).await
+        ToCompletion::new(answering).await
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if let Some(reason) = problem.unavailable_reason() {

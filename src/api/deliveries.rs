@@ -29,7 +29,7 @@ use crate::{
     },
     store::{
         deliveries::{self, DeliveryQuery},
-        queue::manual::{self, Taken},
+        queue::manual::{self, ManualLease},
     },
 };
 
@@ -171,10 +171,10 @@ pub(super) async fn retry_delivery(
     let retry = async |_| {
         let _permit = state.manual_attempts.take(Some(org))?;
         let lease = match manual::take(&state.db, org, id, state.lease, state.clock.now()).await? {
-            Taken::Leased(lease) => lease,
-            Taken::NotFound => return Err(no_delivery()),
-            Taken::UnderWay => return Err(Problem::conflict(UNDER_WAY)),
-            Taken::WebhookDeleted => return Err(Problem::conflict(WEBHOOK_DELETED)),
+            ManualLease::Leased(lease) => lease,
+            ManualLease::NotFound => return Err(no_delivery()),
+            ManualLease::InProgress => return Err(Problem::conflict(UNDER_WAY)),
+            ManualLease::WebhookDeleted => return Err(Problem::conflict(WEBHOOK_DELETED)),
         };
         state.attempt_now.call(lease, AttemptTrigger::Manual).await?;
         Ok(show(&state, org, id).await?.into_response())

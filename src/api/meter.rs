@@ -120,7 +120,7 @@ impl Meter {
         self.read_quota(limit, used, month);
         let done = work.await;
         if done.is_err() {
-            match quota::give_back(&state.db, org, month).await {
+            match quota::refund(&state.db, org, month).await {
                 Ok(used) => self.read_quota(limit, used, month),
                 Err(error) => {
                     tracing::warn!(exception.message = %error, kallima.organization.id = %org, "refused write still counts against the quota");

@@ -61,12 +61,12 @@ pub(super) struct Replaying {
 }
 
 impl Replaying {
-    fn span(self, webhook_id: WebhookId) -> replay::Span {
+    fn span(self, webhook_id: WebhookId) -> replay::ReplayFilter {
         let status = match self.status {
             ReplayStatus::Failed => DeliveryStatus::Failed,
             ReplayStatus::Delivered => DeliveryStatus::Delivered,
         };
-        replay::Span {
+        replay::ReplayFilter {
             webhook_id,
             since: self.since,
             until: self.until,

@@ -273,7 +273,7 @@ async fn open(options: &DatabaseOptions, node: NodeId, clock: &Clock) -> Result<
     loop {
         let error = match Database::open_as(node, options, clock).await {
             Ok(db) => return Ok(db),
-            Err(error) if error.is_passing() && began.elapsed() < wait => error.to_string(),
+            Err(error) if error.is_temporary() && began.elapsed() < wait => error.to_string(),
             Err(error) => return Err(error),
         };
         if reported.as_ref() != Some(&error) {

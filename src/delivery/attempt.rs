@@ -30,7 +30,7 @@ use crate::{
         StoreError,
         queue::{
             finish,
-            lease::{Finished, Grant, Judgement, Lease, Leased, Message, Target},
+            lease::{Finished, Grant, Lease, Leased, Message, Target, WebhookState},
             work,
         },
     },
@@ -72,9 +72,9 @@ impl Engine {
             match engine.read(lease.clone()).await {
                 Ok(Some(start)) => engine.carry_out(start, trigger, None).await,
                 // Nothing was sent, so it does not count.
-                Ok(None) => engine.give_back(vec![lease], Duration::ZERO).await,
+                Ok(None) => engine.release(vec![lease], Duration::ZERO).await,
                 Err(error) => {
-                    engine.give_back(vec![lease], NOT_SENT_PAUSE).await;
+                    engine.release(vec![lease], NOT_SENT_PAUSE).await;
                     return Err(error);
                 }
             }
@@ -91,16 +91,16 @@ impl Engine {
         let Some(leased) = work::for_manual(&self.db, lease, until).await? else {
             return Ok(None);
         };
-        let judged_at = self.clock.monotonic();
+        let read_at = self.clock.monotonic();
         let webhook = (leased.lease.organization_id, leased.lease.webhook_id);
-        let judgement = work::judge(&self.db, &[webhook]).await?.pop();
-        match judgement {
-            Some((_, Judgement::Known(target))) => Ok(Some(Start {
+        let state = work::read_webhooks(&self.db, &[webhook]).await?.pop();
+        match state {
+            Some((_, WebhookState::Present(target))) => Ok(Some(Start {
                 leased,
                 target,
-                judged_at,
+                read_at,
             })),
-            Some((_, Judgement::Unreadable)) => Err(StoreError::unreadable_secret()),
+            Some((_, WebhookState::Unreadable)) => Err(StoreError::unreadable_secret()),
             _ => Ok(None),
         }
     }
@@ -111,10 +111,10 @@ impl Engine {
         let Start {
             leased,
             target,
-            judged_at,
+            read_at,
         } = start;
         let (lease, message) = (&leased.lease, &leased.message);
-        let age = self.clock.monotonic().saturating_sub(*judged_at);
+        let age = self.clock.monotonic().saturating_sub(*read_at);
         let started_at = self.clock.now().minus(age);
         let new = NewAttempt {
             organization: lease.organization_id,
@@ -147,7 +147,7 @@ impl Engine {
         let Leased {
             lease, until, grant, ..
         } = start.leased;
-        let span = lines_of(&lease, trigger, &prepared);
+        let span = log_span(&lease, trigger, &prepared);
         let carry_out = async {
             let (headers, payload) = (std::mem::take(&mut prepared.headers), prepared.payload.clone());
             let began = Instant::now();
@@ -158,12 +158,12 @@ impl Engine {
             }
             let outcome = match exchange {
                 Exchange::Ended(outcome) => outcome,
-                Exchange::Ours(cause) if trigger == AttemptTrigger::Automatic => {
+                Exchange::Local(cause) if trigger == AttemptTrigger::Automatic => {
                     return self.not_sent(lease, &cause).await;
                 }
                 // The client that requested it waits for the result.
-                Exchange::Ours(cause) => {
-                    tracing::warn!(exception.message = %cause, "an attempt that somebody asked for could not be sent");
+                Exchange::Local(cause) => {
+                    tracing::warn!(exception.message = %cause, "a requested attempt could not be sent");
                     Outcome {
                         error: Some(ErrorWord::Network),
                         ..Outcome::default()
@@ -190,8 +190,8 @@ impl Engine {
     /// An attempt could not be sent because this machine ran out of something: it does not count, and is made a little
     /// later.
     async fn not_sent(&self, lease: Lease, cause: &std::io::Error) {
-        tracing::warn!(exception.message = %cause, "an attempt could not be sent; it will be made later");
-        self.give_back(vec![lease], NOT_SENT_PAUSE).await;
+        tracing::warn!(exception.message = %cause, "an attempt could not be sent; retrying later");
+        self.release(vec![lease], NOT_SENT_PAUSE).await;
     }
 
     /// What follows from the outcome of an attempt that has just ended. `jitter` is a random number from 0 to 1.
@@ -277,8 +277,8 @@ impl Engine {
     /// losing the record means that it gets the event twice. The lease is renewed meanwhile; a stopping server waits
     /// until the lease would have ended.
     async fn record(&self, finished: Finished, until: Timestamp) {
-        let _kept = self.records.keep(&finished.lease, self.clock.monotonic());
-        let mut is_told = false;
+        let _awaiting = self.records.hold(&finished.lease, self.clock.monotonic());
+        let mut is_logged = false;
         loop {
             match finish::finish(&self.db, finished.clone()).await {
                 Ok(true) => {
@@ -296,8 +296,8 @@ impl Engine {
                 Err(StoreError::Unavailable(cause) | StoreError::InDoubt(cause))
                     if !self.is_stopping() || self.clock.now() < until =>
                 {
-                    if !std::mem::replace(&mut is_told, true) {
-                        tracing::warn!(exception.message = %cause, "an attempt could not be recorded yet; trying until the database is back");
+                    if !std::mem::replace(&mut is_logged, true) {
+                        tracing::warn!(exception.message = %cause, "an attempt could not be recorded yet; retrying until the database is back");
                     }
                     tokio::time::sleep(RECORD_PAUSE).await;
                 }
@@ -311,7 +311,7 @@ impl Engine {
 }
 
 /// The log's span for an attempt. It has the level error, so that no filter removes it from the lines inside it.
-fn lines_of(lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared) -> Span {
+fn log_span(lease: &Lease, trigger: AttemptTrigger, prepared: &Prepared) -> Span {
     let parent = prepared.span.parent();
     let trace = parent.or(prepared.traceparent).map(TraceParent::trace_id);
     tracing::error_span!(

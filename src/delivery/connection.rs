@@ -37,7 +37,7 @@ const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// How many interim responses (1xx; RFC 9110, section 15.2) may precede the response: more than any server needs, and a
 /// flood of them would keep a core busy until the deadline.
-const INTERIM_ANSWERS_MAX: usize = 64;
+const INTERIM_RESPONSES_MAX: usize = 64;
 
 /// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) struct Broken {
     /// The error word of the attempt's outcome.
     pub(super) word: ErrorWord,
     /// Whether the connection broke before the first byte of the response.
-    pub(super) unanswered: bool,
+    pub(super) before_response: bool,
 }
 
 /// How the names of headers are written. To HTTP it is all the same (RFC 9110, section 5.1).
@@ -103,17 +103,17 @@ impl Connection {
         self.progress.begin();
         let progress = Arc::clone(&self.progress);
         hyper::ext::on_informational(&mut request, move |_| progress.interim());
-        let mut answer = pin!(self.requests.send_request(request));
-        let answer = poll_fn(|context| self.poll(context, |unheard| answer.as_mut().poll(unheard))).await;
+        let mut response = pin!(self.requests.send_request(request));
+        let response = poll_fn(|context| self.poll(context, |unheard| response.as_mut().poll(unheard))).await;
         if self.progress.is_flooded() {
             return Err(Broken {
                 word: ErrorWord::InvalidResponse,
-                unanswered: false,
+                before_response: false,
             });
         }
-        answer.map_err(|error| Broken {
+        response.map_err(|error| Broken {
             word: word_of(&error),
-            unanswered: self.progress.is_silent(),
+            before_response: self.progress.is_silent(),
         })
     }
 
@@ -126,7 +126,7 @@ impl Connection {
         poll_fn(|context| self.poll(context, |unheard| Pin::new(&mut *body).poll_frame(unheard))).await
     }
 
-    /// Whether a response's body has ended, as far as can be told without waiting.
+    /// Whether a response's body has ended, as far as can be known without waiting.
     pub(super) fn has_ended(&mut self, body: &mut Incoming) -> bool {
         let mut next = || Pin::new(&mut *body).poll_frame(&mut unheard());
         if next().is_pending() {
@@ -171,13 +171,13 @@ fn unheard() -> Context<'static> {
 #[derive(Debug, Default)]
 struct Progress {
     bytes: AtomicUsize,
-    interim_answers: AtomicUsize,
+    interim_responses: AtomicUsize,
 }
 
 impl Progress {
     fn begin(&self) {
         self.bytes.store(0, Ordering::Relaxed);
-        self.interim_answers.store(0, Ordering::Relaxed);
+        self.interim_responses.store(0, Ordering::Relaxed);
     }
 
     fn read(&self, bytes: usize) {
@@ -185,7 +185,7 @@ impl Progress {
     }
 
     fn interim(&self) {
-        self.interim_answers.fetch_add(1, Ordering::Relaxed);
+        self.interim_responses.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_silent(&self) -> bool {
@@ -193,7 +193,7 @@ impl Progress {
     }
 
     fn is_flooded(&self) -> bool {
-        self.interim_answers.load(Ordering::Relaxed) > INTERIM_ANSWERS_MAX
+        self.interim_responses.load(Ordering::Relaxed) > INTERIM_RESPONSES_MAX
     }
 }
 
@@ -210,7 +210,7 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.progress.is_flooded() {
-            return Poll::Ready(Err(io::Error::other("too many interim answers")));
+            return Poll::Ready(Err(io::Error::other("too many interim responses")));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::{
-    dial::{Dialer, is_ours},
+    dial::{Dialer, is_local},
     resolver::Resolver,
 };
 use crate::{
@@ -64,7 +64,7 @@ pub enum ConnectError {
     },
     /// This machine has run out of something that a connection needs, which says nothing about the receiver.
     #[error("this machine cannot connect now: {0}")]
-    Ours(#[source] io::Error),
+    Local(#[source] io::Error),
 }
 
 impl ConnectError {
@@ -170,8 +170,8 @@ fn server_name(host: &Host<String>) -> Result<ServerName<'static>, rustls::pki_t
 }
 
 fn unconnected(cause: io::Error) -> ConnectError {
-    if is_ours(&cause) {
-        ConnectError::Ours(cause)
+    if is_local(&cause) {
+        ConnectError::Local(cause)
     } else {
         ConnectError::failed(io_word(&cause), &cause)
     }
@@ -180,11 +180,11 @@ fn unconnected(cause: io::Error) -> ConnectError {
 /// A resolver that gets no socket may report that the name could not be resolved, so this checks whether sockets are
 /// available.
 fn unresolved(cause: io::Error) -> ConnectError {
-    if is_ours(&cause) {
-        return ConnectError::Ours(cause);
+    if is_local(&cause) {
+        return ConnectError::Local(cause);
     }
     match machine::source(Ipv4Addr::LOCALHOST.into()) {
-        Err(ours) if is_ours(&ours) => ConnectError::Ours(ours),
+        Err(local) if is_local(&local) => ConnectError::Local(local),
         _ => ConnectError::failed(ErrorWord::Dns, &cause),
     }
 }

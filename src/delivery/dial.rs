@@ -74,7 +74,7 @@ impl Dialer {
             tokio::select! {
                 ended = racing.join_next() => match ended {
                     Some(Ok(Ok(stream))) => return Ok(stream),
-                    Some(Ok(Err(cause))) if is_ours(&failed) => tracing::debug!(exception.message = %cause, "a candidate failed, too"),
+                    Some(Ok(Err(cause))) if is_local(&failed) => tracing::debug!(exception.message = %cause, "a candidate failed, too"),
                     Some(Ok(Err(cause))) => failed = cause,
                     Some(Err(panicked)) => failed = io::Error::other(panicked),
                     None => return Err(failed),
@@ -91,7 +91,7 @@ impl Dialer {
             let connected = time::timeout(CANDIDATE_TIMEOUT, connecting).await;
             connected
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(|cause| judged(cause, address))
+                .map_err(|cause| classified(cause, address))
         }
     }
 }
@@ -105,14 +105,14 @@ impl std::fmt::Debug for Dialer {
 /// Whether an error says that this machine has run out of something (file descriptors, ports, memory), and nothing
 /// about the receiver.
 #[must_use]
-pub fn is_ours(error: &io::Error) -> bool {
+pub fn is_local(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
         || matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::ResourceBusy)
 }
 
 /// Interprets an error of connecting to `address`. EADDRNOTAVAIL has two meanings: all ports are in use, which is local
 /// and temporary, or there is no source address (IPv6 on a machine without it), which will not change.
-fn judged(error: io::Error, address: SocketAddr) -> io::Error {
+fn classified(error: io::Error, address: SocketAddr) -> io::Error {
     if error.kind() != io::ErrorKind::AddrNotAvailable {
         return error;
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_candidate_has_a_head_start_and_the_first_to_answer_is_taken() {
+    async fn each_candidate_has_a_head_start_and_the_first_to_respond_wins() {
         let (dialer, journal) = network();
         let candidates = addresses(&["[2606::2]:1", "[2606::12]:1", "8.8.8.4:1", "8.8.8.1:1", "8.8.8.1:2"]);
         dialer.dial(candidates).await.unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_of_ours_outweighs_those_of_the_receiver() {
+    async fn a_local_failure_outweighs_those_of_the_receiver() {
         let (dialer, _) = network();
         for list in [
             &["8.8.8.5:1"][..],
@@ -269,29 +269,29 @@ mod tests {
             &["8.8.8.3:1", "8.8.8.5:1"],
         ] {
             let failed = dialer.dial(addresses(list)).await.unwrap_err();
-            assert!(is_ours(&failed), "{list:?}: {failed}");
+            assert!(is_local(&failed), "{list:?}: {failed}");
         }
         dialer.dial(addresses(&["8.8.8.5:1", "8.8.8.1:1"])).await.unwrap();
         let failed = dialer.dial(addresses(&["8.8.8.3:1"])).await.unwrap_err();
-        assert!(!is_ours(&failed));
+        assert!(!is_local(&failed));
     }
 
     #[test]
-    fn what_runs_out_on_this_machine_is_ours() {
+    fn what_runs_out_on_this_machine_is_local() {
         const ENOMEM: i32 = 12;
         for number in [EMFILE, ENFILE, ENOMEM] {
-            assert!(is_ours(&io::Error::from_raw_os_error(number)), "{number}");
+            assert!(is_local(&io::Error::from_raw_os_error(number)), "{number}");
         }
         for kind in [
             io::ErrorKind::ConnectionRefused,
             io::ErrorKind::TimedOut,
             io::ErrorKind::NetworkUnreachable,
         ] {
-            assert!(!is_ours(&kind.into()), "{kind}");
+            assert!(!is_local(&kind.into()), "{kind}");
         }
         // All ports are in use if there is a route; without one there is no source address.
         let taken = || io::Error::from(io::ErrorKind::AddrNotAvailable);
-        assert!(is_ours(&judged(taken(), addresses(&["127.0.0.1:80"])[0])));
-        assert!(!is_ours(&judged(taken(), addresses(&["255.255.255.255:80"])[0])));
+        assert!(is_local(&classified(taken(), addresses(&["127.0.0.1:80"])[0])));
+        assert!(!is_local(&classified(taken(), addresses(&["255.255.255.255:80"])[0])));
     }
 }

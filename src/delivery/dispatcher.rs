@@ -30,7 +30,7 @@ const NO_ROOM_INTERVAL: Duration = Duration::from_millis(250);
 /// The most deliveries in one claim.
 const CLAIM_MAX: usize = 1000;
 
-/// The fewest deliveries of one webhook that a claim takes if so many are due: a claim costs a step per webhook.
+/// The fewest deliveries of one webhook that a claim takes as long as that many are due: a claim costs a step per webhook.
 const SLICE_MIN: usize = 10;
 
 /// Claims until `stop` is set; then finishes the attempts in progress and returns.
@@ -48,7 +48,7 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
         let pause = match dispatcher.round().await {
             Ok(pause) => pause,
             Err(error) => {
-                if error.is_passing() {
+                if error.is_temporary() {
                     tracing::warn!(exception.message = %error, "due deliveries could not be claimed; retrying soon");
                 } else {
                     tracing::error!(exception.message = %error, "due deliveries could not be claimed");

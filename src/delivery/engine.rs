@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     lanes::{LaneLimits, Lanes, Load, Now, Start, Step},
-    pulse::Pulse,
+    liveness::Liveness,
     records::Records,
     sender::Sender,
 };
@@ -29,7 +29,7 @@ use crate::{
     store::{
         Database, StoreError,
         queue::{
-            lease::{HandOver, Judgement, Lease, Leased, Room},
+            lease::{HandOver, Lease, Leased, Room, WebhookState},
             leases, work,
         },
     },
@@ -42,7 +42,7 @@ pub struct Engine {
     pub(super) db: Database,
     pub(super) clock: Clock,
     pub(super) options: EngineOptions,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) liveness: Arc<Liveness>,
     pub(super) sender: Sender,
     pub(super) policy: Arc<RetryPolicy>,
     pub(super) spans: Spans,
@@ -84,7 +84,7 @@ impl Engine {
             clock,
             policy: Arc::new(options.retry_policy()),
             options,
-            pulse: Arc::default(),
+            liveness: Arc::default(),
             sender,
             spans: Spans::default(),
             log_attempts: LogAttempts::default(),
@@ -143,10 +143,10 @@ impl Engine {
             match step {
                 None => return,
                 Some(Step::Start(start)) => self.spawn(start),
-                Some(Step::Judge(webhooks)) => drop(tokio::spawn(self.clone().judge(webhooks))),
-                Some(Step::GiveBack(leases)) => drop(tokio::spawn({
+                Some(Step::ReadWebhooks(webhooks)) => drop(tokio::spawn(self.clone().read_webhooks(webhooks))),
+                Some(Step::Release(leases)) => drop(tokio::spawn({
                     let engine = self.clone();
-                    async move { engine.give_back(leases, Duration::ZERO).await }
+                    async move { engine.release(leases, Duration::ZERO).await }
                 })),
                 Some(Step::Postpone(leases)) => drop(tokio::spawn({
                     let engine = self.clone();
@@ -158,7 +158,7 @@ impl Engine {
 
     /// Whether this node may claim and send: the others know that it is alive, and its master keys open the secrets.
     pub(super) fn may_work(&self) -> bool {
-        self.pulse.is_alive() && self.db.key_fault().is_none()
+        self.liveness.is_alive() && self.db.key_fault().is_none()
     }
 
     /// Releases leases whose webhooks this node cannot read. If its keys are the reason, another node may have them at
@@ -169,7 +169,7 @@ impl Engine {
         } else {
             UNREADABLE_PAUSE
         };
-        self.give_back(leases, pause).await;
+        self.release(leases, pause).await;
     }
 
     fn spawn(&self, start: Start) {
@@ -182,14 +182,14 @@ impl Engine {
         tokio::spawn(async move { engine.carry_out(start, AttemptTrigger::Automatic, Some(flight)).await });
     }
 
-    async fn judge(self, webhooks: Vec<(OrganizationId, WebhookId)>) {
+    async fn read_webhooks(self, webhooks: Vec<(OrganizationId, WebhookId)>) {
         let at = self.clock.monotonic();
-        match work::judge(&self.db, &webhooks).await {
-            Ok(judgements) => self.lanes().judge(judgements, at),
+        match work::read_webhooks(&self.db, &webhooks).await {
+            Ok(states) => self.lanes().webhooks_read(states, at),
             Err(error) => {
                 tracing::warn!(exception.message = %error, "webhooks with waiting deliveries could not be read; retrying soon");
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                self.lanes().judge_failed(&webhooks);
+                self.lanes().read_failed(&webhooks);
             }
         }
         self.pump();
@@ -197,29 +197,29 @@ impl Engine {
 
     /// Releases the leases of attempts that are not made; the deliveries are due after a pause. While the database is
     /// unavailable they are kept, and released once it is back: until then the attempts still count.
-    pub(super) async fn give_back(&self, leases: Vec<Lease>, pause: Duration) {
+    pub(super) async fn release(&self, leases: Vec<Lease>, pause: Duration) {
         let due_at = self.clock.now().plus(pause);
-        if let Err(error) = leases::give_back(&self.db, leases.clone(), due_at).await {
-            tracing::warn!(exception.message = %error, leases = leases.len(), "leases could not be given back yet");
+        if let Err(error) = leases::release(&self.db, leases.clone(), due_at).await {
+            tracing::warn!(exception.message = %error, leases = leases.len(), "leases could not be released yet");
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.extend(leases.into_iter().map(|lease| (lease, due_at)));
         }
     }
 
     /// Releases what could not be released before.
-    pub(super) async fn give_back_left(&self) -> Result<(), StoreError> {
+    pub(super) async fn release_unreleased(&self) -> Result<(), StoreError> {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(due_at) = left.iter().map(|(_, due_at)| *due_at).max() else {
             return Ok(());
         };
         let leases = left.iter().map(|(lease, _)| lease.clone()).collect();
-        let given_back = leases::give_back(&self.db, leases, due_at).await;
-        if given_back.is_err() {
+        let released = leases::release(&self.db, leases, due_at).await;
+        if released.is_err() {
             self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
         } else {
             self.hint();
         }
-        given_back
+        released
     }
 
     /// Puts claimed deliveries in the lanes; their webhooks must be read at `at` or later.
@@ -239,9 +239,9 @@ impl Engine {
         tracing::info!(
             waiting = waiting.len(),
             attempts = self.load().unrecorded,
-            "no more deliveries are claimed; finishing the attempts under way"
+            "no more deliveries are claimed; finishing the attempts in progress"
         );
-        self.give_back(waiting, Duration::ZERO).await;
+        self.release(waiting, Duration::ZERO).await;
         loop {
             let quiet = self.quiet.notified();
             if self.load().unrecorded == 0 {
@@ -263,20 +263,20 @@ impl HandOver for Engine {
         })
     }
 
-    fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration) {
+    fn take(&self, leased: Vec<Leased>, states: Vec<(WebhookId, WebhookState)>, read_at: Duration) {
         if self.is_stopping() {
             let unwanted = leased.into_iter().map(|one| one.lease).collect();
             let engine = self.clone();
-            tokio::spawn(async move { engine.give_back(unwanted, Duration::ZERO).await });
+            tokio::spawn(async move { engine.release(unwanted, Duration::ZERO).await });
             return;
         }
-        self.lanes().offer(leased, judgements, judged_at);
+        self.lanes().offer(leased, states, read_at);
         self.pump();
     }
 
     fn not_made(&self, leases: Vec<Lease>) {
         let engine = self.clone();
-        tokio::spawn(async move { engine.give_back(leases, NOT_SENT_PAUSE).await });
+        tokio::spawn(async move { engine.release(leases, NOT_SENT_PAUSE).await });
     }
 
     fn due(&self) {

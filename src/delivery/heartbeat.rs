@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Engine, seat::Seat};
+use super::{Engine, cap_share::CapShare};
 use crate::{
     domain::{id::NodeId, timestamp::Timestamp},
     store::{
@@ -38,7 +38,7 @@ pub async fn run(engine: Engine, mut stop: watch::Receiver<bool>) {
     let heart = engine.db.for_heartbeat();
     loop {
         if let Err(error) = beat_by(&engine, &heart).await {
-            tracing::warn!(exception.message = %error, "the node could not say that it is alive");
+            tracing::warn!(exception.message = %error, "the heartbeat failed");
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -58,22 +58,22 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
         nodes::leave(heart).await?;
         nodes::follow_clock(heart).await?;
         heart.confirm();
-        engine.pulse.restart();
+        engine.liveness.restart();
         engine.pump();
         return Ok(());
     }
-    let pulse = nodes::beat(heart, engine.pulse.may_judge()).await?;
+    let heartbeat = nodes::beat(heart, engine.liveness.may_take_over()).await?;
     heart.confirm();
-    check_clock(engine, pulse.clock_moved_ms);
-    engine.pulse.beat();
-    let seat = seat(&pulse.nodes, heart.node(), engine.pulse.may_judge());
-    engine.lanes().sit(seat);
-    engine.metrics.set_nodes(pulse.nodes.len());
-    if pulse.released > 0 {
+    check_clock(engine, heartbeat.clock_moved_ms);
+    engine.liveness.beat();
+    let cap_share = cap_share(&heartbeat.nodes, heart.node(), engine.liveness.may_take_over());
+    engine.lanes().set_cap_share(cap_share);
+    engine.metrics.set_nodes(heartbeat.nodes.len());
+    if heartbeat.released > 0 {
         engine.metrics.took_over();
         tracing::warn!(
-            deliveries = pulse.released,
-            "a node has died; what it held is due again"
+            deliveries = heartbeat.released,
+            "a node has died; its leases were released"
         );
         engine.hint();
     }
@@ -84,15 +84,15 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
 /// Logs when the database's clock jumps, and when this machine's is wrong or right again.
 fn check_clock(engine: &Engine, moved_ms: i64) {
     let is_far = |millis: i64| u128::from(millis.unsigned_abs()) > CLOCK_MOVED_MAX.as_millis();
-    let pulse = &engine.pulse;
+    let liveness = &engine.liveness;
     if is_far(moved_ms) {
         tracing::warn!(moved_ms, "the database's clock has jumped; this node follows it");
-        pulse.restart();
-        pulse.was_set_back.fetch_or(moved_ms < 0, Ordering::SeqCst);
+        liveness.restart();
+        liveness.was_set_back.fetch_or(moved_ms < 0, Ordering::SeqCst);
     }
     let skew_ms = engine.clock.skew_ms();
     let is_skewed = is_far(skew_ms);
-    if pulse.is_skewed.swap(is_skewed, Ordering::SeqCst) == is_skewed {
+    if liveness.is_skewed.swap(is_skewed, Ordering::SeqCst) == is_skewed {
         return;
     }
     if !is_skewed {
@@ -105,7 +105,7 @@ fn check_clock(engine: &Engine, moved_ms: i64) {
     } else {
         tracing::warn!(
             skew_ms,
-            "this machine's clock has jumped; the server goes on by the time since its start: restart it once the clock \
+            "this machine's clock has jumped; the server continues by the time since its start: restart it once the clock \
              is right"
         );
     }
@@ -113,14 +113,14 @@ fn check_clock(engine: &Engine, moved_ms: i64) {
 
 /// This node's share among the nodes that are alive. A new one sends nothing until every other node knows about it or
 /// has fallen silent: until then they divide the caps without it.
-fn seat(nodes: &[NodeId], own: NodeId, is_known: bool) -> Seat {
+fn cap_share(nodes: &[NodeId], own: NodeId, is_known: bool) -> CapShare {
     let index = nodes.iter().position(|node| *node == own);
     match index {
-        Some(index) if is_known || nodes.len() == 1 => Seat {
+        Some(index) if is_known || nodes.len() == 1 => CapShare {
             index,
             nodes: nodes.len(),
         },
-        _ => Seat { index: 0, nodes: 0 },
+        _ => CapShare { index: 0, nodes: 0 },
     }
 }
 
@@ -130,7 +130,7 @@ fn seat(nodes: &[NodeId], own: NodeId, is_known: bool) -> Seat {
 pub async fn run_leases(engine: Engine, mut stop: watch::Receiver<bool>) {
     let mut sweep = Sweep::default();
     loop {
-        if let Err(error) = tend(&engine, &mut sweep).await {
+        if let Err(error) = maintain_leases(&engine, &mut sweep).await {
             tracing::warn!(exception.message = %error, "leases could not be renewed or released");
         }
         tokio::select! {
@@ -151,18 +151,18 @@ struct Sweep {
 
 /// One round. A failure skips the rest: a lease that could not be released or renewed must not be treated as one whose
 /// attempt may have been made.
-async fn tend(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
-    engine.give_back_left().await?;
+async fn maintain_leases(engine: &Engine, sweep: &mut Sweep) -> Result<(), StoreError> {
+    engine.release_unreleased().await?;
     if engine.db.key_fault().is_some() {
         // This node can do nothing with what waits. Another one may.
         let waiting = engine.lanes().drain();
-        engine.give_back(waiting, Duration::ZERO).await;
+        engine.release(waiting, Duration::ZERO).await;
     }
     renew(engine).await?;
     let (now, monotonic) = (engine.clock.now(), engine.clock.monotonic());
-    if engine.pulse.was_set_back.load(Ordering::SeqCst) {
+    if engine.liveness.was_set_back.load(Ordering::SeqCst) {
         clamp::clamp(&engine.db, engine.options.bounds(), now).await?;
-        engine.pulse.was_set_back.store(false, Ordering::SeqCst);
+        engine.liveness.was_set_back.store(false, Ordering::SeqCst);
         *sweep = Sweep::default();
     }
     if sweep.at.is_some_and(|at| monotonic.saturating_sub(at) < SWEEP_INTERVAL) {

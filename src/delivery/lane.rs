@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     domain::id::{OrganizationId, WebhookId},
-    store::queue::lease::{Judgement, Leased},
+    store::queue::lease::{Leased, WebhookState},
 };
 
 /// How far ahead deliveries are leased: enough to keep a lane's permits busy for this long.
@@ -18,7 +18,7 @@ pub(super) const PACE_UNKNOWN: Duration = Duration::from_millis(20);
 
 /// A delivery in its lane.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingDelivery {
     pub(super) leased: Leased,
     /// The webhook must have been read at this time or later.
     pub(super) since: Duration,
@@ -27,15 +27,15 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) organization: OrganizationId,
-    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) waiting: VecDeque<WaitingDelivery>,
     pub(super) running: usize,
     /// Attempts that are running or waiting to be recorded.
     pub(super) unrecorded: usize,
-    pub(super) judgement: Option<(Judgement, Duration)>,
+    pub(super) state: Option<(WebhookState, Duration)>,
     /// Whether the webhook is being read.
-    pub(super) is_judged: bool,
+    pub(super) is_being_read: bool,
     /// Whether it is in its organization's turn queue.
-    pub(super) in_ring: bool,
+    pub(super) in_turns: bool,
     /// How long attempts take, smoothed.
     pub(super) pace: Duration,
     /// Whether more is due in the queue than was claimed.
@@ -46,9 +46,9 @@ pub(super) struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct Tenant {
     /// The webhooks that have something to start and a permit for it, in turn.
-    pub(super) ring: VecDeque<WebhookId>,
+    pub(super) turns: VecDeque<WebhookId>,
     pub(super) running: usize,
-    pub(super) in_ring: bool,
+    pub(super) in_turns: bool,
     /// The deliveries that wait in its lanes, and the bytes of their payloads.
     pub(super) waiting: usize,
     pub(super) waiting_bytes: usize,
@@ -57,7 +57,7 @@ pub(super) struct Tenant {
 impl Tenant {
     /// Whether it has nothing here.
     pub(super) fn is_idle(&self) -> bool {
-        self.running == 0 && self.waiting == 0 && !self.in_ring
+        self.running == 0 && self.waiting == 0 && !self.in_turns
     }
 }
 
@@ -69,18 +69,18 @@ impl Lane {
             waiting: VecDeque::new(),
             running: 0,
             unrecorded: 0,
-            judgement: None,
-            is_judged: false,
-            in_ring: false,
+            state: None,
+            is_being_read: false,
+            in_turns: false,
             pace: PACE_UNKNOWN,
             is_behind: false,
         }
     }
 
     /// Applies a reading of the webhook at `at`, unless something newer is known.
-    pub(super) fn learn(&mut self, judgement: Judgement, at: Duration) {
-        if self.judgement.as_ref().is_none_or(|(_, known_at)| *known_at <= at) {
-            self.judgement = Some((judgement, at));
+    pub(super) fn learn(&mut self, state: WebhookState, at: Duration) {
+        if self.state.as_ref().is_none_or(|(_, known_at)| *known_at <= at) {
+            self.state = Some((state, at));
         }
     }
 }

@@ -18,8 +18,8 @@ use std::{
 
 pub use super::step::{LaneLimits, Load, Now, Start, Step};
 use super::{
-    lane::{Lane, PACE_UNKNOWN, Tenant, Waiting, ahead},
-    seat::Seat,
+    cap_share::CapShare,
+    lane::{Lane, PACE_UNKNOWN, Tenant, WaitingDelivery, ahead},
 };
 use crate::{
     domain::{
@@ -27,12 +27,12 @@ use crate::{
         id::{OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
-    store::queue::lease::{Full, Judgement, Lease, Leased},
+    store::queue::lease::{Full, Lease, Leased, WebhookState},
 };
 
 /// How old the reading of a webhook may be when an attempt that relies on it starts. The attempt counts as started at
 /// the reading: it respects every earlier change to the webhook, whichever node made it.
-pub const JUDGEMENT_AGE_MAX: Duration = Duration::from_millis(10);
+pub const READING_AGE_MAX: Duration = Duration::from_millis(10);
 
 /// The most deliveries and payload bytes that wait in all lanes together; beyond either, nothing more is leased, except
 /// for organizations below their fair share.
@@ -49,14 +49,14 @@ const LANES_KEPT: usize = 4096;
 #[derive(Debug)]
 pub struct Lanes {
     limits: LaneLimits,
-    seat: Seat,
+    cap_share: CapShare,
     by_webhook: HashMap<WebhookId, Lane>,
     tenants: HashMap<OrganizationId, Tenant>,
     /// The organizations that have a webhook in their turn queue, in turn.
-    ring: VecDeque<OrganizationId>,
+    turns: VecDeque<OrganizationId>,
     /// Webhooks that must be read before any attempt of theirs starts.
-    to_judge: Vec<(OrganizationId, WebhookId)>,
-    to_give_back: Vec<Lease>,
+    to_read: Vec<(OrganizationId, WebhookId)>,
+    to_release: Vec<Lease>,
     to_postpone: Vec<Lease>,
     full: HashSet<WebhookId>,
     running: usize,
@@ -71,12 +71,12 @@ impl Lanes {
     pub fn new(limits: LaneLimits) -> Self {
         Self {
             limits,
-            seat: Seat::ALONE,
+            cap_share: CapShare::ALONE,
             by_webhook: HashMap::new(),
             tenants: HashMap::new(),
-            ring: VecDeque::new(),
-            to_judge: Vec::new(),
-            to_give_back: Vec::new(),
+            turns: VecDeque::new(),
+            to_read: Vec::new(),
+            to_release: Vec::new(),
             to_postpone: Vec::new(),
             full: HashSet::new(),
             running: 0,
@@ -90,12 +90,12 @@ impl Lanes {
     /// nothing is given is read before the next attempt.
     ///
     /// What does not fit is released: deliveries that one transaction leases together have not been counted here yet.
-    pub fn offer(&mut self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, at: Duration) {
+    pub fn offer(&mut self, leased: Vec<Leased>, states: Vec<(WebhookId, WebhookState)>, at: Duration) {
         let mut touched = HashSet::new();
         for leased in leased {
             let (organization, webhook) = (leased.lease.organization_id, leased.lease.webhook_id);
             if self.is_full_for(organization) {
-                self.to_give_back.push(leased.lease);
+                self.to_release.push(leased.lease);
                 self.set_behind(organization, webhook, true);
                 continue;
             }
@@ -109,18 +109,18 @@ impl Lanes {
                 .by_webhook
                 .entry(webhook)
                 .or_insert_with(|| Lane::new(organization));
-            lane.waiting.push_back(Waiting { leased, since: at });
+            lane.waiting.push_back(WaitingDelivery { leased, since: at });
             touched.insert(webhook);
         }
         // What was claimed was leased for its webhook's current state, about which older readings say nothing.
         for webhook in &touched {
             if let Some(lane) = self.by_webhook.get_mut(webhook) {
-                lane.judgement = None;
+                lane.state = None;
             }
         }
-        for (webhook, judgement) in judgements {
+        for (webhook, state) in states {
             if let Some(lane) = self.by_webhook.get_mut(&webhook) {
-                lane.learn(judgement, at);
+                lane.learn(state, at);
             }
         }
         for webhook in touched {
@@ -129,21 +129,21 @@ impl Lanes {
     }
 
     /// Applies readings of webhooks made at `at` or later.
-    pub fn judge(&mut self, judgements: Vec<(WebhookId, Judgement)>, at: Duration) {
-        for (webhook, judgement) in judgements {
+    pub fn webhooks_read(&mut self, states: Vec<(WebhookId, WebhookState)>, at: Duration) {
+        for (webhook, state) in states {
             if let Some(lane) = self.by_webhook.get_mut(&webhook) {
-                lane.is_judged = false;
-                lane.learn(judgement, at);
+                lane.is_being_read = false;
+                lane.learn(state, at);
                 self.queue_up(webhook);
             }
         }
     }
 
     /// Reading these webhooks failed; it is retried when their next turn comes.
-    pub fn judge_failed(&mut self, webhooks: &[(OrganizationId, WebhookId)]) {
+    pub fn read_failed(&mut self, webhooks: &[(OrganizationId, WebhookId)]) {
         for (_, webhook) in webhooks {
             if let Some(lane) = self.by_webhook.get_mut(webhook) {
-                lane.is_judged = false;
+                lane.is_being_read = false;
                 self.queue_up(*webhook);
             }
         }
@@ -152,7 +152,7 @@ impl Lanes {
     /// Discards what is known about a webhook that was changed on this node: the next attempt reads it again.
     pub fn forget(&mut self, webhook: WebhookId) {
         if let Some(lane) = self.by_webhook.get_mut(&webhook) {
-            lane.judgement = None;
+            lane.state = None;
         }
     }
 
@@ -171,13 +171,13 @@ impl Lanes {
         if let Some(step) = self.refuse() {
             return Some(step);
         }
-        (!self.to_judge.is_empty()).then(|| Step::Judge(std::mem::take(&mut self.to_judge)))
+        (!self.to_read.is_empty()).then(|| Step::ReadWebhooks(std::mem::take(&mut self.to_read)))
     }
 
     /// What this node must not attempt now.
     fn refuse(&mut self) -> Option<Step> {
-        if !self.to_give_back.is_empty() {
-            return Some(Step::GiveBack(std::mem::take(&mut self.to_give_back)));
+        if !self.to_release.is_empty() {
+            return Some(Step::Release(std::mem::take(&mut self.to_release)));
         }
         (!self.to_postpone.is_empty()).then(|| Step::Postpone(std::mem::take(&mut self.to_postpone)))
     }
@@ -213,7 +213,7 @@ impl Lanes {
     /// How many more deliveries of a webhook may be leased to this node.
     #[must_use]
     pub fn room(&self, organization: OrganizationId, webhook: WebhookId) -> usize {
-        let share = self.seat.share(self.limits.per_webhook_max, webhook);
+        let share = self.cap_share.of(self.limits.per_webhook_max, webhook);
         if share == 0 {
             return 0;
         }
@@ -247,14 +247,14 @@ impl Lanes {
     pub fn may_probe(&self, webhook: WebhookId) -> bool {
         // Until the last one is recorded, the database does not know whether there will be another.
         let is_idle = |lane: &Lane| lane.unrecorded == 0 && lane.waiting.is_empty();
-        self.seat.share(1, webhook) == 1 && self.by_webhook.get(&webhook).is_none_or(is_idle)
+        self.cap_share.of(1, webhook) == 1 && self.by_webhook.get(&webhook).is_none_or(is_idle)
     }
 
     /// Which of these organizations and their webhooks have no room now; `None` if nothing at all may be leased.
     #[must_use]
     pub fn full(&self, organizations: &[OrganizationId]) -> Option<Full> {
         // With more nodes than permits some have none, and only a claim knows which.
-        let divides = (1..=self.limits.per_webhook_max).contains(&self.seat.nodes);
+        let divides = (1..=self.limits.per_webhook_max).contains(&self.cap_share.nodes);
         let is_full = |organization: &&OrganizationId| self.is_full_for(**organization);
         divides.then(|| Full {
             webhooks: self.full.clone(),
@@ -288,11 +288,11 @@ impl Lanes {
     }
 
     /// Sets this node's share of the caps.
-    pub fn sit(&mut self, seat: Seat) {
-        if self.seat == seat {
+    pub fn set_cap_share(&mut self, cap_share: CapShare) {
+        if self.cap_share == cap_share {
             return;
         }
-        self.seat = seat;
+        self.cap_share = cap_share;
         let webhooks: Vec<WebhookId> = self.by_webhook.keys().copied().collect();
         for webhook in webhooks {
             self.queue_up(webhook);
@@ -301,7 +301,7 @@ impl Lanes {
 
     /// Empties the lanes: the caller releases what waits. Attempts in progress continue.
     pub fn drain(&mut self) -> Vec<Lease> {
-        let mut leases = std::mem::take(&mut self.to_give_back);
+        let mut leases = std::mem::take(&mut self.to_release);
         leases.append(&mut self.to_postpone);
         for lane in self.by_webhook.values_mut() {
             leases.extend(lane.waiting.drain(..).map(|waiting| waiting.leased.lease));
@@ -355,7 +355,7 @@ impl Lanes {
         let Some(lane) = self.by_webhook.get(&webhook).filter(|lane| lane.is_behind) else {
             return false;
         };
-        let share = self.seat.share(self.limits.per_webhook_max, webhook);
+        let share = self.cap_share.of(self.limits.per_webhook_max, webhook);
         let wanted = share + ahead(share, lane.pace);
         let room = self.room(lane.organization, webhook);
         room * 2 >= wanted || (room > 0 && lane.waiting.len() < share)
@@ -363,7 +363,7 @@ impl Lanes {
 
     /// Puts a lane in its organization's turn queue if it has something to start and a permit for it.
     fn queue_up(&mut self, webhook: WebhookId) {
-        let share = self.seat.share(self.limits.per_webhook_max, webhook);
+        let share = self.cap_share.of(self.limits.per_webhook_max, webhook);
         let Some(organization) = self.by_webhook.get(&webhook).map(|lane| lane.organization) else {
             return;
         };
@@ -384,15 +384,15 @@ impl Lanes {
         let Some(lane) = self.by_webhook.get_mut(&webhook) else {
             return;
         };
-        if lane.in_ring || lane.is_judged || lane.waiting.is_empty() || lane.running >= share {
+        if lane.in_turns || lane.is_being_read || lane.waiting.is_empty() || lane.running >= share {
             return;
         }
-        lane.in_ring = true;
+        lane.in_turns = true;
         let tenant = self.tenants.entry(lane.organization).or_default();
-        tenant.ring.push_back(webhook);
-        if !tenant.in_ring {
-            tenant.in_ring = true;
-            self.ring.push_back(lane.organization);
+        tenant.turns.push_back(webhook);
+        if !tenant.in_turns {
+            tenant.in_turns = true;
+            self.turns.push_back(lane.organization);
         }
     }
 
@@ -402,7 +402,7 @@ impl Lanes {
         let busy = self
             .tenants
             .values()
-            .filter(|tenant| tenant.running > 0 || tenant.in_ring);
+            .filter(|tenant| tenant.running > 0 || tenant.in_turns);
         let is_crowded = self.running >= self.limits.attempts_max;
         let permits = PermitUse {
             max: self.limits.attempts_max,
@@ -414,17 +414,17 @@ impl Lanes {
             let tenant: Option<&Tenant> = self.tenants.get(organization);
             tenant.is_some_and(|tenant| permits.allows(tenant.running))
         };
-        let chosen = self.ring.iter().position(may_start)?;
-        let organization = self.ring.remove(chosen)?;
+        let chosen = self.turns.iter().position(may_start)?;
+        let organization = self.turns.remove(chosen)?;
         let tenant = self.tenants.get_mut(&organization)?;
-        let webhook = tenant.ring.pop_front();
-        tenant.in_ring = !tenant.ring.is_empty();
-        if tenant.in_ring {
-            self.ring.push_back(organization);
+        let webhook = tenant.turns.pop_front();
+        tenant.in_turns = !tenant.turns.is_empty();
+        if tenant.in_turns {
+            self.turns.push_back(organization);
         }
         let webhook = webhook?;
         if let Some(lane) = self.by_webhook.get_mut(&webhook) {
-            lane.in_ring = false;
+            lane.in_turns = false;
         }
         Some(webhook)
     }
@@ -433,11 +433,11 @@ impl Lanes {
     fn start(&mut self, webhook: WebhookId, now: Now) -> Option<Start> {
         let lane = self.by_webhook.get_mut(&webhook)?;
         let since = lane.waiting.front()?.since;
-        let known = lane.judgement.clone();
-        let fresh = known.filter(|(_, at)| *at >= since && now.monotonic.saturating_sub(*at) <= JUDGEMENT_AGE_MAX);
-        let Some((judgement, judged_at)) = fresh else {
-            lane.is_judged = true;
-            self.to_judge.push((lane.organization, webhook));
+        let known = lane.state.clone();
+        let fresh = known.filter(|(_, at)| *at >= since && now.monotonic.saturating_sub(*at) <= READING_AGE_MAX);
+        let Some((state, read_at)) = fresh else {
+            lane.is_being_read = true;
+            self.to_read.push((lane.organization, webhook));
             return None;
         };
         let waiting = lane.waiting.pop_front()?;
@@ -447,15 +447,15 @@ impl Lanes {
         let tenant = self.tenants.entry(lane.organization).or_default();
         tenant.waiting = tenant.waiting.saturating_sub(1);
         tenant.waiting_bytes = tenant.waiting_bytes.saturating_sub(bytes);
-        let Waiting { leased, .. } = waiting;
+        let WaitingDelivery { leased, .. } = waiting;
         let ends_too_soon = leased.until < now.time.plus(self.limits.lease_needed);
-        let target = match judgement {
-            Judgement::Known(target) if target.allows(leased.grant) && !ends_too_soon => target,
+        let target = match state {
+            WebhookState::Present(target) if target.allows(leased.grant) && !ends_too_soon => target,
             refused => {
                 let organization = lane.organization;
                 let refuse = match refused {
-                    Judgement::Unreadable => &mut self.to_postpone,
-                    Judgement::Known(_) | Judgement::Gone => &mut self.to_give_back,
+                    WebhookState::Unreadable => &mut self.to_postpone,
+                    WebhookState::Present(_) | WebhookState::Deleted => &mut self.to_release,
                 };
                 refuse.push(leased.lease);
                 self.queue_up(webhook);
@@ -475,7 +475,7 @@ impl Lanes {
         Some(Start {
             leased,
             target,
-            judged_at,
+            read_at,
         })
     }
 }

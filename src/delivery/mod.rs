@@ -23,6 +23,7 @@
 //! the network is used.
 
 pub mod attempt;
+pub mod cap_share;
 mod connection;
 pub mod connector;
 pub mod dial;
@@ -32,11 +33,10 @@ pub mod headers;
 pub mod heartbeat;
 mod lane;
 pub mod lanes;
+mod liveness;
 mod pool;
-mod pulse;
 mod records;
 pub mod resolver;
-pub mod seat;
 pub mod sender;
 pub mod step;
 

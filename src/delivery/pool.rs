@@ -21,7 +21,7 @@ const IDLE_MAX: usize = 512;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Idle connections, by receiver. Clones share them.
-pub(super) struct Pool<C>(Arc<Mutex<Idle<C>>>);
+pub(super) struct IdlePool<C>(Arc<Mutex<Idle<C>>>);
 
 /// The contents of a pool.
 struct Idle<C> {
@@ -39,7 +39,7 @@ struct Parked<C> {
     until: Instant,
 }
 
-impl<C> Default for Pool<C> {
+impl<C> Default for IdlePool<C> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Idle {
             peers: HashMap::new(),
@@ -49,7 +49,7 @@ impl<C> Default for Pool<C> {
     }
 }
 
-impl<C: Send + 'static> Pool<C> {
+impl<C: Send + 'static> IdlePool<C> {
     /// Takes the most recently used connection to `peer`.
     pub(super) fn take(&self, peer: &Peer) -> Option<C> {
         let now = Instant::now();
@@ -106,7 +106,7 @@ impl<C: Send + 'static> Pool<C> {
     }
 }
 
-impl<C> Clone for Pool<C> {
+impl<C> Clone for IdlePool<C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -183,7 +183,7 @@ mod tests {
         Arc::new(Peer::of(&url).unwrap())
     }
 
-    fn count(pool: &Pool<usize>) -> usize {
+    fn count(pool: &IdlePool<usize>) -> usize {
         let idle = lock(&pool.0);
         let stored: usize = idle.peers.values().map(VecDeque::len).sum();
         assert_eq!(idle.count, stored);
@@ -192,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_connection_that_was_used_last_is_taken_first() {
-        let pool = Pool::default();
+        let pool = IdlePool::default();
         pool.put(&peer(1), 1, KEEP);
         pool.put(&peer(1), 2, KEEP);
         pool.put(&peer(2), 3, KEEP);
@@ -206,7 +206,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_scheme_and_the_port_make_another_receiver() {
-        let pool = Pool::default();
+        let pool = IdlePool::default();
         let of = |text: &str| Arc::new(Peer::of(&Url::parse(text).unwrap()).unwrap());
         pool.put(&of("https://a.example/one"), 1, KEEP);
         for other in [
@@ -222,7 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_waits_no_longer_than_it_may() {
-        let pool = Pool::default();
+        let pool = IdlePool::default();
         pool.put(&peer(1), 1, KEEP);
         time::sleep(KEEP).await;
         assert_eq!(pool.take(&peer(1)), None);
@@ -230,8 +230,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_takes_is_closed() {
-        let pool = Pool::default();
+    async fn idle_connections_are_closed() {
+        let pool = IdlePool::default();
         pool.put(&peer(1), 1, KEEP);
         pool.put(&peer(2), 2, 2 * KEEP);
         assert_eq!(count(&pool), 2);
@@ -248,8 +248,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_a_bound_to_one_receiver_and_to_all() {
-        let pool = Pool::default();
+    async fn one_receiver_and_all_receivers_have_a_bound() {
+        let pool = IdlePool::default();
         for number in 0..=IDLE_PER_PEER_MAX {
             pool.put(&peer(0), number, KEEP);
         }

@@ -15,28 +15,28 @@ use crate::{
 /// The leases of these attempts, each with the monotonic time at which its attempt ended.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Leases>,
 }
 
 /// By delivery and token: the leases of one claim share a token, and a delivery may be leased again.
-type Waiting = HashMap<(DeliveryId, LeaseToken), (Lease, Duration)>;
+type Leases = HashMap<(DeliveryId, LeaseToken), (Lease, Duration)>;
 
 /// An attempt that waits to be recorded, until this is dropped.
-pub(super) struct Kept<'a> {
+pub(super) struct AwaitingRecord<'a> {
     records: &'a Records,
     key: (DeliveryId, LeaseToken),
 }
 
 impl Records {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, Leases> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Holds the lease of an attempt that ended at `at`.
-    pub(super) fn keep(&self, lease: &Lease, at: Duration) -> Kept<'_> {
+    pub(super) fn hold(&self, lease: &Lease, at: Duration) -> AwaitingRecord<'_> {
         let key = (lease.delivery_id, lease.token);
         self.waiting().insert(key, (lease.clone(), at));
-        Kept { records: self, key }
+        AwaitingRecord { records: self, key }
     }
 
     /// The leases of those that have waited since `then` or longer.
@@ -47,7 +47,7 @@ impl Records {
     }
 }
 
-impl Drop for Kept<'_> {
+impl Drop for AwaitingRecord<'_> {
     fn drop(&mut self) {
         self.records.waiting().remove(&self.key);
     }
@@ -70,8 +70,8 @@ mod tests {
             number: 1,
         };
         let records = Records::default();
-        let first = records.keep(&lease(1), Duration::ZERO);
-        let _second = records.keep(&lease(2), Duration::ZERO);
+        let first = records.hold(&lease(1), Duration::ZERO);
+        let _second = records.hold(&lease(2), Duration::ZERO);
         assert_eq!(records.waiting_since(Duration::ZERO).len(), 2);
         drop(first);
         let left = records.waiting_since(Duration::ZERO);

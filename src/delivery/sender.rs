@@ -18,7 +18,7 @@ use super::{
     connection::{Broken, Connection, HeaderSpelling},
     connector::{ConnectError, Connector, Peer, word_of},
     dial::Dialer,
-    pool::Pool,
+    pool::IdlePool,
     resolver::Resolver,
 };
 use crate::domain::{
@@ -58,7 +58,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 #[derive(Clone)]
 pub struct Sender {
     connector: Arc<Connector>,
-    pool: Pool<Connection>,
+    pool: IdlePool<Connection>,
     timeout: Duration,
     spelling: HeaderSpelling,
 }
@@ -73,20 +73,20 @@ pub enum Exchange {
     Ended(Outcome),
     /// Nothing was sent, because this machine has run out of file descriptors, ports or memory. That says nothing about
     /// the receiver, so it must not count as an attempt; try again later.
-    Ours(io::Error),
+    Local(io::Error),
 }
 
 /// Where requests go: what must be known about a URL to send one there. Cheap to clone, and worth keeping for the next
 /// one.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct RequestTarget {
     peer: Arc<Peer>,
     /// Path and query.
     uri: Uri,
     host: HeaderValue,
 }
 
-impl Target {
+impl RequestTarget {
     /// Requests to this URL. `None` if it is neither `http` nor `https`, or cannot be written in a request.
     #[must_use]
     pub fn new(url: &Url) -> Option<Self> {
@@ -134,7 +134,7 @@ impl Sender {
     pub fn through(connector: Connector, timeout: Duration) -> Self {
         Self {
             connector: Arc::new(connector),
-            pool: Pool::default(),
+            pool: IdlePool::default(),
             timeout,
             spelling: HeaderSpelling::LowerCase,
         }
@@ -145,7 +145,7 @@ impl Sender {
     pub fn spelling(&self, spelling: HeaderSpelling) -> Self {
         Self {
             connector: Arc::clone(&self.connector),
-            pool: Pool::default(),
+            pool: IdlePool::default(),
             timeout: self.timeout,
             spelling,
         }
@@ -164,9 +164,9 @@ impl Sender {
         }
     }
 
-    /// The same as [`Self::post_to`], for a URL that is not a [`Target`] yet.
+    /// The same as [`Self::post_to`], for a URL that is not a [`RequestTarget`] yet.
     pub async fn post(&self, url: &Url, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
-        match Target::new(url) {
+        match RequestTarget::new(url) {
             Some(target) => self.post_to(&target, headers, body).await,
             None => unwritable(),
         }
@@ -178,13 +178,13 @@ impl Sender {
     /// byte of the response, the request is sent again over a new connection: to the receiver both are one attempt,
     /// identical to the last byte. If it did take the first one after all, it sees the same event id (`webhook-id`)
     /// again, as it does after an attempt whose response was lost.
-    pub async fn post_to(&self, target: &Target, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
+    pub async fn post_to(&self, target: &RequestTarget, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
         timeout(self.timeout, self.exchange(target, headers, body))
             .await
             .unwrap_or_else(|_| failure(ErrorWord::Timeout))
     }
 
-    async fn exchange(&self, target: &Target, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
+    async fn exchange(&self, target: &RequestTarget, headers: &DeliveryHeaders, body: Bytes) -> Exchange {
         let Some(request) = target.request(headers, body.clone()) else {
             return unwritable();
         };
@@ -194,8 +194,8 @@ impl Sender {
         {
             match self.over(connection, target, request).await {
                 Ok(outcome) => return Exchange::Ended(outcome),
-                Err(broken) if broken.unanswered => {
-                    tracing::debug!(error = %broken.word, "a used connection broke unanswered; sending over a new one");
+                Err(broken) if broken.before_response => {
+                    tracing::debug!(error = %broken.word, "a reused connection broke before the response; sending over a new one");
                 }
                 Err(broken) => return failure(broken.word),
             }
@@ -203,7 +203,7 @@ impl Sender {
         let connection = match self.connected(&target.peer).await {
             Ok(connection) => connection,
             Err(ConnectError::Failed { word, .. }) => return failure(word),
-            Err(ConnectError::Ours(cause)) => return Exchange::Ours(cause),
+            Err(ConnectError::Local(cause)) => return Exchange::Local(cause),
         };
         let Some(request) = request.or_else(|| target.request(headers, body)) else {
             return unwritable();
@@ -229,7 +229,7 @@ impl Sender {
     async fn connected(&self, peer: &Peer) -> Result<Connection, ConnectError> {
         let stream = match self.connector.connect(peer).await {
             // Idle connections make room for what is needed now.
-            Err(ConnectError::Ours(_)) if self.pool.clear() > 0 => self.connector.connect(peer).await,
+            Err(ConnectError::Local(_)) if self.pool.clear() > 0 => self.connector.connect(peer).await,
             connected => connected,
         };
         let stream =
@@ -243,7 +243,7 @@ impl Sender {
     async fn over(
         &self,
         mut connection: Connection,
-        target: &Target,
+        target: &RequestTarget,
         request: Request<Full<Bytes>>,
     ) -> Result<Outcome, Broken> {
         let response = connection.send(request).await?;
@@ -294,7 +294,7 @@ fn failed(word: ErrorWord) -> Outcome {
 }
 
 fn unwritable() -> Exchange {
-    tracing::warn!("a delivery could not be made into a request");
+    tracing::warn!("the request of a delivery could not be built");
     failure(ErrorWord::Network)
 }
 
@@ -414,7 +414,7 @@ mod tests {
             ("https://[2606::1]:8443/?", "/?", "[2606::1]:8443"),
             ("https://bücher.example/ß", "/%C3%9F", "xn--bcher-kva.example"),
         ] {
-            let target = Target::new(&Url::parse(url).unwrap()).unwrap();
+            let target = RequestTarget::new(&Url::parse(url).unwrap()).unwrap();
             let headers = vec![(RETRY_AFTER, "7".to_owned())];
             let request = target.request(&headers, Bytes::from_static(b"{}")).unwrap();
             assert_eq!(request.uri().to_string(), path, "{url}");
@@ -423,13 +423,13 @@ mod tests {
             assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
         }
         for url in ["ftp://example.com/", "data:text/plain,x"] {
-            assert!(Target::new(&Url::parse(url).unwrap()).is_none(), "{url}");
+            assert!(RequestTarget::new(&Url::parse(url).unwrap()).is_none(), "{url}");
         }
     }
 
     #[test]
     fn a_header_that_cannot_be_sent_makes_no_request() {
-        let target = Target::new(&Url::parse("https://example.com/").unwrap()).unwrap();
+        let target = RequestTarget::new(&Url::parse("https://example.com/").unwrap()).unwrap();
         let headers = vec![(RETRY_AFTER, "a\r\nX-Other: b".to_owned())];
         assert!(target.request(&headers, Bytes::new()).is_none());
     }

@@ -37,9 +37,9 @@ pub enum Step {
     /// [`Lanes::recorded`](super::lanes::Lanes::recorded).
     Start(Start),
     /// Read these webhooks again, and pass the result to [`Lanes::webhooks_read`](super::lanes::Lanes::webhooks_read).
-    Judge(Vec<(OrganizationId, WebhookId)>),
+    ReadWebhooks(Vec<(OrganizationId, WebhookId)>),
     /// Release these leases: their attempts must not be made now.
-    GiveBack(Vec<Lease>),
+    Release(Vec<Lease>),
     /// The same, because this node cannot read their webhooks: it must not get them again at once.
     Postpone(Vec<Lease>),
 }
@@ -52,7 +52,7 @@ pub struct Start {
     /// Its webhook, as read at `read_at`.
     pub target: Arc<Target>,
     /// When the webhook was read, by the monotonic clock.
-    pub judged_at: Duration,
+    pub read_at: Duration,
 }
 
 /// The contents of the lanes.

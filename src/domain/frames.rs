@@ -1,7 +1,7 @@
-//! What an HTTP/2 client sends (RFC 9113, section 4), as far as its limits need to know.
+//! What an HTTP/2 client sends (RFC 9113, section 4), as far as the limits on it need to know.
 //!
-//! h2 judges the frames; it does not say that a header block has begun and does not end, nor how many frames a client has
-//! sent that ask for nothing. So the bytes are followed here as well, before h2 sees them.
+//! h2 validates the frames, but does not report that a header block has begun and not ended, nor how many frames a
+//! client has sent that request nothing. So we parse the bytes here as well, before h2 sees them.
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -15,7 +15,7 @@ const CONTINUATION: u8 = 9;
 
 const END_HEADERS: u8 = 4;
 
-/// Follows the frames that a client sends on one connection, behind the preface.
+/// Tracks the frames that a client sends on one connection, after the preface.
 #[derive(Debug, Default)]
 pub struct Frames {
     /// The beginning of a frame's header whose end has not arrived yet.
@@ -33,7 +33,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Takes note of the next bytes that arrived.
+    /// Parses the next bytes that arrived.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = if self.payload_left > 0 {
@@ -44,8 +44,8 @@ impl Frames {
         }
     }
 
-    /// Whether some of a frame has arrived, but not all of it, or some of a header block. A request's body is none: it has
-    /// a deadline of its own.
+    /// Whether a frame or a header block has arrived in part. A request's body does not count: it has a deadline of its
+    /// own.
     #[must_use]
     pub fn is_in_head(&self) -> bool {
         self.is_block_open || self.header_bytes > 0 || self.payload_left > 0 && self.kind != DATA
@@ -57,7 +57,7 @@ impl Frames {
         self.resets
     }
 
-    /// How many frames were no part of a request: pings, settings, windows, empty ones.
+    /// How many frames belonged to no request: pings, settings, windows, empty ones.
     #[must_use]
     pub fn idle(&self) -> u64 {
         self.idle
@@ -116,7 +116,7 @@ mod tests {
         [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    /// Feeds the bytes in pieces of each size, and says what it came to.
+    /// Feeds the bytes in pieces of each size, and returns the result.
     fn follow(bytes: &[u8]) -> (bool, u64, u64) {
         let by = |size: usize| {
             let mut frames = Frames::default();

@@ -22,7 +22,7 @@
 //! | [`delivery`] | the states of a delivery |
 //! | [`word`] | what the words of closed lists have in common |
 //! | [`framing`] | where one request on a connection ends and the next begins |
-//! | [`frames`] | what an HTTP/2 client sends besides requests |
+//! | [`frames`] | what an HTTP/2 client sends in addition to requests |
 //! | [`trace`] | which trace a request belongs to |
 //! | [`audit`], [`client_address`] | what is kept about a write to a webhook, and which address a request came from |
 //! | [`health`], [`rate`] | when a webhook is given a pause, and when it is disabled |

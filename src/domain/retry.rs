@@ -102,7 +102,7 @@ fn jittered(delay: Duration, max_percent: u8, jitter: f64) -> Duration {
     Duration::try_from_secs_f64(delay.as_secs_f64() * share).unwrap_or(Duration::ZERO)
 }
 
-/// How long the receiver requested us to wait, within the policy's limits.
+/// How long the receiver asked us to wait, within the policy's limits.
 ///
 /// Applies only to the statuses that mean "temporary": 429 (RFC 6585, section 4), 503 (RFC 9110, section 15.6.4), and
 /// 502 and 504, by which a gateway says so on the receiver's behalf.

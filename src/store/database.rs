@@ -7,12 +7,12 @@ use tokio::sync::Notify;
 
 use super::{
     StoreError,
-    engine::{Connection, Engine, batch::Batcher, postgres, side::Side, worker::Workers, writer::BoxFuture},
-    holders::Holders,
+    engine::{Connection, DatabaseEngine, batch::Batcher, postgres, side::Side, worker::Workers, writer::BoxFuture},
     once::{Once, Publish},
     queue::lease::{Finished, HandOver},
     readiness::Confirmed,
     secrets::keys::Keys,
+    token_cache::TokenCache,
 };
 use crate::{
     clock::Clock,
@@ -27,7 +27,7 @@ use crate::{
 /// An open database. Clones share its connections.
 #[derive(Clone)]
 pub struct Database {
-    pub(super) engine: Engine,
+    pub(super) engine: DatabaseEngine,
     /// Whose connections it uses.
     pub(super) side: Side,
     /// The keys that seal and open signing secrets.
@@ -36,7 +36,7 @@ pub struct Database {
     pub(super) node: NodeId,
     pub(super) clock: Clock,
     /// Cache of recently used tokens.
-    pub(super) holders: Arc<Holders>,
+    pub(super) token_cache: Arc<TokenCache>,
     /// Receives deliveries that are leased when they are published; unset unless a server runs.
     pub(super) hand_over: Arc<OnceLock<Arc<dyn HandOver>>>,
     /// Notified when a webhook is deleted on this node.
@@ -110,11 +110,11 @@ impl Database {
     pub fn observe(&self, metrics: &Metrics) {
         drop(self.metrics.set(metrics.clone()));
         match &self.engine {
-            Engine::Sqlite(sqlite) => {
+            DatabaseEngine::Sqlite(sqlite) => {
                 let (sizes, times) = (metrics.batch_sizes("write"), metrics.statement_times("write"));
                 sqlite.writer.observe(sizes, times);
             }
-            Engine::Postgres(postgres) => postgres.observe(metrics),
+            DatabaseEngine::Postgres(postgres) => postgres.observe(metrics),
         }
         if let Some(shared) = &self.shared {
             shared.publications.observe(metrics.batch_sizes("publish"));
@@ -132,8 +132,8 @@ impl Database {
     /// For look-ups: on SQLite they run at once, on the caller's thread.
     pub(super) fn read(&self) -> Connection<'_> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => Connection::SqliteRead(&sqlite.readers, self.side),
-            Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
+            DatabaseEngine::Sqlite(sqlite) => Connection::SqliteRead(&sqlite.readers, self.side),
+            DatabaseEngine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
         }
     }
 
@@ -141,8 +141,8 @@ impl Database {
     /// and the runtime knows that the thread is blocked.
     pub(super) fn read_long(&self) -> Connection<'_> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => Connection::SqliteLongRead(&sqlite.readers, self.side),
-            Engine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
+            DatabaseEngine::Sqlite(sqlite) => Connection::SqliteLongRead(&sqlite.readers, self.side),
+            DatabaseEngine::Postgres(postgres) => Connection::Postgres(postgres.side(self.side)),
         }
     }
 
@@ -177,21 +177,21 @@ impl Database {
         E: From<StoreError> + Send + 'static,
     {
         match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.writer.submit(party, work).await,
-            Engine::Postgres(postgres) => postgres::write(postgres.side(self.side), work).await,
+            DatabaseEngine::Sqlite(sqlite) => sqlite.writer.submit(party, work).await,
+            DatabaseEngine::Postgres(postgres) => postgres::write(postgres.side(self.side), work).await,
         }
     }
 
     /// A write that is a single statement: on PostgreSQL one round trip.
     pub(super) async fn write_one(&self, statement: Statement) -> Result<ExecResult, StoreError> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => {
+            DatabaseEngine::Sqlite(sqlite) => {
                 let work = sqlite.writer.submit(None, |tx| {
                     Box::pin(async move { tx.execute_raw(statement).await.map_err(StoreError::from) })
                 });
                 work.await
             }
-            Engine::Postgres(postgres) => {
+            DatabaseEngine::Postgres(postgres) => {
                 let executed = Box::pin(postgres.side(self.side).execute(statement)).await;
                 executed.map_err(StoreError::of_commit)
             }
@@ -201,13 +201,13 @@ impl Database {
     /// Which engine it is. Only for the few functions whose SQL dialects differ.
     pub(super) fn backend(&self) -> DbBackend {
         match &self.engine {
-            Engine::Sqlite(_) => DbBackend::Sqlite,
-            Engine::Postgres(_) => DbBackend::Postgres,
+            DatabaseEngine::Sqlite(_) => DbBackend::Sqlite,
+            DatabaseEngine::Postgres(_) => DbBackend::Postgres,
         }
     }
 
     /// Whether other processes may hold leases and run requests. An SQLite database has one server.
     pub(super) fn has_other_nodes(&self) -> bool {
-        matches!(self.engine, Engine::Postgres(_))
+        matches!(self.engine, DatabaseEngine::Postgres(_))
     }
 }

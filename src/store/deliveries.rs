@@ -14,11 +14,11 @@ use serde_json::value::RawValue;
 pub use super::search::{DeliveryQuery, LOOKED_AT_MAX};
 use super::{
     Database, StoreError,
-    engine::among::{Keys, found_among, ids_value},
+    engine::among::{KeyType, found_among, ids_value},
     entity::{attempt, delivery, queued},
     events,
     page::{Page, PageLimit},
-    search::{self, Found},
+    search::{self, WalkResult},
 };
 use crate::domain::{
     delivery::{Attempt, Delivery, DeliveryObject, DeliveryStatus, DeliveryWithPayload},
@@ -46,7 +46,7 @@ pub async fn exists(db: &Database, org: OrganizationId, id: DeliveryId) -> Resul
 
 fn by_id(db: &Database, org: OrganizationId, id: DeliveryId, columns: &str) -> Statement {
     let backend = db.backend();
-    let rows = found_among(backend, "deliveries", "id", Keys::Ids);
+    let rows = found_among(backend, "deliveries", "id", KeyType::Ids);
     let values = [org.into(), ids_value(backend, [id])];
     Statement::from_sql_and_values(backend, format!("SELECT {columns} FROM {rows}"), values)
 }
@@ -60,7 +60,7 @@ pub async fn list(
     query: &DeliveryQuery,
     limit: PageLimit,
 ) -> Result<Page<DeliveryWithPayload, DeliveryId>, StoreError> {
-    let Found { rows, next } = search::newest(db, org, query, limit.fetch()).await?;
+    let WalkResult { rows, next } = search::newest(db, org, query, limit.fetch()).await?;
     let sizes = events::payload_bytes(db, org, event_ids(&rows)).await?;
     let bytes = |row: &delivery::Model| sizes.get(&row.event_id).copied().unwrap_or(0) + body_bytes(row);
     let Page { items, next } = limit.page(rows, next, |row| row.id, bytes);
@@ -76,7 +76,7 @@ pub async fn list_bare(
     query: &DeliveryQuery,
     limit: PageLimit,
 ) -> Result<Page<Delivery, DeliveryId>, StoreError> {
-    let Found { rows, next } = search::newest(db, org, query, limit.fetch()).await?;
+    let WalkResult { rows, next } = search::newest(db, org, query, limit.fetch()).await?;
     let Page { items, next } = limit.page(rows, next, |row| row.id, body_bytes);
     let items = views(db, org, items).await?;
     Ok(Page { items, next })
@@ -124,16 +124,16 @@ pub async fn attempts(
 /// A join would need only one statement; but as long as PostgreSQL's planner has no statistics for an organization, it
 /// joins by reading all of the organization's queue for each delivery.
 async fn views(db: &Database, org: OrganizationId, rows: Vec<delivery::Model>) -> Result<Vec<Delivery>, StoreError> {
-    let places = places(db, org, &rows).await?;
+    let queue_entries = queue_entries(db, org, &rows).await?;
     let view = |row: delivery::Model| {
-        let place = places.get(&row.id);
-        view(row, place)
+        let entry = queue_entries.get(&row.id);
+        view(row, entry)
     };
     Ok(rows.into_iter().map(view).collect())
 }
 
 /// The queue entries of the pending ones.
-async fn places(
+async fn queue_entries(
     db: &Database,
     org: OrganizationId,
     rows: &[delivery::Model],
@@ -144,17 +144,20 @@ async fn places(
         return Ok(HashMap::new());
     }
     let backend = db.backend();
-    let rows = found_among(backend, "queue", "delivery_id", Keys::Ids);
+    let rows = found_among(backend, "queue", "delivery_id", KeyType::Ids);
     let values = [org.into(), ids_value(backend, pending)];
     let statement = Statement::from_sql_and_values(backend, format!("SELECT found.* FROM {rows}"), values);
-    let places = queued::Entity::find().from_raw_sql(statement);
-    let places = places.all(&db.read_long()).await?;
-    Ok(places.into_iter().map(|place| (place.delivery_id, place)).collect())
+    let queue_entries = queued::Entity::find().from_raw_sql(statement);
+    let queue_entries = queue_entries.all(&db.read_long()).await?;
+    Ok(queue_entries
+        .into_iter()
+        .map(|entry| (entry.delivery_id, entry))
+        .collect())
 }
 
-fn view(row: delivery::Model, place: Option<&queued::Model>) -> Delivery {
+fn view(row: delivery::Model, entry: Option<&queued::Model>) -> Delivery {
     // While an attempt is in progress, `due_at` is the end of its lease, which is internal.
-    let planned = place.filter(|place| place.lease_token.is_none());
+    let planned = entry.filter(|entry| entry.lease_token.is_none());
     Delivery {
         id: row.id,
         object: DeliveryObject::WebhookDelivery,
@@ -162,8 +165,8 @@ fn view(row: delivery::Model, place: Option<&queued::Model>) -> Delivery {
         event_id: row.event_id,
         event_type: row.event_type,
         status: row.status,
-        attempt_count: place.map_or(row.attempt_count, |place| place.attempt_count),
-        next_attempt_at: planned.map(|place| place.due_at),
+        attempt_count: entry.map_or(row.attempt_count, |entry| entry.attempt_count),
+        next_attempt_at: planned.map(|entry| entry.due_at),
         response_status: row.response_status,
         response_body: row.response_body,
         error: row.error,

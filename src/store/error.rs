@@ -24,7 +24,9 @@ impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
         let passing = match &error {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
-            DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => is_passing(cause),
+            DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
+                is_temporary(cause)
+            }
             _ => false,
         };
         if passing {
@@ -45,7 +47,7 @@ impl From<serde_json::Error> for StoreError {
 impl StoreError {
     /// Whether the failure is temporary, so that the same call may succeed later. Any other failure is a bug of ours.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::InDoubt(_))
     }
 
@@ -72,7 +74,7 @@ impl StoreError {
 /// PostgreSQL's error classes for a lost connection, a rolled-back transaction, insufficient resources and operator
 /// intervention (including a statement timeout), and the codes of the other timeouts (lock, idle in transaction) and of
 /// a server that is a standby, as after a failover (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-const POSTGRES_PASSING: [&str; 7] = ["08", "40", "53", "57", "55P03", "25P03", "25006"];
+const POSTGRES_TEMPORARY: [&str; 7] = ["08", "40", "53", "57", "55P03", "25P03", "25006"];
 
 /// Whether the connection broke or the server ended it: a server that is stopped while it waits for a synchronous
 /// standby has already committed.
@@ -89,7 +91,7 @@ fn is_cut_off(error: &SqlxError) -> bool {
 
 /// What an error says about the server at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ServerSign {
+pub(super) enum ServerSignal {
     /// Nothing: the statement itself failed.
     None,
     /// It may be gone.
@@ -98,7 +100,7 @@ pub(super) enum ServerSign {
     IsReadOnly,
 }
 
-impl ServerSign {
+impl ServerSignal {
     pub(super) fn of(error: &DbErr) -> Self {
         let (DbErr::Conn(RuntimeErr::SqlxError(cause))
         | DbErr::Exec(RuntimeErr::SqlxError(cause))
@@ -117,11 +119,11 @@ impl ServerSign {
     }
 }
 
-fn is_passing(error: &SqlxError) -> bool {
+fn is_temporary(error: &SqlxError) -> bool {
     match error {
         SqlxError::Database(cause) => {
             let code = cause.code().unwrap_or_default();
-            POSTGRES_PASSING.iter().any(|class| code.starts_with(class))
+            POSTGRES_TEMPORARY.iter().any(|class| code.starts_with(class))
         }
         SqlxError::Io(_)
         | SqlxError::Tls(_)

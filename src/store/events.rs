@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 pub use super::queue::publish::record;
 use super::{
     Database, StoreError,
-    engine::among::{Keys, found_among, texts_value},
+    engine::among::{KeyType, found_among, texts_value},
     entity::event,
     page::{Page, PageLimit},
     search::{LOOKED_AT_MAX, LOOKED_AT_ONCE},
@@ -173,7 +173,7 @@ pub(super) async fn payloads(
 
 fn among(db: &Database, org: OrganizationId, ids: BTreeSet<EventId>, columns: &str) -> Statement {
     let backend = db.backend();
-    let rows = found_among(backend, "events", "id", Keys::Texts);
+    let rows = found_among(backend, "events", "id", KeyType::Texts);
     let ids = ids.into_iter().map(String::from).collect();
     let values = [org.into(), texts_value(backend, ids)];
     Statement::from_sql_and_values(backend, format!("SELECT {columns} FROM {rows}"), values)

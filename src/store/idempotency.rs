@@ -45,7 +45,7 @@ pub(super) enum Entered<T> {
     /// Nothing: it may proceed, and keeps its response there.
     Free,
     /// A request, the same one or another, holds the key.
-    Taken(Once<T>),
+    InUse(Once<T>),
 }
 
 // Until the response is kept, the row says that the request is running; no other transaction ever sees that.
@@ -93,16 +93,16 @@ pub(super) async fn look_up<T>(
         return Ok(Entered::Free);
     };
     if row.fingerprint != request.fingerprint {
-        return Ok(Entered::Taken(Once::Mismatch));
+        return Ok(Entered::InUse(Once::Mismatch));
     }
     let opened = row.response.and_then(|sealed| open(db, request, &sealed));
-    Ok(Entered::Taken(opened.map_or(Once::Running, Once::Before)))
+    Ok(Entered::InUse(opened.map_or(Once::Running, Once::Before)))
 }
 
 /// The response stored under a key, if the same request was done before.
 pub async fn kept(db: &Database, request: &Request, now: Timestamp) -> Result<Option<Vec<u8>>, StoreError> {
     match look_up::<()>(db, &db.read(), request, now).await? {
-        Entered::Taken(Once::Before(response)) => Ok(Some(response)),
+        Entered::InUse(Once::Before(response)) => Ok(Some(response)),
         _ => Ok(None),
     }
 }

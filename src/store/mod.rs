@@ -14,9 +14,9 @@
 //! | [`overview`] | what an operator asks about all organizations |
 //! | [`page`] | how much a page of a list holds, and where the next one continues |
 //! | `search` | which deliveries a list shows, in walks of bounded length |
-//! | `holders` | the cache of recently used tokens |
+//! | `token_cache` | the cache of recently used tokens |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
-//! | [`to_its_end`] | work that continues after its caller has gone away |
+//! | [`to_completion`] | work that continues after its caller has gone away |
 //! | `webhook_batch` | changes to webhooks on PostgreSQL, many in two round trips |
 //! | [`queue`] | what the delivery engine does: publish, claim, record, take over |
 //! | [`readiness`] | why a node is not ready even though its database responds |
@@ -32,7 +32,6 @@ pub mod error;
 pub mod events;
 pub mod examples;
 mod health;
-mod holders;
 pub mod idempotency;
 pub mod once;
 pub mod open;
@@ -47,7 +46,8 @@ pub mod readiness;
 mod search;
 pub mod secrets;
 pub mod source;
-pub mod to_its_end;
+pub mod to_completion;
+mod token_cache;
 pub mod tokens;
 pub mod upkeep;
 mod webhook_batch;

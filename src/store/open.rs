@@ -18,7 +18,7 @@ use super::{
     Database, StoreError,
     database::SharedWrites,
     engine::{
-        Engine,
+        DatabaseEngine,
         batch::Batcher,
         postgres::Postgres,
         side::Side,
@@ -88,14 +88,14 @@ impl Database {
             if creation == Creation::Refused && !sqlite::is_ours(&path)? {
                 return Err(OpenError::NotMigrated(path.display().to_string()));
             }
-            Engine::Sqlite(Arc::new(Sqlite::open(
+            DatabaseEngine::Sqlite(Arc::new(Sqlite::open(
                 &path,
                 entity::column_kinds(),
                 creation,
                 &workers,
             )?))
         } else if options.is_postgres() {
-            Engine::Postgres(Postgres::open(options, node, &workers).await?)
+            DatabaseEngine::Postgres(Postgres::open(options, node, &workers).await?)
         } else {
             return Err(OpenError::UnknownEngine);
         };
@@ -105,7 +105,7 @@ impl Database {
             keys: Arc::new(Keys::load(options, creation)?),
             node,
             clock: clock.clone(),
-            holders: Arc::default(),
+            token_cache: Arc::default(),
             hand_over: Arc::new(OnceLock::new()),
             deleted: Arc::default(),
             shared: None,
@@ -113,7 +113,7 @@ impl Database {
             confirmed: Arc::default(),
             workers,
         };
-        if matches!(db.engine, Engine::Postgres(_)) {
+        if matches!(db.engine, DatabaseEngine::Postgres(_)) {
             db.shared = Some(Arc::new(shared_writes(&db)));
         }
         nodes::follow_clock(&db).await?;
@@ -130,8 +130,8 @@ impl Database {
             return Ok(0);
         }
         match &self.engine {
-            Engine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await?,
-            Engine::Postgres(postgres) => {
+            DatabaseEngine::Sqlite(sqlite) => migrate_sqlite(sqlite.connect()?).await?,
+            DatabaseEngine::Postgres(postgres) => {
                 let connection = postgres.for_migrations().await?;
                 let tx = connection.begin().await?;
                 tx.execute_unprepared(MIGRATION_LOCK).await?;
@@ -150,7 +150,7 @@ impl Database {
 
     /// Whether the database takes writes: a PostgreSQL standby does not.
     pub async fn takes_writes(&self) -> Result<bool, StoreError> {
-        let Engine::Postgres(postgres) = &self.engine else {
+        let DatabaseEngine::Postgres(postgres) = &self.engine else {
             self.write(|_| Box::pin(async { Ok::<_, StoreError>(()) })).await?;
             return Ok(true);
         };
@@ -167,7 +167,7 @@ impl Database {
     /// How the connection to PostgreSQL is encrypted, as the server sees it; `None` for SQLite.
     pub async fn describe_connection(&self) -> Result<Option<String>, StoreError> {
         const TLS: &str = "SELECT version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
-        let Engine::Postgres(postgres) = &self.engine else {
+        let DatabaseEngine::Postgres(postgres) = &self.engine else {
             return Ok(None);
         };
         let statement = Statement::from_string(DbBackend::Postgres, TLS);
@@ -188,8 +188,8 @@ impl Database {
     /// Closes every connection, after the statements in progress.
     pub async fn close(self) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Sqlite(sqlite) => sqlite.close().await?,
-            Engine::Postgres(postgres) => postgres.close().await,
+            DatabaseEngine::Sqlite(sqlite) => sqlite.close().await?,
+            DatabaseEngine::Postgres(postgres) => postgres.close().await,
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
-//! An operator's view of all organizations: which webhooks have work waiting, which are failing, what an organization uses.
+//! An operator's overview of all organizations: which webhooks have work waiting, which fail, how much an organization
+//! uses.
 //!
-//! Every count stops at a limit and every walk after a number of rows, so the cost is bounded however long the queue and
-//! the history are.
+//! Every count ends at a limit and every walk after a number of rows, so that a query has a bounded cost however long
+//! the queue and the history are.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,34 +18,34 @@ use crate::domain::{
     timestamp::Timestamp,
 };
 
-/// Webhooks with waiting deliveries that are looked at, at most.
+/// The most webhooks with waiting deliveries that are visited.
 const WEBHOOKS_MAX: i64 = 10_000;
 
-/// Deliveries that are counted of one webhook, at most, to find out which webhooks have most.
+/// The most deliveries that are counted per webhook to find the webhooks that have the most.
 const RANKED_MAX: i64 = 200;
 
-/// Leased deliveries that are counted, at most.
+/// The most leased deliveries that are counted.
 const LEASED_MAX: i64 = 100_000;
 
-/// What is counted of one webhook that is shown, or of one organization, at most.
+/// The most that is counted for one webhook that is shown, or for one organization.
 pub const COUNTED_MAX: i64 = 10_000;
 
-/// Webhooks that a list reads at most, and per statement.
+/// The most webhooks that a list visits, in total and at once.
 const LOOKED_AT_MAX: usize = 100_000;
 const LOOKED_AT_ONCE: u32 = 1000;
 
-/// How far back the rate of a webhook looks.
+/// The period over which a webhook's rate is measured.
 pub const RATE_SPAN: Duration = Duration::from_mins(1);
 
-/// How far back the events of an organization are counted.
+/// The period over which an organization's events are counted.
 pub const USAGE_SPAN: Duration = Duration::from_hours(24);
 
-/// How many deliveries are due or leased for a webhook, as far as they were counted.
+/// How many deliveries of a webhook are due or leased, as far as they were counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// Due, and not leased.
     pub due: i64,
-    /// Leased: attempts under way, and what waits in a lane for one.
+    /// Leased: attempts in progress, and deliveries that wait in a lane.
     pub leased: i64,
 }
 
@@ -69,7 +70,7 @@ pub(in crate::store) const LEASED: &str = "
         SELECT webhook_id FROM queue WHERE lease_token IS NOT NULL AND lease_node > $2 ORDER BY lease_node LIMIT $1
     ) AS held GROUP BY webhook_id";
 
-/// The webhooks for which deliveries are due or leased, those with most first.
+/// The webhooks that have due or leased deliveries, those with the most first.
 pub async fn loads(db: &Database, now: Timestamp) -> Result<Vec<(WebhookId, Load)>, StoreError> {
     let nil = Uuid::nil();
     let waiting = [WEBHOOKS_MAX.into(), now.into(), RANKED_MAX.into(), nil.into()];
@@ -92,21 +93,21 @@ pub async fn loads(db: &Database, now: Timestamp) -> Result<Vec<(WebhookId, Load
 pub struct BusyWebhook {
     /// Its id.
     pub webhook_id: WebhookId,
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization_id: OrganizationId,
-    /// What people call the organization.
+    /// The organization's display name.
     pub organization: String,
-    /// Where it is.
+    /// Its URL.
     pub url: String,
     /// Whether deliveries are attempted.
     pub enabled: bool,
-    /// Why the service switched it off, if it did.
+    /// Why the service disabled it, if it did.
     pub disabled_reason: Option<DisabledReason>,
-    /// The first failure since the last success.
+    /// When the first failure since the last success happened.
     pub failing_since: Option<Timestamp>,
     /// Failures since the last success.
     pub consecutive_failures: i32,
-    /// Deliveries that may start each second.
+    /// Deliveries that may start per second.
     pub rate_limit: Option<RateLimit>,
     /// Deliveries that are due and not leased, up to [`COUNTED_MAX`].
     pub due: i64,
@@ -130,7 +131,7 @@ pub(in crate::store) const BUSY: &str = "
             ORDER BY deliveries.id LIMIT $3) AS made) AS deliveries_last_minute
     FROM webhooks JOIN organizations ON organizations.id = webhooks.organization_id WHERE webhooks.id = $1";
 
-/// The webhook of that id with what waits for it; `None` if it is gone.
+/// The webhook with that id, with what waits for it; `None` if it does not exist.
 pub async fn busy(db: &Database, id: WebhookId, now: Timestamp) -> Result<Option<BusyWebhook>, StoreError> {
     let since = now.minus(RATE_SPAN).least_uuid();
     let values = [id.into(), now.into(), COUNTED_MAX.into(), since.into()];
@@ -141,13 +142,13 @@ pub async fn busy(db: &Database, id: WebhookId, now: Timestamp) -> Result<Option
 /// A webhook with its health.
 #[derive(Clone, Debug)]
 pub struct ListedWebhook {
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization_id: OrganizationId,
     /// Its id.
     pub id: WebhookId,
-    /// Where it is.
+    /// Its URL.
     pub url: String,
-    /// How its deliveries have fared of late.
+    /// How its deliveries have gone recently.
     pub health: Health,
     /// When it was registered.
     pub created_at: Timestamp,
@@ -159,17 +160,17 @@ pub(in crate::store) const WEBHOOKS: &str = "
 /// Which webhooks to list.
 #[derive(Clone, Copy, Debug)]
 pub struct WebhookQuery {
-    /// Of this organization alone.
+    /// Only webhooks of this organization.
     pub organization_id: Option<OrganizationId>,
-    /// Those that fail, or that the service has switched off, alone.
+    /// Only those that fail, or that the service has disabled.
     pub is_failing: bool,
-    /// Behind this webhook.
+    /// After this webhook.
     pub after: Option<(OrganizationId, WebhookId)>,
-    /// So many at most.
+    /// The most webhooks to return.
     pub limit: usize,
 }
 
-/// Webhooks in the order of their organizations and ids, and where the list goes on where it does.
+/// Webhooks ordered by organization and id, and where the list continues, if it does.
 pub async fn webhooks(
     db: &Database,
     query: WebhookQuery,
@@ -218,11 +219,11 @@ pub async fn webhooks(
 pub struct Usage {
     /// Webhooks that are registered.
     pub webhooks: i64,
-    /// Writes of this calendar month, counted where there is a quota.
+    /// Writes in this calendar month, counted only if there is a quota.
     pub writes_this_month: i64,
     /// Events published in the last [`USAGE_SPAN`], up to [`COUNTED_MAX`].
     pub events_last_day: i64,
-    /// Deliveries that are owed, up to [`COUNTED_MAX`].
+    /// Pending deliveries, up to [`COUNTED_MAX`].
     pub deliveries_pending: i64,
 }
 
@@ -249,5 +250,5 @@ pub async fn usage(db: &Database, org: OrganizationId, now: Timestamp) -> Result
     ];
     let statement = Statement::from_sql_and_values(db.backend(), USAGE, values);
     let usage = Usage::find_by_statement(statement).one(&db.read_long()).await?;
-    usage.ok_or_else(|| StoreError::Corrupt("a count gave no row".to_owned()))
+    usage.ok_or_else(|| StoreError::Corrupt("a count returned no row".to_owned()))
 }

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_at_its_items_or_its_bytes_and_has_one_item_at_least() {
+    fn a_page_ends_at_its_items_or_bytes_and_has_at_least_one_item() {
         for (sizes, next, expected) in [
             (&[][..], None, (0, None)),
             (&[], Some(7), (0, Some(7))),

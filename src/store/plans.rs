@@ -207,7 +207,7 @@ impl Scratch {
 
     /// # Panics
     /// If a statement is not planned as it must be.
-    async fn judge(&self, planned: &Planned) {
+    async fn check(&self, planned: &Planned) {
         let Planned {
             statement,
             index,
@@ -262,14 +262,14 @@ fn queries() -> Vec<DeliveryQuery> {
     statuses.flat_map(of_status).collect()
 }
 
-async fn judge_all(scratch: &Scratch, organization: u8) {
+async fn check_all(scratch: &Scratch, organization: u8) {
     let (db, org) = (&scratch.db, OrganizationId::new(Uuid::from_u128(organization.into())));
     let ids: Vec<DeliveryId> = (1..=500)
         .map(|number| DeliveryId::new(Uuid::from_u128(number)))
         .collect();
     for query in queries() {
         for planned in search::planned(db.backend(), org, &query, ids.clone()) {
-            scratch.judge(&planned).await;
+            scratch.check(&planned).await;
         }
     }
     let position = EventPosition {
@@ -279,7 +279,7 @@ async fn judge_all(scratch: &Scratch, organization: u8) {
     for after in [None, Some(position)] {
         let (statement, index) = (events::newest(db, org, after, 50), "events_newest_first");
         scratch
-            .judge(&Planned {
+            .check(&Planned {
                 statement,
                 index,
                 is_walk: true,
@@ -290,7 +290,7 @@ async fn judge_all(scratch: &Scratch, organization: u8) {
         let entries = audit::newest(org, WebhookId::new(Uuid::from_u128(7)), after).limit(50);
         let (statement, index) = (entries.build(db.backend()), "audit_entries_of_webhook");
         scratch
-            .judge(&Planned {
+            .check(&Planned {
                 statement,
                 index,
                 is_walk: true,
@@ -300,7 +300,7 @@ async fn judge_all(scratch: &Scratch, organization: u8) {
 }
 
 /// What PostgreSQL runs for each inserted row that refers to another one: it must not read the organization's others.
-async fn judge_foreign_keys(scratch: &Scratch, organization: u8) {
+async fn check_foreign_keys(scratch: &Scratch, organization: u8) {
     let event = "evt_0100000000000000000000002A";
     let (organization, delivery) = (Uuid::from_u128(organization.into()), Uuid::from_u128(42));
     for (table, index, id) in [
@@ -311,7 +311,7 @@ async fn judge_foreign_keys(scratch: &Scratch, organization: u8) {
         let values = [organization.into(), id];
         let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
         scratch
-            .judge(&Planned {
+            .check(&Planned {
                 statement,
                 index,
                 is_walk: true,
@@ -331,18 +331,18 @@ async fn every_list_is_a_walk_over_the_index_it_is_meant_for() {
     scratch.fill(1).await;
     if scratch.server.is_none() {
         // SQLite never has statistics. PostgreSQL has them before the history is large.
-        judge_all(&scratch, 1).await;
+        check_all(&scratch, 1).await;
     }
     scratch.run(vec!["ANALYZE".to_owned()]).await;
-    judge_all(&scratch, 1).await;
+    check_all(&scratch, 1).await;
     scratch.fill_rest().await;
     scratch.run(vec!["ANALYZE".to_owned()]).await;
-    statements::judge(&scratch).await;
+    statements::check(&scratch).await;
     // The planner has no statistics for this one.
     scratch.fill(2).await;
-    judge_all(&scratch, 2).await;
+    check_all(&scratch, 2).await;
     if scratch.server.is_some() {
-        judge_foreign_keys(&scratch, 2).await;
+        check_foreign_keys(&scratch, 2).await;
     }
     let Scratch { db, folder, server } = scratch;
     db.close().await.unwrap();

@@ -32,17 +32,15 @@ pub async fn reserve(
         .await
 }
 
-pub(in crate::store) const GIVE_BACK: &str = "
+pub(in crate::store) const REFUND: &str = "
     UPDATE quota_usage SET writes = writes - 1
     WHERE organization_id = $1 AND month_started_at = $2 AND writes > 0
     RETURNING writes";
 
 /// Takes back the count of a write that was refused. Returns the new count.
-pub async fn give_back(db: &Database, org: OrganizationId, month_start: Timestamp) -> Result<u32, StoreError> {
+pub async fn refund(db: &Database, org: OrganizationId, month_start: Timestamp) -> Result<u32, StoreError> {
     let values = [org.into(), month_start.into()];
-    let left = db.write_for(org, move |tx| {
-        Box::pin(async move { count(tx, GIVE_BACK, values).await })
-    });
+    let left = db.write_for(org, move |tx| Box::pin(async move { count(tx, REFUND, values).await }));
     Ok(left.await?.unwrap_or(0))
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Database, engine::Engine, secrets::keys::KeyFault};
+use super::{Database, engine::DatabaseEngine, secrets::keys::KeyFault};
 
 /// How far this machine's clock and the database's may differ.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ impl Database {
     }
 
     fn is_confirmed(&self) -> bool {
-        if matches!(&self.engine, Engine::Postgres(postgres) if postgres.primary.is_lost()) {
+        if matches!(&self.engine, DatabaseEngine::Postgres(postgres) if postgres.primary.is_lost()) {
             return false;
         }
         let at = *self.confirmed.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,7 +13,7 @@ use sea_orm::{
 
 use super::{
     Database, StoreError,
-    engine::among::{Keys, found_among, ids_value},
+    engine::among::{KeyType, found_among, ids_value},
     entity::delivery,
 };
 use crate::domain::{
@@ -44,7 +44,7 @@ pub struct DeliveryQuery {
 
 /// The result of a walk.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct WalkResult {
     /// The deliveries, newest first.
     pub(super) rows: Vec<delivery::Model>,
     /// The last delivery that was examined, unless the walk reached the end or has found all that it was to find.
@@ -68,16 +68,16 @@ pub(super) async fn newest(
     org: OrganizationId,
     query: &DeliveryQuery,
     rows_max: u64,
-) -> Result<Found, StoreError> {
+) -> Result<WalkResult, StoreError> {
     let walk = Walk::of(org, query);
     let connection = db.read_long();
-    if walk.finds_no_others() {
+    if walk.is_exact() {
         let statement = walk.rows(db.backend(), rows_max);
         let rows = delivery::Entity::find()
             .from_raw_sql(statement)
             .all(&connection)
             .await?;
-        return Ok(Found { rows, next: None });
+        return Ok(WalkResult { rows, next: None });
     }
     let (mut rows, mut looked_at, mut after) = (Vec::new(), 0, query.after);
     loop {
@@ -88,7 +88,7 @@ pub(super) async fn newest(
             .collect::<Result<_, _>>()?;
         looked_at += ids.len() as u64;
         after = ids.last().copied();
-        let is_last = !walk.goes_on() || (ids.len() as u64) < LOOKED_AT_ONCE;
+        let is_last = !walk.continues() || (ids.len() as u64) < LOOKED_AT_ONCE;
         if !ids.is_empty() {
             let left = rows_max - rows.len() as u64;
             let chosen = walk.chosen(db.backend(), ids, left);
@@ -96,10 +96,10 @@ pub(super) async fn newest(
             rows.extend(chosen.all(&connection).await?);
         }
         if is_last || rows.len() as u64 >= rows_max {
-            return Ok(Found { rows, next: None });
+            return Ok(WalkResult { rows, next: None });
         }
         if looked_at >= LOOKED_AT_MAX {
-            return Ok(Found { rows, next: after });
+            return Ok(WalkResult { rows, next: after });
         }
     }
 }
@@ -165,7 +165,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the index finds only what is requested.
-    fn finds_no_others(&self) -> bool {
+    fn is_exact(&self) -> bool {
         let DeliveryQuery {
             webhook_id: _,
             event_id: _,
@@ -181,7 +181,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether there may be more ids than one statement finds.
-    fn goes_on(&self) -> bool {
+    fn continues(&self) -> bool {
         self.lead != Lead::Event
     }
 
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
             created_before,
             after,
         } = self.query;
-        let rows = found_among(backend, "deliveries", "id", Keys::Ids);
+        let rows = found_among(backend, "deliveries", "id", KeyType::Ids);
         let chosen = format!(
             "SELECT found.* FROM {rows}
              WHERE (found.webhook_id = $3 OR $3 IS NULL) AND (found.event_type = $4 OR $4 IS NULL)
@@ -293,7 +293,7 @@ pub(super) fn planned(
         index,
         is_walk: true,
     };
-    if walk.finds_no_others() {
+    if walk.is_exact() {
         return vec![walking(walk.rows(backend, LOOKED_AT_ONCE))];
     }
     let chosen = Planned {
@@ -306,7 +306,7 @@ pub(super) fn planned(
 
 /// Matches deliveries with this status. The few that ended without success are found by columns that only they have,
 /// not by walking past all the others.
-pub(super) fn stands_so(status: DeliveryStatus) -> Expr {
+pub(super) fn has_status(status: DeliveryStatus) -> Expr {
     let is = delivery::Column::Status.eq(status);
     match status {
         DeliveryStatus::Failed | DeliveryStatus::Canceled => is.and(delivery::Column::UndeliveredAt.is_not_null()),
@@ -316,7 +316,7 @@ pub(super) fn stands_so(status: DeliveryStatus) -> Expr {
 
 /// Matches deliveries of events that were published in a span of time. The ids, which begin with a time, bound the walk
 /// over the index; the events' times decide.
-pub(super) fn made_between(since: Option<Timestamp>, until: Option<Timestamp>) -> Condition {
+pub(super) fn published_between(since: Option<Timestamp>, until: Option<Timestamp>) -> Condition {
     let id = delivery::Column::Id;
     Condition::all()
         .add_option(since.map(|instant| id.gte(instant.minus(ID_SLACK).least_uuid())))

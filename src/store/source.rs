@@ -78,7 +78,7 @@ pub enum OpenError {
     NoKeyFile,
     /// A keyring holds at most 256 keys.
     #[error("every id of a master key is taken: remove one that seals no secret")]
-    KeyRingFull,
+    KeyringFull,
     /// The key file that was created with an SQLite database is missing, and this command creates none.
     #[error("there is no master key file {0}: put it back, or name another by --master-key-file")]
     KeyFileGone(PathBuf),
@@ -115,7 +115,7 @@ pub enum OpenError {
         /// What the server, or the network, reports.
         cause: String,
         /// Whether it may respond later: it is not up yet, or is starting.
-        is_passing: bool,
+        is_temporary: bool,
     },
     /// The database refused.
     #[error("cannot open the database: {0}")]
@@ -128,10 +128,10 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the database may be available later.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         match self {
             Self::NoPrimary(_) => true,
-            Self::Connect { is_passing, .. } => *is_passing,
+            Self::Connect { is_temporary, .. } => *is_temporary,
             _ => false,
         }
     }

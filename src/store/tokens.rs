@@ -8,7 +8,7 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _},
 };
 
-pub use super::holders::TokenHolder;
+pub use super::token_cache::TokenHolder;
 use super::{Database, StoreError, entity::token};
 use crate::domain::{
     id::{OrganizationId, TokenId},
@@ -36,7 +36,7 @@ pub struct TokenRecord {
 }
 
 /// How precisely the last use of a token is known: a use is recorded at most this often.
-const USE_NOTED_EVERY: Duration = Duration::from_mins(1);
+const USE_RECORDED_EVERY: Duration = Duration::from_mins(1);
 
 /// Stores a new token.
 pub async fn create(db: &Database, record: &TokenRecord, digest: [u8; 32]) -> Result<(), StoreError> {
@@ -77,7 +77,7 @@ pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Res
     const FIND: &str = "SELECT * FROM tokens WHERE digest = $1 AND revoked_at IS NULL";
     let read_at = db.clock.monotonic();
     if db.has_other_nodes()
-        && let Some(known) = db.holders.get(&digest, read_at)
+        && let Some(known) = db.token_cache.get(&digest, read_at)
     {
         return Ok(Some(known));
     }
@@ -91,8 +91,8 @@ pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Res
             last_used_at,
             ..
         } = record(row);
-        if last_used_at.is_none_or(|last| last <= now.minus(USE_NOTED_EVERY)) {
-            note_use(db, id, now);
+        if last_used_at.is_none_or(|last| last <= now.minus(USE_RECORDED_EVERY)) {
+            record_use(db, id, now);
         }
         TokenHolder {
             token_id: id,
@@ -102,14 +102,14 @@ pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Res
     };
     let holder = row.map(holder);
     if let Some(holder) = holder.clone().filter(|_| db.has_other_nodes()) {
-        db.holders.remember(digest, holder, read_at);
+        db.token_cache.remember(digest, holder, read_at);
     }
     Ok(holder)
 }
 
 /// Records a use off the request's path: nobody waits for it, and its failure refuses nothing.
-fn note_use(db: &Database, id: TokenId, now: Timestamp) {
-    if !db.holders.lock().being_noted.insert(id) {
+fn record_use(db: &Database, id: TokenId, now: Timestamp) {
+    if !db.token_cache.lock().being_recorded.insert(id) {
         return;
     }
     let db = db.clone();
@@ -117,15 +117,15 @@ fn note_use(db: &Database, id: TokenId, now: Timestamp) {
         // Another node may have recorded one meanwhile.
         let stale = token::Column::LastUsedAt
             .is_null()
-            .or(token::Column::LastUsedAt.lte(now.minus(USE_NOTED_EVERY)));
+            .or(token::Column::LastUsedAt.lte(now.minus(USE_RECORDED_EVERY)));
         let note = token::Entity::update_many()
             .col_expr(token::Column::LastUsedAt, Expr::value(now))
             .filter(token::Column::Id.eq(id))
             .filter(stale);
         if let Err(cause) = db.write_one(note.build(db.backend())).await {
-            tracing::debug!(exception.message = %cause, kallima.token.id = %id, "the use of a token was not noted");
+            tracing::debug!(exception.message = %cause, kallima.token.id = %id, "the use of a token could not be recorded");
         }
-        db.holders.lock().being_noted.remove(&id);
+        db.token_cache.lock().being_recorded.remove(&id);
     });
 }
 
@@ -145,7 +145,7 @@ pub async fn revoke(db: &Database, id: TokenId, now: Timestamp) -> Result<bool, 
         .filter(token::Column::Id.eq(id))
         .filter(token::Column::RevokedAt.is_null());
     let revoked = db.write_one(revoke.build(db.backend())).await?;
-    db.holders.forget(id);
+    db.token_cache.forget(id);
     Ok(revoked.rows_affected() == 1)
 }
 

@@ -19,7 +19,7 @@ use super::{
     audit::Entry,
     engine::among::{among_ids, array},
     entity::webhook,
-    webhooks::{allows, applied, is_switched_on, view},
+    webhooks::{allows, applied, view, was_enabled},
 };
 use crate::domain::{
     id::WebhookId,
@@ -33,7 +33,7 @@ const TRIES_MAX: usize = 20;
 struct Row {
     before: webhook::Model,
     after: webhook::Model,
-    is_switched_on: bool,
+    was_enabled: bool,
 }
 
 /// Changes a batch of webhooks.
@@ -76,7 +76,7 @@ async fn try_all(
             let row = Row {
                 after: row.clone(),
                 before: row,
-                is_switched_on: false,
+                was_enabled: false,
             };
             (id, row)
         })
@@ -98,7 +98,7 @@ async fn try_all(
                         Some(&after),
                         change.now,
                     )?);
-                    row.is_switched_on |= is_switched_on(&row.after, &after);
+                    row.was_enabled |= was_enabled(&row.after, &after);
                     row.after = after;
                 }
                 Changed::Done(view(&row.after)?)
@@ -208,7 +208,7 @@ async fn write<'a>(
         settings.into(),
         array(after(), |row| row.secret.clone()),
         array(after(), |row| row.updated_at.as_millis()),
-        array(rows.clone(), |row| row.is_switched_on),
+        array(rows.clone(), |row| row.was_enabled),
         array(entries, |entry| Uuid::from(entry.organization_id)),
         array(entries, |entry| Uuid::from(entry.entry.id)),
         array(entries, |entry| Uuid::from(entry.entry.webhook_id)),

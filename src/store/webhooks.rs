@@ -50,7 +50,7 @@ pub async fn create(
     let write = db.write_for(org, move |tx| {
         Box::pin(async move {
             if let Some(key) = &key
-                && let Entered::Taken(before) = idempotency::enter(&inner, tx, &key.request, now).await?
+                && let Entered::InUse(before) = idempotency::enter(&inner, tx, &key.request, now).await?
             {
                 return Ok(before);
             }
@@ -179,7 +179,7 @@ async fn update_alone(
     let write = db.write_for(change.organization_id, move |tx| {
         Box::pin(async move {
             if let Some(key) = &key
-                && let Entered::Taken(before) = idempotency::enter(&inner, tx, &key.request, change.now).await?
+                && let Entered::InUse(before) = idempotency::enter(&inner, tx, &key.request, change.now).await?
             {
                 return Ok(before);
             }
@@ -216,7 +216,7 @@ async fn update_in(db: &Database, tx: &Connection<'_>, change: &WebhookChange) -
 }
 
 /// Whether the customer enabled the webhook, which resets its health.
-pub(super) fn is_switched_on(before: &webhook::Model, after: &webhook::Model) -> bool {
+pub(super) fn was_enabled(before: &webhook::Model, after: &webhook::Model) -> bool {
     after.enabled && !before.enabled
 }
 
@@ -241,7 +241,7 @@ pub(super) fn applied(
     if row == *before {
         return Ok(None);
     }
-    if is_switched_on(before, &row) {
+    if was_enabled(before, &row) {
         let mut health = health::read(before);
         health.enable();
         row = health::with(row, health)?;
@@ -314,7 +314,7 @@ pub async fn delete(
         db.deleted.notify_one();
         // It is deleted, whether or not this succeeds: the rest is done in the background, and again after a crash.
         if let Err(error) = deletion::cancel_batch(db, org, id, now).await {
-            tracing::warn!(exception.message = %error, kallima.webhook.id = %id, "canceling what a deleted webhook is owed; retrying later");
+            tracing::warn!(exception.message = %error, kallima.webhook.id = %id, "pending deliveries of a deleted webhook could not be canceled; retrying later");
         }
     }
     Ok(deleted)

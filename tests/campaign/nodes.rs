@@ -30,7 +30,7 @@ const ARGUMENTS: [&str; 4] = ["--attempt-timeout-ms", "5000", "--attempts-per-we
 const TROUBLE: [&str; 14] = [
     "error communicating with database",
     "a node has died",
-    "the node could not say that it is alive",
+    "the heartbeat failed",
     "the database is not available",
     "the connection broke while a write was committed",
     "due deliveries could not be claimed; retrying soon",
@@ -38,7 +38,7 @@ const TROUBLE: [&str; 14] = [
     "leases could not be renewed",
     "ended leases could not be released",
     "retrying later",
-    "another PostgreSQL server is used from now on",
+    "switched to another PostgreSQL server",
     "no PostgreSQL server takes writes",
     // A commit that the database's end leaves in doubt: of a claim or a publication, whose leases then end by themselves,
     // or of a record, which is written again and finds its lease gone.

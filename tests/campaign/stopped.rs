@@ -33,7 +33,7 @@ async fn a_node_that_slept_past_its_lease_changes_nothing() {
     sleeper.signal("STOP").await;
 
     let mut other = Process::start(&database.options.url, &arguments).await;
-    other.log.expect("a node has died; what it held is due again");
+    other.log.expect("a node has died; its leases were released");
     sleeper.log.expect("the lease was lost during the attempt");
     let delivery = || async {
         let list = ask(&other.base, "GET", "/v1/webhook_deliveries")

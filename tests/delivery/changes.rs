@@ -17,7 +17,7 @@ use crate::support::{App, Gate, Receiver, Reply};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     Between,
-    UnderWay,
+    InProgress,
 }
 
 /// A delivery whose first attempt has failed, or is about to.
@@ -50,7 +50,7 @@ impl Scene {
         let event = app.publish().await;
         match when {
             When::Between => drop(app.after_attempt(&event, 1).await),
-            When::UnderWay => drop(receiver.wait_for(1).await),
+            When::InProgress => drop(receiver.wait_for(1).await),
         }
         Self {
             app,
@@ -88,7 +88,7 @@ impl Scene {
 
 #[tokio::test]
 async fn a_rotated_secret_signs_the_next_attempt() {
-    for when in [When::Between, When::UnderWay] {
+    for when in [When::Between, When::InProgress] {
         let scene = Scene::start(when, Reply::status(500)).await;
         let rotated = scene.patch("?rotate_secret=true", &json!({})).await;
         scene.until_second().await;
@@ -109,7 +109,7 @@ async fn a_rotated_secret_signs_the_next_attempt() {
 
 #[tokio::test]
 async fn a_new_address_gets_the_next_attempt() {
-    for when in [When::Between, When::UnderWay] {
+    for when in [When::Between, When::InProgress] {
         let scene = Scene::start(when, Reply::status(500)).await;
         let elsewhere = Receiver::start([]).await;
         scene.patch("", &json!({ "url": elsewhere.url })).await;
@@ -127,7 +127,7 @@ async fn a_new_address_gets_the_next_attempt() {
 
 #[tokio::test]
 async fn what_is_owed_stays_owed_when_the_filter_no_longer_wants_it() {
-    for when in [When::Between, When::UnderWay] {
+    for when in [When::Between, When::InProgress] {
         let scene = Scene::start(when, Reply::status(500)).await;
         scene.patch("", &json!({ "events": ["job.failed"] })).await;
         scene.until_second().await;
@@ -137,7 +137,7 @@ async fn what_is_owed_stays_owed_when_the_filter_no_longer_wants_it() {
 
 #[tokio::test]
 async fn disabling_holds_what_is_still_owed() {
-    for when in [When::Between, When::UnderWay] {
+    for when in [When::Between, When::InProgress] {
         let scene = Scene::start(when, Reply::status(500)).await;
         scene.patch("", &json!({ "enabled": false })).await;
         scene.until_second().await;
@@ -155,7 +155,7 @@ async fn disabling_holds_what_is_still_owed() {
 
 #[tokio::test]
 async fn an_attempt_that_is_under_way_counts_although_the_webhook_is_disabled_meanwhile() {
-    let scene = Scene::start(When::UnderWay, Reply::status(200)).await;
+    let scene = Scene::start(When::InProgress, Reply::status(200)).await;
     scene.patch("", &json!({ "enabled": false })).await;
     scene.gate.open();
     assert_eq!(scene.delivered().await["attempt_count"], 1);
@@ -163,7 +163,7 @@ async fn an_attempt_that_is_under_way_counts_although_the_webhook_is_disabled_me
 
 #[tokio::test]
 async fn deleting_cancels_for_good() {
-    for (when, status) in [(When::Between, 500), (When::UnderWay, 500), (When::UnderWay, 200)] {
+    for (when, status) in [(When::Between, 500), (When::InProgress, 500), (When::InProgress, 200)] {
         let scene = Scene::start(when, Reply::status(status)).await;
         scene.app.delete(&scene.path).await.expect(204);
         let canceled = scene.app.delivery_of(&scene.event).await;

@@ -18,7 +18,7 @@ use kallima_webhooks::{
         connector::Connector,
         dial::Dialer,
         resolver::Resolver,
-        sender::{self, Exchange, Sender, Target},
+        sender::{self, Exchange, RequestTarget, Sender},
     },
     domain::{
         address::AddressPolicy,
@@ -162,14 +162,14 @@ fn sender_with(resolver: Resolver, dialer: Dialer) -> Sender {
 }
 
 async fn exchange(sender: &Sender, url: &Url) -> Exchange {
-    let target = Target::new(url).unwrap();
+    let target = RequestTarget::new(url).unwrap();
     sender.post_to(&target, &Vec::new(), Bytes::from_static(b"{}")).await
 }
 
 async fn post(sender: &Sender, url: &Url) -> Outcome {
     match exchange(sender, url).await {
         Exchange::Ended(outcome) => outcome,
-        Exchange::Ours(cause) => panic!("{cause}"),
+        Exchange::Local(cause) => panic!("{cause}"),
     }
 }
 
@@ -436,8 +436,8 @@ async fn an_address_that_does_not_answer_does_not_use_up_the_attempt() {
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
-fn is_ours(exchange: &Exchange) -> bool {
-    matches!(exchange, Exchange::Ours(_))
+fn is_local(exchange: &Exchange) -> bool {
+    matches!(exchange, Exchange::Local(_))
 }
 
 /// A dialer that fails with this error so many times.
@@ -461,7 +461,7 @@ async fn what_this_machine_lacks_is_not_the_receivers_failure() {
     for number in [EMFILE, ENFILE, ENOMEM] {
         let sender = sender_to(&[], exhausted(1, number));
         let first = exchange(&sender, &receiver.url).await;
-        assert!(is_ours(&first), "{number}: {first:?}");
+        assert!(is_local(&first), "{number}: {first:?}");
         delivered(&sender, &receiver.url).await;
     }
     let url = Url::parse("http://receiver.test/").unwrap();
@@ -470,7 +470,7 @@ async fn what_this_machine_lacks_is_not_the_receivers_failure() {
         sender_with(resolver, Dialer::system())
     };
     let first = exchange(&unresolved(|| io::Error::from_raw_os_error(EMFILE)), &url).await;
-    assert!(is_ours(&first), "{first:?}");
+    assert!(is_local(&first), "{first:?}");
     let outcome = post(&unresolved(|| io::Error::other("no such name")), &url).await;
     assert_eq!(outcome.error, Some(ErrorWord::Dns));
 }

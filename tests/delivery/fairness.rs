@@ -210,7 +210,7 @@ fn what_arrives_at_once_beyond_what_may_wait_is_given_back() {
         monotonic: Duration::ZERO,
         time: Timestamp::from_millis(0),
     };
-    let Some(Step::GiveBack(leases)) = lanes.next(now, false) else {
+    let Some(Step::Release(leases)) = lanes.next(now, false) else {
         panic!("what does not fit is given back first");
     };
     assert_eq!(leases.len(), 12_000 - 8192);

@@ -13,7 +13,7 @@ use kallima_webhooks::{
     store::queue::{
         finish,
         lease::{Finished, Lease},
-        manual::{self, Taken},
+        manual::{self, ManualLease},
     },
 };
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ const LEASE: Duration = Duration::from_mins(1);
 /// Leases a delivery for so long.
 async fn take(app: &App, id: DeliveryId, lease: Duration) -> Lease {
     let taken = manual::take(&app.db, app.organization, id, lease, app.clock.now()).await;
-    let Taken::Leased(lease) = taken.unwrap() else {
+    let ManualLease::Leased(lease) = taken.unwrap() else {
         panic!("nobody else has it")
     };
     lease

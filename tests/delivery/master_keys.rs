@@ -99,10 +99,10 @@ async fn what_could_not_be_given_back_while_the_database_was_away_does_not_count
         .execute_unprepared("ALTER TABLE away RENAME TO queue")
         .await
         .unwrap();
-    let given_back = app
+    let released = app
         .delivery_when(&second, |delivery| delivery["next_attempt_at"].is_string())
         .await;
-    assert_eq!(given_back["attempt_count"], 0);
+    assert_eq!(released["attempt_count"], 0);
     name_key(&beside, 1).await;
     beside.close().await.unwrap();
     app.clock.advance(Duration::from_secs(1));

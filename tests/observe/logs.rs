@@ -244,7 +244,7 @@ async fn the_turns_of_a_webhooks_health_are_told() {
         .filter(|line| line["kallima.webhook.id"] == webhook && line["kallima.delivery.id"].is_null())
         .map(|line| line["message"].as_str().unwrap())
         .collect();
-    let opened = "breaker opened: only probes go out to this webhook";
+    let opened = "breaker opened: only probes are sent to this webhook";
     assert_eq!(
         turns,
         [opened, "breaker closed", "webhook disabled by the service"],

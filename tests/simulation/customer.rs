@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kallima_webhooks::{
-    delivery::lanes::{JUDGEMENT_AGE_MAX, Start},
+    delivery::lanes::{READING_AGE_MAX, Start},
     domain::{
         delivery::{AttemptTrigger, DeliveryStatus},
         secret::Secret,
@@ -13,8 +13,8 @@ use kallima_webhooks::{
     },
     store::{
         queue::{
-            lease::{Judgement, Lease},
-            manual::{self, Taken, Tested},
+            lease::{Lease, WebhookState},
+            manual::{self, ManualLease, Tested},
             replay, work,
         },
         upkeep::deletion,
@@ -91,7 +91,7 @@ impl World {
 
     /// The response to a change takes a moment: what other nodes have read of the webhook before is too old by then.
     pub(super) fn respond(&self) {
-        self.clock.advance(JUDGEMENT_AGE_MAX + Duration::from_millis(1));
+        self.clock.advance(READING_AGE_MAX + Duration::from_millis(1));
     }
 
     async fn delete(&mut self, index: usize) {
@@ -132,14 +132,14 @@ impl World {
         let owed = self.model.deliveries.get_mut(&id).unwrap();
         let (deleted, under_way) = (self.model.webhooks[owed.webhook].deleted, owed.is_leased(now));
         match taken {
-            Taken::Leased(lease) => {
+            ManualLease::Leased(lease) => {
                 owed.give(&lease, now.plus(self.lease));
                 self.fly(node, lease, AttemptTrigger::Manual).await;
                 self.must(!deleted && !under_way, "a retry is made where nothing is under way");
             }
-            Taken::UnderWay => self.must(under_way, "a retry waits for nothing"),
-            Taken::WebhookDeleted => self.must(deleted, "a retry finds its webhook"),
-            Taken::NotFound => self.must(false, "a delivery is lost"),
+            ManualLease::InProgress => self.must(under_way, "a retry waits for nothing"),
+            ManualLease::WebhookDeleted => self.must(deleted, "a retry finds its webhook"),
+            ManualLease::NotFound => self.must(false, "a delivery is lost"),
         }
         self.tell(&format!("somebody retries {id}"));
     }
@@ -181,16 +181,16 @@ impl World {
         let until = self.now_at(node).plus(self.lease);
         let leased = work::for_manual(&self.db, lease, until).await.unwrap().unwrap();
         let webhook = (leased.lease.organization_id, leased.lease.webhook_id);
-        let judged_at = self.clock.monotonic();
-        let judgement = work::judge(&self.db, &[webhook]).await.unwrap().pop();
-        let Some((_, Judgement::Known(target))) = judgement else {
+        let read_at = self.clock.monotonic();
+        let state = work::read_webhooks(&self.db, &[webhook]).await.unwrap().pop();
+        let Some((_, WebhookState::Present(target))) = state else {
             self.must(false, "a webhook that was there a moment ago is gone");
             return;
         };
         let start = Start {
             leased,
             target,
-            judged_at,
+            read_at,
         };
         self.send(node, &start, trigger);
     }
@@ -207,7 +207,7 @@ impl World {
 
     pub(super) async fn replay_of(&mut self, index: usize, status: DeliveryStatus) {
         let (now, webhook) = (self.now(), &self.model.webhooks[index]);
-        let span = replay::Span {
+        let span = replay::ReplayFilter {
             webhook_id: webhook.id,
             since: Timestamp::from_millis(0),
             // A machine's clock that was ahead has made ids of the future.

@@ -155,7 +155,7 @@ impl World {
     fn take_over_handed(&mut self, node: usize) {
         *self.collector.full.lock().unwrap() = None;
         let handed: Vec<Handed> = std::mem::take(&mut *self.collector.handed.lock().unwrap());
-        for (leased, judgements, at) in handed {
+        for (leased, states, at) in handed {
             self.tell(&format!("{} are leased at once to node {node}", leased.len()));
             for leased in &leased {
                 let id = leased.lease.delivery_id;
@@ -172,7 +172,7 @@ impl World {
                 self.tell(&format!("node {node} dies before it hands them over"));
                 self.crash_now(node);
             } else {
-                self.nodes[node].lanes.offer(leased, judgements, at);
+                self.nodes[node].lanes.offer(leased, states, at);
             }
         }
     }
@@ -206,7 +206,7 @@ impl World {
             .into_iter()
             .partition(|leased| leased.lease.organization_id == self.org);
         let strange = strange.into_iter().map(|leased| leased.lease).collect();
-        leases::give_back(&self.db, strange, now).await.unwrap();
+        leases::release(&self.db, strange, now).await.unwrap();
         self.tell(&format!("node {node} claims {}", claimed.len()));
         for Leased {
             lease, until, grant, ..
@@ -255,11 +255,11 @@ impl World {
         match self.nodes[node].lanes.next(now, true) {
             None => return false,
             Some(Step::Start(start)) => self.send(node, &start, AttemptTrigger::Automatic),
-            Some(Step::Judge(webhooks)) => {
-                let judgements = work::judge(&self.db, &webhooks).await.unwrap();
-                self.nodes[node].lanes.judge(judgements, now.monotonic);
+            Some(Step::ReadWebhooks(webhooks)) => {
+                let states = work::read_webhooks(&self.db, &webhooks).await.unwrap();
+                self.nodes[node].lanes.webhooks_read(states, now.monotonic);
             }
-            Some(Step::GiveBack(leases)) => {
+            Some(Step::Release(leases)) => {
                 for lease in &leases {
                     let owed = self.model.deliveries.get_mut(&lease.delivery_id).unwrap();
                     if owed.is_held_by(lease) {
@@ -270,7 +270,7 @@ impl World {
                         lease.delivery_id
                     ));
                 }
-                leases::give_back(&self.db, leases, now.time).await.unwrap();
+                leases::release(&self.db, leases, now.time).await.unwrap();
             }
             Some(Step::Postpone(_)) => self.must(false, "every secret can be opened"),
         }

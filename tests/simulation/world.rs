@@ -13,9 +13,9 @@ use kallima_webhooks::{
     delivery::{
         Engine,
         attempt::Prepared,
+        cap_share::CapShare,
         lanes::{LaneLimits, Lanes},
         resolver::Resolver,
-        seat::Seat,
         sender::Sender,
     },
     domain::{
@@ -33,7 +33,7 @@ use kallima_webhooks::{
         events,
         organizations::{self},
         page::PageLimit,
-        queue::lease::{Full, HandOver, Judgement, Lease, Leased, Room},
+        queue::lease::{Full, HandOver, Lease, Leased, Room, WebhookState},
     },
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -66,7 +66,7 @@ pub(super) struct Node {
 }
 
 /// What a publication hands over: leased deliveries, and their webhooks as they stood at a time.
-pub(super) type Handed = (Vec<Leased>, Vec<(WebhookId, Judgement)>, Duration);
+pub(super) type Handed = (Vec<Leased>, Vec<(WebhookId, WebhookState)>, Duration);
 
 /// Takes what is handed over, for the node that publishes.
 #[derive(Debug, Default)]
@@ -89,8 +89,8 @@ impl HandOver for Collector {
         assert!(leases.is_empty(), "the database of a simulation is there");
     }
 
-    fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration) {
-        self.handed.lock().unwrap().push((leased, judgements, judged_at));
+    fn take(&self, leased: Vec<Leased>, states: Vec<(WebhookId, WebhookState)>, read_at: Duration) {
+        self.handed.lock().unwrap().push((leased, states, read_at));
     }
 
     fn due(&self) {}
@@ -199,7 +199,7 @@ impl World {
             per_webhook_max: CAP,
             lease_needed: options().lease_needed(),
         });
-        lanes.sit(Seat { index, nodes });
+        lanes.set_cap_share(CapShare { index, nodes });
         Node {
             lanes,
             cursor: None,

@@ -3,14 +3,17 @@
 use super::{root, sources};
 
 /// The folders that are clean. Add yours when it is.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: &[&str] = &[
+    "benches",
     "migration",
     "src/cli",
     "src/config",
     "src/contract",
+    "src/delivery",
     "src/domain",
     "src/metrics",
     "src/server",
+    "src/store",
     "src/telemetry",
     "tests/support",
 ];
@@ -27,41 +30,40 @@ const fn retired(text: &'static str, instead: &'static str, except: &'static [&'
     Retired { text, instead, except }
 }
 
-const RETIRED: [Retired; 12] = [
+/// What an engineer says instead: precise terms, and one meaning per word.
+const RETIRED: &[Retired] = &[
     retired(
         "place",
-        "queue entry, permit, pointer, parent span, token, AAD, position: what it is",
-        &[
-            "in place",
-            "in place of",
-            "take place",
-            "takes place",
-            "took place",
-            "decimal place",
-        ],
+        "queue entry, permit, pointer, parent span, token, associated data, position: what it is",
+        &["in place", "take place", "takes place", "took place"],
     ),
-    retired("places", "the plural of what it is", &["decimal places"]),
-    retired("told", "reported, passed, notified", &[]),
+    retired("places", "queue entries, permits, spots: what they are", &[]),
+    retired("told", "reported, passed, notified, logged", &[]),
     retired("anew", "again", &[]),
-    retired(
-        "ring",
-        "deadlock; keyring",
-        &[
-            "crypto ring",
-            "rustls ring",
-            "ring default",
-            "ring digest",
-            "use ring",
-            "ring crate",
-        ],
-    ),
+    retired("ring", "deadlock; keyring; turns", &["crypto ring", "ring default"]),
     retired("for ever", "forever", &[]),
-    retired("just now", "now", &[]),
+    retired("just now", "now, recently", &[]),
     retired("in a moment", "soon", &[]),
     retired("came about", "could be established", &[]),
     retired("of late", "recently", &[]),
     retired("time and again", "repeatedly", &[]),
-    retired("door", "what it is, such as a listener or a method", &[]),
+    retired("again and again", "repeatedly", &[]),
+    retired("ended badly", "panicked, failed", &[]),
+    retired("none where", "`None` if", &[]),
+    retired("at most so", "at most `n`", &[]),
+    retired("switched off", "disabled", &[]),
+    retired("switched on", "enabled", &[]),
+    retired("capped a", "capped per", &[]),
+    retired("row a key", "row per key", &[]),
+    retired("bucket an", "bucket per", &[]),
+    retired("stands so", "has this status", &[]),
+    retired("is passing", "is temporary", &[]),
+    retired("is well", "is ok, is healthy", &["is well filled"]),
+    retired("are well", "are ok, are healthy", &["are well formed"]),
+    retired("door", "what it is: an entry point, a listener, a handle", &[]),
+    retired("doors", "entry points, listeners", &[]),
+    retired("seat", "cap share", &[]),
+    retired("pulse", "heartbeat, liveness", &[]),
 ];
 
 /// A word of a source: in lower case, with its line. Names are taken apart, so that `freePlace`, `FREE_PLACE` and
@@ -91,13 +93,13 @@ fn words(source: &str) -> Vec<Word> {
     found
 }
 
-/// Whether a phrase that contains the word at `at` stands there.
+/// Whether the retired words at `at` are a part of a phrase that is fine.
 fn is_excepted(words: &[Word], at: usize, retired: &Retired) -> bool {
+    let text: Vec<&str> = retired.text.split(' ').collect();
     retired.except.iter().any(|phrase| {
         let phrase: Vec<&str> = phrase.split(' ').collect();
-        let offsets = phrase.iter().enumerate().filter(|(_, word)| **word == retired.text);
-        offsets.map(|(offset, _)| offset).any(|offset| {
-            let start = at.checked_sub(offset);
+        phrase.windows(text.len()).enumerate().any(|(offset, window)| {
+            let start = at.checked_sub(offset).filter(|_| window == text);
             start.is_some_and(|start| begins_with(&words[start..], &phrase))
         })
     })
@@ -112,7 +114,7 @@ fn uses(source: &str) -> Vec<(usize, &'static Retired)> {
     let words = words(source);
     let mut found = Vec::new();
     for at in 0..words.len() {
-        for retired in &RETIRED {
+        for retired in RETIRED {
             let phrase: Vec<&str> = retired.text.split(' ').collect();
             if begins_with(&words[at..], &phrase) && !is_excepted(&words, at, retired) {
                 found.push((words[at].line, retired));
@@ -147,6 +149,6 @@ fn a_retired_word_is_found_in_names_and_across_lines() {
     );
     assert_eq!(lines("/// It waits for\n/// ever.\n"), [1]);
     assert_eq!(lines("struct Place;\nfn told() {}\n// anew"), [1, 2, 3]);
-    assert!(lines("sorted in place; rustls::crypto::ring; the keyring").is_empty());
+    assert!(lines("sorted in place; rustls::crypto::ring; the keyring; they are well-formed").is_empty());
     assert!(lines("in\n// place").is_empty());
 }

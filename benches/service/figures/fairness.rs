@@ -26,7 +26,7 @@ fn name(flood: Flood) -> &'static str {
         Flood::Publications => "p99 publish → arrival beside 600 publications at a time of another organization",
         Flood::Requests => "p99 publish → arrival beside 512 requests at a time of another organization",
         Flood::SlowWebhooks => "p99 publish → arrival beside 60 slow webhooks of another organization",
-        Flood::Backlog => "p99 publish → arrival beside a webhook that hangs and one that is 50,000 behind",
+        Flood::Backlog => "p99 publish → arrival next to a webhook that hangs and one that is 50,000 behind",
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
 fn outcome(exchange: Exchange) -> Result<Outcome, String> {
     match exchange {
         Exchange::Ended(outcome) => Ok(outcome),
-        Exchange::Ours(cause) => Err(format!("cannot send from this machine: {cause}")),
+        Exchange::Local(cause) => Err(format!("cannot send from this machine: {cause}")),
     }
 }
 

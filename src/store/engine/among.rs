@@ -31,7 +31,7 @@ pub(in crate::store) fn ids_value<I: Into<Uuid>>(backend: DbBackend, ids: impl I
 /// As long as the planner has no statistics for an organization, it assumes that it has a single row: any index that
 /// begins with the organization looks as good as the primary key's, and it might read all of them for each key. The
 /// ORDER BY, which only the key's index satisfies, decides.
-pub(in crate::store) fn found_among(backend: DbBackend, table: &str, key: &str, keys: Keys) -> String {
+pub(in crate::store) fn found_among(backend: DbBackend, table: &str, key: &str, keys: KeyType) -> String {
     if backend == DbBackend::Postgres {
         return format!(
             "unnest($2) AS wanted(wanted_key) CROSS JOIN LATERAL (
@@ -41,8 +41,8 @@ pub(in crate::store) fn found_among(backend: DbBackend, table: &str, key: &str, 
         );
     }
     let value = match keys {
-        Keys::Ids => "unhex(value)",
-        Keys::Texts => "value",
+        KeyType::Ids => "unhex(value)",
+        KeyType::Texts => "value",
     };
     format!(
         "(SELECT * FROM {table}
@@ -52,7 +52,7 @@ pub(in crate::store) fn found_among(backend: DbBackend, table: &str, key: &str, 
 
 /// The type of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Keys {
+pub(in crate::store) enum KeyType {
     Ids,
     Texts,
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::worker::Work;
+use super::worker::WorkerGuard;
 use crate::{
     domain::{fairness::Turns, id::OrganizationId},
     metrics::BatchSizes,
@@ -23,11 +23,11 @@ const WAITING_MAX: usize = 4096;
 /// it.
 const BATCH_MAX: usize = 64;
 
-type Waiting<I, O> = (I, oneshot::Sender<Result<O, StoreError>>);
+type PendingItem<I, O> = (I, oneshot::Sender<Result<O, StoreError>>);
 
 /// The entry point for one kind of write.
 pub(in crate::store) struct Batcher<I, O> {
-    waiting: mpsc::Sender<Waiting<I, O>>,
+    waiting: mpsc::Sender<PendingItem<I, O>>,
     sizes: Arc<OnceLock<BatchSizes>>,
 }
 
@@ -45,12 +45,12 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
     ///
     /// `organization` returns whose turn a write takes. `write` takes a whole batch and returns one result per item, in
     /// order, after its commit.
-    pub(in crate::store) fn spawn<F, R>(work: Work, organization: fn(&I) -> OrganizationId, write: F) -> Self
+    pub(in crate::store) fn spawn<F, R>(work: WorkerGuard, organization: fn(&I) -> OrganizationId, write: F) -> Self
     where
         F: Fn(Arc<[I]>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Vec<O>, StoreError>> + Send,
     {
-        let (waiting, mut arrivals) = mpsc::channel::<Waiting<I, O>>(WAITING_MAX);
+        let (waiting, mut arrivals) = mpsc::channel::<PendingItem<I, O>>(WAITING_MAX);
         let sizes = Arc::new(OnceLock::<BatchSizes>::new());
         let observed = Arc::clone(&sizes);
         tokio::spawn(async move {
@@ -86,10 +86,10 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batcher<I, O> {
 
     /// Submits one write and waits until it is durable.
     pub(in crate::store) async fn submit(&self, item: I) -> Result<O, StoreError> {
-        let (answer, answered) = oneshot::channel();
+        let (caller, reply) = oneshot::channel();
         let stopped = || StoreError::Unavailable(sea_orm::DbErr::Custom("the writer has stopped".to_owned()));
-        self.waiting.send((item, answer)).await.map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        self.waiting.send((item, caller)).await.map_err(|_| stopped())?;
+        reply.await.map_err(|_| stopped())?
     }
 }
 
@@ -119,7 +119,7 @@ where
                     results
                         .into_iter()
                         .next()
-                        .ok_or_else(|| StoreError::Corrupt("a write gave no result".to_owned()))
+                        .ok_or_else(|| StoreError::Corrupt("a write returned no result".to_owned()))
                 });
                 drop(caller.send(result));
             }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn however_many_writes_of_one_wait_anothers_is_in_the_next_batch() {
+    async fn another_organizations_write_is_in_the_next_batch() {
         let (ran, go) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
         let (seen, going) = (Arc::clone(&ran), Arc::clone(&go));
         let write = move |batch: Arc<[OrganizationId]>| {

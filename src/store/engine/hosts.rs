@@ -30,7 +30,7 @@ pub(super) fn hosts(options: &DatabaseOptions, node: NodeId) -> Result<Vec<Host>
 }
 
 fn host(url: &Url, options: &DatabaseOptions, node: NodeId) -> Result<Host, OpenError> {
-    let wanted = Wanted::of(url);
+    let wanted = TlsSettings::of(url);
     readable(url)?;
     let connect = PgConnectOptions::from_url(url).map_err(|cause| OpenError::Url(cause.to_string()))?;
     let connect = with_settings(connect, options, node);
@@ -49,13 +49,13 @@ fn host(url: &Url, options: &DatabaseOptions, node: NodeId) -> Result<Host, Open
 
 /// What the URL and libpq's variables say about TLS.
 #[derive(Clone, Copy, Debug, Default)]
-struct Wanted {
+struct TlsSettings {
     mode: bool,
     authority: bool,
     client_certificate: bool,
 }
 
-impl Wanted {
+impl TlsSettings {
     fn of(url: &Url) -> Self {
         let given = |names: [&str; 3], variable: &str| {
             let is_named = url.query_pairs().any(|(name, _)| names.contains(&&*name));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_machine_is_connected_to_in_plaintext_unless_that_is_asked_for() {
+    fn only_loopback_is_plaintext_unless_requested() {
         use PgSslMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("authority.pem");

@@ -41,7 +41,7 @@ use self::{postgres::Postgres, sqlite::Sqlite};
 
 /// An open database of one engine. Clones share its connections.
 #[derive(Clone)]
-pub(super) enum Engine {
+pub(super) enum DatabaseEngine {
     /// SQLite: one process, one file.
     Sqlite(Arc<Sqlite>),
     /// PostgreSQL: any number of nodes.

@@ -190,7 +190,7 @@ struct CloseAbandoned(managed::Pool<Manager>);
 
 impl Drop for CloseAbandoned {
     fn drop(&mut self) {
-        self.0.retain(|kept, _| !kept.in_transaction);
+        self.0.retain(|pooled, _| !pooled.in_transaction);
     }
 }
 
@@ -241,12 +241,12 @@ pub(in crate::store) struct Manager {
 }
 
 impl managed::Manager for Manager {
-    type Type = Kept;
+    type Type = PooledConnection;
     type Error = SqlxError;
 
-    async fn create(&self) -> Result<Kept, SqlxError> {
+    async fn create(&self) -> Result<PooledConnection, SqlxError> {
         let generation = self.primary.generation();
-        Ok(Kept {
+        Ok(PooledConnection {
             connection: PgConnection::connect_with(&self.primary.connect_options()).await?,
             generation,
             times: Arc::clone(&self.times),
@@ -256,22 +256,22 @@ impl managed::Manager for Manager {
         })
     }
 
-    async fn recycle(&self, kept: &mut Kept, metrics: &Metrics) -> RecycleResult<SqlxError> {
-        let is_unusable = kept.is_broken || kept.in_transaction;
-        if is_unusable || kept.generation != self.primary.generation() || metrics.age() > AGE_MAX {
+    async fn recycle(&self, pooled: &mut PooledConnection, metrics: &Metrics) -> RecycleResult<SqlxError> {
+        let is_unusable = pooled.is_broken || pooled.in_transaction;
+        if is_unusable || pooled.generation != self.primary.generation() || metrics.age() > AGE_MAX {
             return Err(RecycleError::message("it is not used again"));
         }
-        if kept.in_statement.is_some() || metrics.last_used() >= TESTED_AFTER_IDLE {
+        if pooled.in_statement.is_some() || metrics.last_used() >= TESTED_AFTER_IDLE {
             // Its reply comes after everything that is still unread.
-            kept.connection.ping().await?;
+            pooled.connection.ping().await?;
         }
-        kept.in_statement = None;
+        pooled.in_statement = None;
         Ok(())
     }
 }
 
 /// A pooled connection, and what it was returned in the middle of.
-pub(in crate::store) struct Kept {
+pub(in crate::store) struct PooledConnection {
     connection: PgConnection,
     /// Which server it goes to, as counted by [`Primary::generation`].
     generation: u64,
@@ -282,12 +282,12 @@ pub(in crate::store) struct Kept {
     is_broken: bool,
 }
 
-impl Kept {
+impl PooledConnection {
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.in_statement = Some(Instant::now());
         let done = query(statement).execute(&mut self.connection).await;
         let done = self
-            .noted(done)
+            .finished(done)
             .map_err(|cause| DbErr::Exec(RuntimeErr::SqlxError(cause.into())))?;
         Ok(done.into())
     }
@@ -296,7 +296,7 @@ impl Kept {
         self.in_statement = Some(Instant::now());
         let done = self.connection.execute(AssertSqlSafe(sql)).await;
         let done = self
-            .noted(done)
+            .finished(done)
             .map_err(|cause| DbErr::Exec(RuntimeErr::SqlxError(cause.into())))?;
         Ok(done.into())
     }
@@ -305,7 +305,7 @@ impl Kept {
         self.in_statement = Some(Instant::now());
         let row = query(statement).fetch_optional(&mut self.connection).await;
         let row = self
-            .noted(row)
+            .finished(row)
             .map_err(|cause| DbErr::Query(RuntimeErr::SqlxError(cause.into())))?;
         Ok(row.map(Into::into))
     }
@@ -314,13 +314,13 @@ impl Kept {
         self.in_statement = Some(Instant::now());
         let rows = query(statement).fetch_all(&mut self.connection).await;
         let rows = self
-            .noted(rows)
+            .finished(rows)
             .map_err(|cause| DbErr::Query(RuntimeErr::SqlxError(cause.into())))?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
     /// Records that a statement has ended, and whether the connection has, too.
-    fn noted<T>(&mut self, result: Result<T, SqlxError>) -> Result<T, SqlxError> {
+    fn finished<T>(&mut self, result: Result<T, SqlxError>) -> Result<T, SqlxError> {
         if let (Some(began), Some(times)) = (self.in_statement.take(), self.times.get()) {
             times.took(began.elapsed());
         }

@@ -66,7 +66,7 @@ impl Postgres {
         let pool = |connections_max, patience| Pool::new(&primary, connections_max, patience);
         let api = pool(shared - delivery, None)?;
         api.test().await.map_err(|cause| connect_error(cause, &primary))?;
-        warn_of_settings(&api).await?;
+        check_settings(&api).await?;
         let delivery = pool(delivery, None)?;
         let heartbeat = pool(1, Some(HEARTBEAT_PATIENCE))?;
         let follower = tokio::spawn(Arc::clone(&primary).follow(workers.begin("postgres primary")));
@@ -147,7 +147,7 @@ fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
             OpenError::NoTls(primary.name().to_owned())
         }
         DbErr::Conn(RuntimeErr::SqlxError(refusal)) => {
-            let (said, is_passing) = match &**refusal {
+            let (said, is_temporary) = match &**refusal {
                 SqlxError::Database(said) => (said.message().to_owned(), said.code().as_deref() == Some(STARTING)),
                 SqlxError::Io(cause) => (cause.to_string(), true),
                 other => (other.to_string(), false),
@@ -155,13 +155,13 @@ fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
             OpenError::Connect {
                 server: primary.name().to_owned(),
                 cause: said,
-                is_passing,
+                is_temporary,
             }
         }
         DbErr::ConnectionAcquire(_) => OpenError::Connect {
             server: primary.name().to_owned(),
-            cause: "no answer in time".to_owned(),
-            is_passing: true,
+            cause: "no response in time".to_owned(),
+            is_temporary: true,
         },
         _ => cause.into(),
     }
@@ -169,7 +169,7 @@ fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
 
 /// Warns if nothing ends a hanging statement, which would hold its locks and its connection forever, and if plans are
 /// cached.
-async fn warn_of_settings(pool: &Pool) -> Result<(), DbErr> {
+async fn check_settings(pool: &Pool) -> Result<(), DbErr> {
     const SETTINGS: &str =
         "SELECT current_setting('statement_timeout') AS timeout, current_setting('plan_cache_mode') AS plans";
     let row = pool

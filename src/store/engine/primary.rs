@@ -23,8 +23,8 @@ use sea_orm::{
 };
 use tokio::{sync::Notify, time::timeout};
 
-use super::{hosts::Host, worker::Work};
-use crate::store::{error::ServerSign, source::OpenError};
+use super::{hosts::Host, worker::WorkerGuard};
+use crate::store::{error::ServerSignal, source::OpenError};
 
 /// How long one server may take to report whether it takes writes.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -155,10 +155,10 @@ impl Primary {
         tokio::select! {
             biased;
             () = abandoned => Err(gone()),
-            result = statement => result.inspect_err(|error| match ServerSign::of(error) {
-                ServerSign::None => {}
-                ServerSign::MayBeGone => self.suspect(),
-                ServerSign::IsReadOnly => self.turned_read_only(),
+            result = statement => result.inspect_err(|error| match ServerSignal::of(error) {
+                ServerSignal::None => {}
+                ServerSignal::MayBeGone => self.suspect(),
+                ServerSignal::IsReadOnly => self.turned_read_only(),
             }),
             () = slow => Err(gone()),
         }
@@ -178,7 +178,7 @@ impl Primary {
     }
 
     /// Follows whichever server takes writes. It never returns.
-    pub(super) async fn follow(self: Arc<Self>, work: Work) {
+    pub(super) async fn follow(self: Arc<Self>, work: WorkerGuard) {
         loop {
             tokio::select! {
                 () = self.suspected.notified() => {}
@@ -198,10 +198,7 @@ impl Primary {
         let found = self.find().await?;
         let is_another = self.current.swap(found, Ordering::SeqCst) != found;
         if is_another {
-            tracing::warn!(
-                server.address = self.name(),
-                "another PostgreSQL server is used from now on"
-            );
+            tracing::warn!(server.address = self.name(), "switched to another PostgreSQL server");
         }
         if self.is_lost.swap(false, Ordering::SeqCst) {
             tracing::info!(server.address = self.name(), "a PostgreSQL server takes writes again");
@@ -218,18 +215,18 @@ impl Primary {
     /// The first server that takes writes, starting with the one in use; or what each of them reports.
     async fn find(&self) -> Result<usize, String> {
         let current = self.current.load(Ordering::SeqCst);
-        let mut said = Vec::new();
+        let mut reports = Vec::new();
         for offset in 0..self.hosts.len() {
             let index = (current + offset) % self.hosts.len();
             let Some(host) = self.hosts.get(index) else { continue };
             match timeout(PROBE_TIMEOUT, takes_writes(&host.connect)).await {
                 Ok(Ok(true)) => return Ok(index),
-                Ok(Ok(false)) => said.push(format!("{} is read-only", host.name)),
-                Ok(Err(cause)) => said.push(format!("{}: {cause}", host.name)),
-                Err(_) => said.push(format!("{} does not answer", host.name)),
+                Ok(Ok(false)) => reports.push(format!("{} is read-only", host.name)),
+                Ok(Err(cause)) => reports.push(format!("{}: {cause}", host.name)),
+                Err(_) => reports.push(format!("{} does not respond", host.name)),
             }
         }
-        Err(said.join("; "))
+        Err(reports.join("; "))
     }
 }
 

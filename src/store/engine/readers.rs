@@ -2,7 +2,7 @@
 //!
 //! A statement runs on its caller's thread. With its page in memory a look-up takes some ten microseconds, less than
 //! handing it to another thread would. Reads that may take longer, such as walks over history, run on connections of
-//! their own and tell the runtime that they block ([`Readers::reading_long`]), so that they delay no other task. The
+//! their own and notify the runtime that they block ([`Readers::reading_long`]), so that they delay no other task. The
 //! delivery engine has its own connections for both: however much the API reads, a claim waits for no request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +50,7 @@ impl Readers {
         self.of(side).short.run(read)
     }
 
-    /// Runs a read that may take long: on the caller's thread, which the runtime is told not to rely on meanwhile.
+    /// Runs a read that may take long: on the caller's thread, and the runtime is notified that it blocks.
     ///
     /// If all connections are in use, it waits as a task. A blocked thread per waiter would use up the threads that the
     /// runtime may have, and the runtime would stall.
@@ -73,7 +73,7 @@ impl Readers {
 
     /// The pools of readers: name, connections in use, connections.
     pub(in crate::store) fn pools(&self) -> [(&'static str, u32, u32); 4] {
-        let of = |name, pool: &Pool| (name, count(pool.busy()), count(pool.connections.len()));
+        let of = |name, pool: &ReaderPool| (name, count(pool.busy()), count(pool.connections.len()));
         [
             of("read", &self.api.short),
             of("read_long", &self.api.long),
@@ -101,8 +101,8 @@ fn closed(error: tokio::sync::AcquireError) -> DbErr {
 
 /// The connections that one side reads with.
 struct SideReaders {
-    short: Pool,
-    long: Pool,
+    short: ReaderPool,
+    long: ReaderPool,
     /// One permit per connection of `long`.
     long_turns: Semaphore,
 }
@@ -110,7 +110,7 @@ struct SideReaders {
 impl SideReaders {
     fn open(short: usize, long: usize, open: impl Fn() -> Result<SqliteConnection, DbErr>) -> Result<Self, DbErr> {
         let pool = |connections: usize| {
-            Ok::<_, DbErr>(Pool {
+            Ok::<_, DbErr>(ReaderPool {
                 connections: (0..connections).map(|_| open()).collect::<Result<_, _>>()?,
                 next: AtomicUsize::new(0),
             })
@@ -124,12 +124,12 @@ impl SideReaders {
 }
 
 /// Interchangeable connections.
-struct Pool {
+struct ReaderPool {
     connections: Vec<SqliteConnection>,
     next: AtomicUsize,
 }
 
-impl Pool {
+impl ReaderPool {
     fn run<T>(&self, read: impl FnOnce(&mut Inner) -> Result<T, DbErr>) -> Result<T, DbErr> {
         let pool = &self.connections;
         let first = self.next.fetch_add(1, Ordering::Relaxed);

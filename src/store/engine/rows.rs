@@ -8,7 +8,7 @@ use sea_orm::{DbErr, ProxyRow, RuntimeErr, Value, prelude::Uuid};
 /// Result codes of a lock, a full or failing disk, and a file that went away: the same call may succeed later
 /// (<https://www.sqlite.org/rescode.html>): busy, locked, no memory, read-only, interrupted, I/O error, full, cannot
 /// open.
-const PASSING: [i32; 8] = [5, 6, 7, 8, 9, 10, 13, 14];
+const TEMPORARY: [i32; 8] = [5, 6, 7, 8, 9, 10, 13, 14];
 
 /// The type of a column's values. SQLite itself knows only integers, texts and blobs, and sea-orm requires more than
 /// that.
@@ -124,7 +124,7 @@ fn value_of(stored: ValueRef<'_>, kind: Option<Kind>) -> Option<Value> {
 pub(super) fn failed(error: rusqlite::Error) -> DbErr {
     let passing = error
         .sqlite_error()
-        .is_some_and(|cause| PASSING.contains(&(cause.extended_code & 0xff)));
+        .is_some_and(|cause| TEMPORARY.contains(&(cause.extended_code & 0xff)));
     let text = RuntimeErr::Internal(error.to_string());
     if passing { DbErr::Conn(text) } else { DbErr::Exec(text) }
 }

@@ -23,17 +23,17 @@ struct Shared {
 }
 
 /// A running worker: it has ended when this is dropped.
-pub(in crate::store) struct Work {
+pub(in crate::store) struct WorkerGuard {
     name: &'static str,
     shared: Arc<Shared>,
 }
 
 impl Workers {
     /// Registers a worker that starts.
-    pub(in crate::store) fn begin(&self, name: &'static str) -> Work {
+    pub(in crate::store) fn begin(&self, name: &'static str) -> WorkerGuard {
         let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.push(name);
-        Work {
+        WorkerGuard {
             name,
             shared: Arc::clone(&self.shared),
         }
@@ -57,7 +57,7 @@ impl Workers {
     }
 }
 
-impl Work {
+impl WorkerGuard {
     /// Panics if a test of the binary requests it, once the workers are supervised.
     pub(super) fn fail_on_purpose(&self) {
         #[cfg(debug_assertions)]
@@ -79,7 +79,7 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
         let ended = (self.name, std::thread::panicking());
         self.shared.ended.send_if_modified(|first| {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_that_ends_is_told_whether_it_panicked_or_not() {
+    async fn the_first_to_end_is_reported_with_whether_it_panicked() {
         let workers = Workers::default();
         let (one, two) = (workers.begin("one"), workers.begin("two"));
         assert_eq!(workers.names(), ["one", "two"]);

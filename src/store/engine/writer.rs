@@ -18,7 +18,7 @@ use std::{
 use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{closed::Closed, connection::Connection, sqlite_connection::SqliteConnection, worker::Work};
+use super::{closed::Closed, connection::Connection, sqlite_connection::SqliteConnection, worker::WorkerGuard};
 use crate::{
     domain::{fairness::Turns, id::OrganizationId},
     metrics::{BatchSizes, StatementTimes},
@@ -45,17 +45,17 @@ trait Write: Send {
     /// Runs the write in the open transaction. Returns false if it failed and must be undone.
     fn run(&mut self, connection: &SqliteConnection) -> bool;
     /// Sends the caller its result; `lost` is why the transaction was not committed.
-    fn answer(self: Box<Self>, lost: Option<&StoreError>);
+    fn reply(self: Box<Self>, lost: Option<&StoreError>);
 }
 
-struct Waiting<F, T, E> {
+struct PendingWrite<F, T, E> {
     arrived_at: Instant,
     work: Option<F>,
     result: Option<Result<T, E>>,
     caller: oneshot::Sender<Result<T, E>>,
 }
 
-impl<F, T, E> Write for Waiting<F, T, E>
+impl<F, T, E> Write for PendingWrite<F, T, E>
 where
     F: for<'a> FnOnce(&'a Connection<'a>) -> BoxFuture<'a, Result<T, E>> + Send,
     T: Send,
@@ -75,7 +75,7 @@ where
         done
     }
 
-    fn answer(self: Box<Self>, lost: Option<&StoreError>) {
+    fn reply(self: Box<Self>, lost: Option<&StoreError>) {
         let result = match (self.result, lost) {
             // A write that failed itself reports its own error.
             (Some(Err(error)), _) => Err(error),
@@ -99,7 +99,7 @@ where
     match writing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
         Poll::Pending => {
-            Err(StoreError::Corrupt("a write waits for something else than its database".to_owned()).into())
+            Err(StoreError::Corrupt("a write waits for something other than its database".to_owned()).into())
         }
     }
 }
@@ -162,19 +162,23 @@ pub(in crate::store) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn spawn(work: Work, connection: SqliteConnection, closed: Closed) -> Result<Self, DbErr> {
+    pub(super) fn spawn(work: WorkerGuard, connection: SqliteConnection, closed: Closed) -> Result<Self, DbErr> {
         let (handed_in, mut arrivals) = mpsc::channel::<Arrival>(WAITING_MAX);
         let observed = Arc::new(OnceLock::<Observed>::new());
-        let told = Arc::clone(&observed);
+        let metrics = Arc::clone(&observed);
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
                 let mut waiters = Waiters::default();
                 while waiters.gather(&mut arrivals) {
                     work.fail_on_purpose();
-                    let told = told.get();
-                    let ran = run(&connection, waiters.turns.take(BATCH_MAX), told.map(|told| &told.times));
-                    if let Some(Observed { sizes, .. }) = told {
+                    let metrics = metrics.get();
+                    let ran = run(
+                        &connection,
+                        waiters.turns.take(BATCH_MAX),
+                        metrics.map(|metrics| &metrics.times),
+                    );
+                    if let Some(Observed { sizes, .. }) = metrics {
                         sizes.observe(ran);
                     }
                 }
@@ -194,9 +198,9 @@ impl Writer {
 
     /// Refuses further writes, and waits for the submitted ones.
     pub(super) async fn close(&self) {
-        let (caller, answered) = oneshot::channel();
+        let (caller, reply) = oneshot::channel();
         if self.arrivals.send(Arrival::Last(caller)).await.is_ok() {
-            drop(answered.await);
+            drop(reply.await);
         }
         self.closed.set();
     }
@@ -210,8 +214,8 @@ impl Writer {
         E: From<StoreError> + Send + 'static,
     {
         self.closed.refuse().map_err(StoreError::from)?;
-        let (caller, answered) = oneshot::channel();
-        let write = Waiting {
+        let (caller, reply) = oneshot::channel();
+        let write = PendingWrite {
             arrived_at: Instant::now(),
             work: Some(work),
             result: None,
@@ -221,7 +225,7 @@ impl Writer {
             .send(Arrival::Write(party, Box::new(write)))
             .await
             .map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        reply.await.map_err(|_| stopped())?
     }
 }
 
@@ -268,7 +272,7 @@ fn run(
     }
     let count = ran.len();
     for write in ran {
-        write.answer(lost.as_ref());
+        write.reply(lost.as_ref());
     }
     count
 }
@@ -372,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_many_writes_of_one_wait_anothers_is_next_but_one() {
+    async fn another_organizations_write_is_next_but_one() {
         let (_folder, sqlite) = database();
         let [busy, other] = [1, 2].map(|number| Some(OrganizationId::new(Uuid::from_u128(number))));
         // Blocks the thread until all the others wait.

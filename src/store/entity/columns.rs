@@ -104,7 +104,7 @@ macro_rules! word_columns {
 fn read_word<W: Word>(text: &str) -> W {
     W::parse(text).unwrap_or_else(|| {
         let kind = std::any::type_name::<W>();
-        say_unknown(kind.rsplit("::").next().unwrap_or(kind), text);
+        warn_unknown(kind.rsplit("::").next().unwrap_or(kind), text);
         W::UNKNOWN
     })
 }
@@ -143,13 +143,13 @@ fn unreadable(column: &'static str, cause: impl std::error::Error + Send + Sync 
 }
 
 /// The most different words that are logged.
-const SAID_MAX: usize = 64;
+const WARNED_MAX: usize = 64;
 
 /// Logs, once per word, that a row holds a word that this version does not know.
-fn say_unknown(kind: &'static str, word: &str) {
+fn warn_unknown(kind: &'static str, word: &str) {
     static SAID: Mutex<BTreeSet<(&str, String)>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    if said.len() < SAID_MAX && said.insert((kind, word.to_owned())) {
+    if said.len() < WARNED_MAX && said.insert((kind, word.to_owned())) {
         tracing::warn!(kind, word, "a row holds a word that this version does not know");
     }
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_word_is_read_back() {
+    fn other_values_are_read_back() {
         let id = WebhookId::new(Uuid::from_u128(7));
         assert_eq!(Value::from(id), Value::from(id.as_uuid()));
         assert_eq!(read(id), Some(id));

@@ -36,9 +36,9 @@ const WHOLE: [(&str, &str); 5] = [
     ),
     (
         "overview::USAGE",
-        "an operator asks what an organization uses: it has a hundred webhooks at most",
+        "an operator looks up what an organization uses: it has a hundred webhooks at most",
     ),
-    ("key_use_sql", "an operator asks which master keys are in use"),
+    ("key_use_sql", "an operator lists which master keys are in use"),
     ("clamp_webhooks_sql", "once, when a server starts"),
     ("clamp_keys_sql", "once, when a server starts"),
 ];
@@ -52,14 +52,14 @@ fn of_both(backend: DbBackend) -> Vec<(&'static str, String)> {
         ("events::NEWEST", events::NEWEST.to_owned()),
         ("idempotency::ENTER", idempotency::ENTER.to_owned()),
         ("claim::WALK", claim::WALK.to_owned()),
-        ("replay::put_back_sql", replay::put_back_sql(backend)),
+        ("replay::requeue_sql", replay::requeue_sql(backend)),
         ("overview::WAITING", overview::WAITING.to_owned()),
         ("overview::LEASED", overview::LEASED.to_owned()),
         ("overview::BUSY", overview::BUSY.to_owned()),
         ("overview::WEBHOOKS", overview::WEBHOOKS.to_owned()),
         ("overview::USAGE", overview::USAGE.to_owned()),
         ("quota::RESERVE", quota::RESERVE.to_owned()),
-        ("quota::GIVE_BACK", quota::GIVE_BACK.to_owned()),
+        ("quota::REFUND", quota::REFUND.to_owned()),
         ("secrets::key_use_sql", secrets::key_use_sql(backend)),
         ("backlog::backlog_sql", backlog::backlog_sql(backend)),
         ("clamp::clamp_webhooks_sql", clamp::clamp_webhooks_sql(backend)),
@@ -73,7 +73,7 @@ fn statements(backend: DbBackend) -> BTreeMap<&'static str, String> {
             ("claim::TAKE_AT_ONCE", claim::TAKE_AT_ONCE.to_owned()),
             ("finish_batch::RECORD", finish_batch::RECORD.clone()),
             ("finish_batch::RECORD_PLAIN", finish_batch::RECORD_PLAIN.clone()),
-            ("leases::GIVE_BACK", leases::GIVE_BACK.clone()),
+            ("leases::RELEASE", leases::RELEASE.clone()),
             ("leases::RENEW", leases::RENEW.clone()),
             ("nodes::BEAT", nodes::BEAT.clone()),
             ("publish_batch::PUBLISH", publish_batch::PUBLISH.to_owned()),
@@ -148,7 +148,7 @@ fn condition(line: &str) -> &str {
 }
 
 /// How a plan accesses tables, without duplicates: the index and its condition, or the table that is read as a whole.
-fn ways(steps: &[String]) -> Vec<String> {
+fn accesses(steps: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for (position, step) in steps.iter().enumerate() {
         let step = step.trim_start_matches([' ', '-', '>']);
@@ -181,14 +181,14 @@ fn ways(steps: &[String]) -> Vec<String> {
 }
 
 /// Compares every statement's plan with the engine's snapshot.
-pub(super) async fn judge(scratch: &Scratch) {
+pub(super) async fn check(scratch: &Scratch) {
     let backend = scratch.db.backend();
     let mut lines = Vec::new();
     for (name, sql) in statements(backend) {
         let steps = plan(&scratch.db, sql).await;
-        let ways = ways(&steps);
+        let accesses = accesses(&steps);
         let may_be_whole = WHOLE.iter().any(|(whole, _)| name.ends_with(whole));
-        let whole = ways
+        let whole = accesses
             .iter()
             .find(|way| WHOLE_ENDINGS.iter().any(|ending| way.ends_with(ending)) || way.starts_with("all of "));
         assert!(
@@ -197,7 +197,7 @@ pub(super) async fn judge(scratch: &Scratch) {
             steps.join("\n")
         );
         lines.push(name.to_owned());
-        lines.extend(ways.into_iter().map(|way| format!("    {way}")));
+        lines.extend(accesses.into_iter().map(|way| format!("    {way}")));
     }
     let text = lines.join("\n") + "\n";
     let file = if backend == DbBackend::Postgres {

@@ -49,7 +49,7 @@ pub struct Ready {
 
 /// The result of a walk.
 #[derive(Debug, Default)]
-pub struct Walk {
+pub struct ReadyWalk {
     /// The webhooks with something due, in the order of their ids.
     pub ready: Vec<Ready>,
     /// Where the next walk continues; `None` if this one reached the end.
@@ -67,7 +67,7 @@ pub(in crate::store) const WALK: &str = "
         SELECT (SELECT webhook_id FROM queue WHERE owed AND lease_token IS NULL AND webhook_id > walk.webhook_id
                 ORDER BY webhook_id LIMIT 1), step + 1
         FROM walk WHERE walk.webhook_id IS NOT NULL AND step < $2
-    ), judged(organization_id, webhook_id, step, is_open, is_rated, is_ready, next_at) AS (
+    ), visited(organization_id, webhook_id, step, is_open, is_rated, is_ready, next_at) AS (
         SELECT organization_id, webhook_id, step, is_open, is_rated,
             CASE WHEN due_at <= $3 AND resume_at <= $3 THEN 1 ELSE 0 END,
             CASE WHEN due_at < resume_at THEN resume_at ELSE due_at END
@@ -80,14 +80,14 @@ pub(in crate::store) const WALK: &str = "
             FROM walk JOIN webhooks ON webhooks.id = walk.webhook_id
         ) AS first
     )
-    SELECT organization_id, webhook_id, step AS number, is_open, is_rated, is_ready, next_at FROM judged
-    WHERE is_ready = 1 OR step = $2 OR next_at = (SELECT min(next_at) FROM judged WHERE is_ready = 0)
+    SELECT organization_id, webhook_id, step AS number, is_open, is_rated, is_ready, next_at FROM visited
+    WHERE is_ready = 1 OR step = $2 OR next_at = (SELECT min(next_at) FROM visited WHERE is_ready = 0)
     ORDER BY webhook_id";
 
 /// Walks over the webhooks with due deliveries, after `cursor`.
 ///
 /// A loose index scan: each step jumps to the next webhook, however long the queue of one of them is.
-pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> Result<Walk, StoreError> {
+pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> Result<ReadyWalk, StoreError> {
     #[derive(FromQueryResult)]
     struct Step {
         organization_id: OrganizationId,
@@ -120,7 +120,7 @@ pub async fn ready(db: &Database, cursor: Option<WebhookId>, now: Timestamp) -> 
             _ => Grant::Plain,
         },
     });
-    Ok(Walk {
+    Ok(ReadyWalk {
         ready: ready.collect(),
         cursor,
         next_at,
@@ -187,14 +187,14 @@ struct Term {
 
 /// A claimed entry.
 #[derive(FromQueryResult)]
-struct Taken {
+struct ClaimedEntry {
     organization_id: OrganizationId,
     delivery_id: DeliveryId,
     webhook_id: WebhookId,
     attempt_count: i32,
 }
 
-impl Taken {
+impl ClaimedEntry {
     fn lease(self, token: LeaseToken) -> Lease {
         Lease {
             organization_id: self.organization_id,
@@ -258,7 +258,7 @@ async fn take_at_once(
     tx: &Connection<'_>,
     wanted: &[Wanted],
     term: Term,
-) -> Result<Vec<Taken>, StoreError> {
+) -> Result<Vec<ClaimedEntry>, StoreError> {
     let values: [Value; 8] = [
         array(wanted, |wanted| Uuid::from(wanted.ready.webhook_id)),
         array(wanted, |wanted| room_column(wanted.room)),
@@ -270,7 +270,7 @@ async fn take_at_once(
         term.until.as_millis().into(),
     ];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, TAKE_AT_ONCE, values);
-    Ok(Taken::find_by_statement(statement).all(tx).await?)
+    Ok(ClaimedEntry::find_by_statement(statement).all(tx).await?)
 }
 
 pub(in crate::store) const TAKE_OF_ONE: &str = "
@@ -289,7 +289,7 @@ async fn take_one_by_one(
     tx: &Connection<'_>,
     wanted: &[Wanted],
     term: Term,
-) -> Result<Vec<Taken>, StoreError> {
+) -> Result<Vec<ClaimedEntry>, StoreError> {
     let mut all = Vec::new();
     for Wanted { ready, room } in wanted {
         let values: [Value; 8] = [
@@ -303,7 +303,7 @@ async fn take_one_by_one(
             health::breaker_failures_column().into(),
         ];
         let statement = Statement::from_sql_and_values(DbBackend::Sqlite, TAKE_OF_ONE, values);
-        all.extend(Taken::find_by_statement(statement).all(tx).await?);
+        all.extend(ClaimedEntry::find_by_statement(statement).all(tx).await?);
     }
     Ok(all)
 }

@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait as _, DbBackend};
 
 use super::{
     finish_batch, finish_rows,
-    health::{self, Turn},
+    health::{self, HealthChange},
     lease::{Fence, Finished},
     leases, operational,
 };
@@ -30,12 +30,12 @@ pub async fn finish(db: &Database, finished: Finished) -> Result<bool, StoreErro
             if finish_rows::record_plain(tx, &finished).await? {
                 return Ok((true, Vec::new()));
             }
-            let (held, turns) = record_all(&inner, tx, &[&finished]).await?;
-            Ok::<_, StoreError>((!held.is_empty(), turns))
+            let (held, changes) = record_all(&inner, tx, &[&finished]).await?;
+            Ok::<_, StoreError>((!held.is_empty(), changes))
         })
     });
-    let (is_held, turns) = write.await?;
-    health::announce(db, turns);
+    let (is_held, changes) = write.await?;
+    health::announce(db, changes);
     Ok(is_held)
 }
 
@@ -90,9 +90,9 @@ async fn record_in_transaction(db: &Database, ended: Vec<Finished>) -> Result<()
     let write = db.write(move |tx| {
         Box::pin(async move {
             let ended: Vec<&Finished> = ended.iter().collect();
-            let (held, turns) = record_all(&inner, tx, &ended).await?;
+            let (held, changes) = record_all(&inner, tx, &ended).await?;
             let all = ended.iter().all(|finished| held.contains(&finished.fence()));
-            if all { Ok(turns) } else { Err(NotRecorded::Lost(held)) }
+            if all { Ok(changes) } else { Err(NotRecorded::Lost(held)) }
         })
     });
     health::announce(db, write.await?);
@@ -105,9 +105,9 @@ async fn record_all(
     db: &Database,
     tx: &Connection<'_>,
     ended: &[&Finished],
-) -> Result<(HashSet<Fence>, Vec<Turn>), StoreError> {
+) -> Result<(HashSet<Fence>, Vec<HealthChange>), StoreError> {
     let before = health::lock(tx, ended).await?;
-    let (after, news) = health::fold(&before, ended);
+    let (after, news) = health::apply(&before, ended);
     let organizations: HashSet<OrganizationId> = news.iter().map(|(organization, _)| *organization).collect();
     // The webhooks that may be notified are locked before the queue, as everywhere.
     let subscribers = operational::lock_subscribers(tx, organizations).await?;
@@ -130,8 +130,8 @@ async fn record_all(
         DbBackend::Postgres => finish_batch::record(tx, &ended).await?,
         _ => finish_rows::record_all(tx, &ended).await?,
     }
-    let turns = health::turns(&before, &after, &news);
+    let changes = health::changes(&before, &after, &news);
     health::write(db, tx, &before, after).await?;
     operational::record(db, tx, &subscribers, news).await?;
-    Ok((held, turns))
+    Ok((held, changes))
 }

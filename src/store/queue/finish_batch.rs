@@ -49,7 +49,7 @@ const ATTEMPTS: &str = "ended AS MATERIALIZED (
 
 /// The recorded attempts, by delivery and token.
 #[derive(FromQueryResult)]
-struct Recorded {
+struct RecordedAttempt {
     delivery_id: DeliveryId,
     token: LeaseToken,
 }
@@ -90,7 +90,7 @@ pub(super) async fn record_plain(db: &Database, ended: &[&Finished]) -> Result<H
     let connection = db.read();
     let statement =
         Statement::from_sql_and_values(connection.get_database_backend(), RECORD_PLAIN.as_str(), arrays(ended));
-    let rows = Recorded::find_by_statement(statement)
+    let rows = RecordedAttempt::find_by_statement(statement)
         .all(&connection)
         .await
         .map_err(StoreError::of_commit)?;

@@ -30,11 +30,11 @@ use crate::{
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// The health of the webhooks that a batch of attempts may change, by webhook id.
-pub(super) type Healths = HashMap<WebhookId, Known>;
+pub(super) type Healths = HashMap<WebhookId, LockedHealth>;
 
 /// A webhook's health, with the related parts of its row.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct LockedHealth {
     organization_id: OrganizationId,
     updated_at: Timestamp,
     health: Health,
@@ -69,7 +69,7 @@ pub(super) async fn lock(tx: &Connection<'_>, batch: &[&Finished]) -> Result<Hea
         .lock(LockType::NoKeyUpdate);
     let rows = query.all(tx).await?;
     let known = |row: webhook::Model| {
-        let known = Known {
+        let known = LockedHealth {
             organization_id: row.organization_id,
             updated_at: row.updated_at,
             health: read(&row),
@@ -81,7 +81,7 @@ pub(super) async fn lock(tx: &Connection<'_>, batch: &[&Finished]) -> Result<Hea
 
 /// Applies the attempts to the health of their webhooks. Returns the new healths, and the events that notify the
 /// organizations.
-pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(OrganizationId, OperationalEvent)>) {
+pub(super) fn apply(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(OrganizationId, OperationalEvent)>) {
     let mut after = before.clone();
     let mut news = Vec::new();
     for finished in attempts {
@@ -108,13 +108,13 @@ pub(super) fn fold(before: &Healths, attempts: &[&Finished]) -> (Healths, Vec<(O
 }
 
 /// A change to a webhook's health that the operator should see in the log.
-pub(super) struct Turn {
+pub(super) struct HealthChange {
     organization_id: OrganizationId,
     webhook_id: WebhookId,
-    kind: TurnKind,
+    kind: HealthChangeKind,
 }
 
-enum TurnKind {
+enum HealthChangeKind {
     BreakerOpened,
     BreakerClosed,
     Failing(Timestamp),
@@ -123,56 +123,64 @@ enum TurnKind {
 }
 
 /// The changes to the health of webhooks.
-pub(super) fn turns(before: &Healths, after: &Healths, news: &[(OrganizationId, OperationalEvent)]) -> Vec<Turn> {
+pub(super) fn changes(
+    before: &Healths,
+    after: &Healths,
+    news: &[(OrganizationId, OperationalEvent)],
+) -> Vec<HealthChange> {
     let breakers = after.iter().filter_map(|(&webhook_id, known)| {
         let was_open = before.get(&webhook_id)?.health.breaker_open();
         let kind = match (was_open, known.health.breaker_open()) {
-            (false, true) => TurnKind::BreakerOpened,
-            (true, false) => TurnKind::BreakerClosed,
+            (false, true) => HealthChangeKind::BreakerOpened,
+            (true, false) => HealthChangeKind::BreakerClosed,
             _ => return None,
         };
-        Some(Turn {
+        Some(HealthChange {
             organization_id: known.organization_id,
             webhook_id,
             kind,
         })
     });
-    let told = news.iter().filter_map(|(organization_id, event)| {
+    let notices = news.iter().filter_map(|(organization_id, event)| {
         let (webhook_id, kind) = match event {
             OperationalEvent::WebhookFailing {
                 webhook_id,
                 failing_since,
-            } => (*webhook_id, TurnKind::Failing(*failing_since)),
-            OperationalEvent::WebhookDisabled { webhook_id, reason, .. } => (*webhook_id, TurnKind::Disabled(*reason)),
-            OperationalEvent::WebhookRecovered { webhook_id } => (*webhook_id, TurnKind::Recovered),
+            } => (*webhook_id, HealthChangeKind::Failing(*failing_since)),
+            OperationalEvent::WebhookDisabled { webhook_id, reason, .. } => {
+                (*webhook_id, HealthChangeKind::Disabled(*reason))
+            }
+            OperationalEvent::WebhookRecovered { webhook_id } => (*webhook_id, HealthChangeKind::Recovered),
             OperationalEvent::DeliveryExhausted { .. } => return None,
         };
-        Some(Turn {
+        Some(HealthChange {
             organization_id: *organization_id,
             webhook_id,
             kind,
         })
     });
-    breakers.chain(told).collect()
+    breakers.chain(notices).collect()
 }
 
 /// Logs the changes to the health of webhooks. Only after the commit: what is rolled back has not happened.
-pub(super) fn announce(db: &Database, turns: Vec<Turn>) {
-    for Turn {
+pub(super) fn announce(db: &Database, changes: Vec<HealthChange>) {
+    for HealthChange {
         organization_id,
         webhook_id,
         kind,
-    } in turns
+    } in changes
     {
         // One batch holds attempts of many webhooks, so these lines belong to no attempt's span.
         let span = tracing::error_span!(
             parent: None, "webhook", kallima.organization.id = %organization_id, kallima.webhook.id = %webhook_id
         );
         span.in_scope(|| match kind {
-            TurnKind::BreakerOpened => tracing::info!("breaker opened: only probes go out to this webhook"),
-            TurnKind::BreakerClosed => tracing::info!("breaker closed"),
-            TurnKind::Failing(since) => tracing::info!(kallima.webhook.failing_since = %since, "webhook is failing"),
-            TurnKind::Disabled(reason) => {
+            HealthChangeKind::BreakerOpened => tracing::info!("breaker opened: only probes are sent to this webhook"),
+            HealthChangeKind::BreakerClosed => tracing::info!("breaker closed"),
+            HealthChangeKind::Failing(since) => {
+                tracing::info!(kallima.webhook.failing_since = %since, "webhook is failing");
+            }
+            HealthChangeKind::Disabled(reason) => {
                 if let Some(metrics) = db.metrics.get() {
                     metrics.webhook_disabled(reason);
                 }
@@ -181,7 +189,7 @@ pub(super) fn announce(db: &Database, turns: Vec<Turn>) {
                     "webhook disabled by the service"
                 );
             }
-            TurnKind::Recovered => tracing::info!("webhook recovered"),
+            HealthChangeKind::Recovered => tracing::info!("webhook recovered"),
         });
     }
 }
@@ -222,7 +230,7 @@ pub(super) async fn write(
     after: Healths,
 ) -> Result<(), StoreError> {
     for (id, known) in after {
-        let Known {
+        let LockedHealth {
             organization_id,
             updated_at,
             health,

@@ -114,11 +114,11 @@ impl Target {
 
 /// The result of reading a webhook.
 #[derive(Clone, Debug)]
-pub enum Judgement {
+pub enum WebhookState {
     /// It exists.
-    Known(Arc<Target>),
+    Present(Arc<Target>),
     /// It was deleted.
-    Gone,
+    Deleted,
     /// This node cannot read it, since it lacks the key of its secret.
     Unreadable,
 }
@@ -207,9 +207,9 @@ pub trait HandOver: Send + Sync + fmt::Debug {
     /// What may be leased now for these organizations; `None` if this node takes nothing at all.
     fn room(&self, organizations: &[OrganizationId]) -> Option<Room>;
 
-    /// Takes deliveries whose leases are durable, with their webhooks as read at `judged_at` or later (in
+    /// Takes deliveries whose leases are durable, with their webhooks as read at `read_at` or later (in
     /// [`Clock::monotonic`](crate::clock::Clock::monotonic) time).
-    fn take(&self, leased: Vec<Leased>, judgements: Vec<(WebhookId, Judgement)>, judged_at: Duration);
+    fn take(&self, leased: Vec<Leased>, states: Vec<(WebhookId, WebhookState)>, read_at: Duration);
 
     /// Takes leases of attempts that cannot be made now: they are released as soon as the database allows.
     fn not_made(&self, leases: Vec<Lease>);

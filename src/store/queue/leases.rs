@@ -80,7 +80,7 @@ pub(in crate::store) const UNCOUNT_ONE: &str = "UPDATE deliveries SET attempt_co
         SELECT 1 FROM queue
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed)";
 
-pub(in crate::store) static GIVE_BACK: LazyLock<String> = LazyLock::new(|| {
+pub(in crate::store) static RELEASE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH lost AS (
             DELETE FROM queue USING {LEASES}
@@ -100,7 +100,7 @@ pub(in crate::store) static GIVE_BACK: LazyLock<String> = LazyLock::new(|| {
 
 /// Releases the leases of attempts that were not made: these do not count, and the deliveries are due at `due_at`.
 /// Entries that are no longer owed leave the queue; their delivery keeps the number.
-pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
+pub async fn release(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> Result<(), StoreError> {
     const DROP_ONE: &str = "DELETE FROM queue
         WHERE organization_id = $1 AND delivery_id = $2 AND lease_token = $3 AND NOT owed";
     const FREE_ONE: &str = "UPDATE queue
@@ -113,7 +113,7 @@ pub async fn give_back(db: &Database, leases: Vec<Lease>, due_at: Timestamp) -> 
         let values = arrays(leases.iter()).into_iter().chain([due_at.into()]);
         db.write_one(Statement::from_sql_and_values(
             DbBackend::Postgres,
-            GIVE_BACK.as_str(),
+            RELEASE.as_str(),
             values,
         ))
         .await?;
@@ -189,7 +189,7 @@ async fn renew_held(tx: &Connection<'_>, leases: &[Lease], until: Timestamp) -> 
 
 /// Whose leases are released.
 #[derive(Clone, Copy, Debug)]
-enum Whose {
+enum LeaseFilter {
     /// Everybody's: no process that could hold one is alive.
     All,
     /// This node's own, if they ended between these times.
@@ -203,7 +203,7 @@ pub async fn recover(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
     if db.has_other_nodes() {
         return Ok(0);
     }
-    release(db, Whose::All, now).await
+    release_matching(db, LeaseFilter::All, now).await
 }
 
 /// Releases this node's leases that ended before `now` without a record, but not before `since`. Returns how many.
@@ -211,13 +211,13 @@ pub async fn recover(db: &Database, now: Timestamp) -> Result<u64, StoreError> {
 /// Leases end in the future when they are taken, so those that ended before an earlier sweep need not be checked again:
 /// on PostgreSQL, a snapshot that somebody holds would keep all those dead entries in the index.
 pub async fn release_ended(db: &Database, since: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
-    release(db, Whose::Ended(since, now), now).await
+    release_matching(db, LeaseFilter::Ended(since, now), now).await
 }
 
-async fn release(db: &Database, whose: Whose, now: Timestamp) -> Result<u64, StoreError> {
-    let (condition, values): (&str, Vec<Value>) = match whose {
-        Whose::All => ("lease_token IS NOT NULL", Vec::new()),
-        Whose::Ended(since, until) => (
+async fn release_matching(db: &Database, filter: LeaseFilter, now: Timestamp) -> Result<u64, StoreError> {
+    let (condition, values): (&str, Vec<Value>) = match filter {
+        LeaseFilter::All => ("lease_token IS NOT NULL", Vec::new()),
+        LeaseFilter::Ended(since, until) => (
             "lease_token IS NOT NULL AND lease_node = $2 AND due_at > $3 AND due_at <= $4",
             vec![db.node.into(), since.as_millis().into(), until.as_millis().into()],
         ),

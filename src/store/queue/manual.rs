@@ -24,13 +24,13 @@ use crate::{
 
 /// The result of requesting one delivery by its id.
 #[derive(Debug)]
-pub enum Taken {
+pub enum ManualLease {
     /// It is leased to the caller.
     Leased(Lease),
     /// The delivery does not exist.
     NotFound,
     /// An attempt of it is in progress.
-    UnderWay,
+    InProgress,
     /// Its webhook was deleted, so there is nowhere to send it.
     WebhookDeleted,
 }
@@ -42,35 +42,35 @@ pub async fn take(
     id: DeliveryId,
     lease: Duration,
     now: Timestamp,
-) -> Result<Taken, StoreError> {
+) -> Result<ManualLease, StoreError> {
     let inner = db.clone();
     let write = db.write_for(org, move |tx| {
-        Box::pin(async move { take_in(&inner, tx, (org, id), now.plus(lease), now).await })
+        Box::pin(async move { lease_delivery(&inner, tx, (org, id), now.plus(lease), now).await })
     });
     write.await
 }
 
-async fn take_in(
+async fn lease_delivery(
     db: &Database,
     tx: &Connection<'_>,
     key: (OrganizationId, DeliveryId),
     until: Timestamp,
     now: Timestamp,
-) -> Result<Taken, StoreError> {
+) -> Result<ManualLease, StoreError> {
     let (org, id) = key;
     let Some(row) = delivery::Entity::find_by_id(key).one(tx).await? else {
-        return Ok(Taken::NotFound);
+        return Ok(ManualLease::NotFound);
     };
     if lock_webhook(tx, org, row.webhook_id).await?.is_none() {
-        return Ok(Taken::WebhookDeleted);
+        return Ok(ManualLease::WebhookDeleted);
     }
     let entry = queued::Entity::find_by_id(key).lock_exclusive().one(tx).await?;
     let Some(row) = delivery::Entity::find_by_id(key).lock_exclusive().one(tx).await? else {
-        return Ok(Taken::NotFound);
+        return Ok(ManualLease::NotFound);
     };
-    let under_way = |entry: &queued::Model| entry.lease_token.is_some() && entry.due_at > now;
-    if entry.as_ref().is_some_and(under_way) {
-        return Ok(Taken::UnderWay);
+    let in_progress = |entry: &queued::Model| entry.lease_token.is_some() && entry.due_at > now;
+    if entry.as_ref().is_some_and(in_progress) {
+        return Ok(ManualLease::InProgress);
     }
     let (owed, begun) = entry
         .as_ref()
@@ -87,7 +87,7 @@ async fn take_in(
         queued::Entity::update(leased).exec_without_returning(tx).await?;
     } else if !insert_entry(tx, leased).await? {
         // A replay has queued it since we looked, and it is attempted at once.
-        return Ok(Taken::UnderWay);
+        return Ok(ManualLease::InProgress);
     }
     if !owed {
         // If the lease is lost, nothing else remembers the number.
@@ -99,7 +99,7 @@ async fn take_in(
         };
         delivery::Entity::update(begun).exec_without_returning(tx).await?;
     }
-    Ok(Taken::Leased(lease))
+    Ok(ManualLease::Leased(lease))
 }
 
 /// Locks a webhook against deletion. `None` if it does not exist or is being deleted.

@@ -24,7 +24,7 @@ pub(in crate::store) const NOW: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp(
 
 /// The result of a heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct Heartbeat {
     /// The nodes that are alive, ordered by id, including this one.
     pub nodes: Vec<NodeId>,
     /// Leases of dead nodes, which are due again.
@@ -62,12 +62,12 @@ pub(in crate::store) static BEAT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Reports that this node is alive and reads which others are, in one round trip. With `may_judge`, leases of nodes
+/// Reports that this node is alive and reads which others are, in one round trip. With `may_take_over`, leases of nodes
 /// that were silent for too long are released; it is false as long as this node cannot know about their silence. The
 /// node's clock follows the database's.
 ///
 /// An embedded database has one process, and no one to report to: this only checks whether it takes writes.
-pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
+pub async fn beat(db: &Database, may_take_over: bool) -> Result<Heartbeat, StoreError> {
     #[derive(FromQueryResult)]
     struct Row {
         id: NodeId,
@@ -76,12 +76,12 @@ pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
     }
     if !db.has_other_nodes() {
         db.takes_writes().await?;
-        return Ok(Pulse {
+        return Ok(Heartbeat {
             nodes: vec![db.node],
-            ..Pulse::default()
+            ..Heartbeat::default()
         });
     }
-    let asked = db.clock.now();
+    let sent_at = db.clock.now();
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     // A clock that a test controls has nothing to do with the server's.
     let moved_max = if db.clock.can_follow() {
@@ -91,16 +91,16 @@ pub async fn beat(db: &Database, may_judge: bool) -> Result<Pulse, StoreError> {
     };
     let values: [Value; 5] = [
         db.node.into(),
-        may_judge.into(),
+        may_take_over.into(),
         millis(SILENCE_MAX).into(),
-        asked.into(),
+        sent_at.into(),
         moved_max.into(),
     ];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, BEAT.as_str(), values);
     let rows = Row::find_by_statement(statement).all(&db.read()).await?;
-    let answered = db.clock.now();
-    let follow = |row: &Row| db.clock.follow(asked, row.database_time, answered);
-    Ok(Pulse {
+    let received_at = db.clock.now();
+    let follow = |row: &Row| db.clock.follow(sent_at, row.database_time, received_at);
+    Ok(Heartbeat {
         released: rows.first().map_or(0, |row| row.released.unsigned_abs()),
         clock_moved_ms: rows.first().map_or(0, follow),
         nodes: rows.into_iter().map(|row| row.id).collect(),
@@ -112,13 +112,13 @@ pub async fn follow_clock(db: &Database) -> Result<(), StoreError> {
     if !db.has_other_nodes() {
         return Ok(());
     }
-    let asked = db.clock.now();
+    let sent_at = db.clock.now();
     let now = Statement::from_string(db.backend(), format!("SELECT {NOW}"));
     let row = db.read().query_one_raw(now).await?;
-    let answered = db.clock.now();
+    let received_at = db.clock.now();
     let theirs = row.map(|row| row.try_get_by_index(0)).transpose()?;
     if let Some(theirs) = theirs {
-        db.clock.follow(asked, theirs, answered);
+        db.clock.follow(sent_at, theirs, received_at);
     }
     Ok(())
 }

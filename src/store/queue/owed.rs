@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
-use super::lease::{Full, Judgement, Target};
+use super::lease::{Full, Target, WebhookState};
 use crate::{
     domain::{
         destination::Destination,
@@ -25,20 +25,20 @@ pub(super) struct LeaseAtOnce {
     /// What it does not lease.
     pub(super) full: Full,
     /// When the lanes were queried, which is before any webhook is read.
-    pub(super) judged_at: Duration,
+    pub(super) read_at: Duration,
 }
 
 impl LeaseAtOnce {
     /// For publications of these organizations; `None` if this node leases nothing: no server runs here, or it must not
     /// work.
     pub(super) fn of(db: &Database, organizations: &[OrganizationId]) -> Option<Self> {
-        let judged_at = db.clock.monotonic();
+        let read_at = db.clock.monotonic();
         let room = db.hand_over.get()?.room(organizations)?;
         Some(Self {
             token: LeaseToken::new(Uuid::new_v4()),
             until: db.clock.now().plus(room.lease),
             full: room.full,
-            judged_at,
+            read_at,
         })
     }
 }
@@ -88,17 +88,17 @@ impl Subscriber {
     }
 
     /// The webhook as attempts need it: it is enabled, otherwise it would not be owed anything.
-    pub(super) fn judgement(&self, db: &Database) -> Judgement {
+    pub(super) fn state(&self, db: &Database) -> WebhookState {
         let secret = secrets::open(db, self.organization_id, self.id, &self.secret);
         match (Destination::from_stored(&self.url), secret) {
-            (Ok(url), Ok(secret)) => Judgement::Known(Arc::new(Target {
+            (Ok(url), Ok(secret)) => WebhookState::Present(Arc::new(Target {
                 url,
                 secret,
                 enabled: true,
                 breaker_open: false,
                 rated: false,
             })),
-            _ => Judgement::Unreadable,
+            _ => WebhookState::Unreadable,
         }
     }
 }

@@ -9,7 +9,7 @@ use sea_orm::EntityTrait as _;
 use serde::Deserialize;
 
 use super::{
-    lease::{Grant, Judgement, Lease, Leased, Message},
+    lease::{Grant, Lease, Leased, Message, WebhookState},
     owed::{LeaseAtOnce, Owed},
     publish_rows,
 };
@@ -25,7 +25,7 @@ use crate::{
         entity::event,
         idempotency::{self, Entered},
         once::{Keyed, Once, Publish},
-        to_its_end::ToItsEnd,
+        to_completion::ToCompletion,
     },
 };
 
@@ -41,7 +41,7 @@ pub async fn record(
         return shared.publications.submit(publish).await;
     }
     // The caller may go away before the commit returns: what is leased by then is handed over all the same.
-    ToItsEnd::new(record_and_hand_over(db.clone(), publish)).await
+    ToCompletion::new(record_and_hand_over(db.clone(), publish)).await
 }
 
 async fn record_and_hand_over(db: Database, publish: Publish) -> Result<Once<Recorded>, StoreError> {
@@ -73,7 +73,7 @@ async fn record_alone(
     if let Some(key) = key {
         match idempotency::enter(db, tx, &key.request, db.clock.now()).await? {
             Entered::Free => {}
-            Entered::Taken(before) => return Ok((before, owed)),
+            Entered::InUse(before) => return Ok((before, owed)),
         }
     }
     let recorded = if publish_rows::insert_event(tx, publication).await? {
@@ -118,7 +118,7 @@ fn data(payload: &[u8]) -> Result<serde_json::Value, StoreError> {
 #[derive(Default)]
 pub(super) struct Handed {
     pub(super) leased: Vec<Leased>,
-    pub(super) judgements: Vec<(WebhookId, Judgement)>,
+    pub(super) states: Vec<(WebhookId, WebhookState)>,
     pub(super) is_any_due: bool,
 }
 
@@ -147,8 +147,8 @@ impl Handed {
                 self.is_any_due = true;
                 continue;
             };
-            if self.judgements.iter().all(|(webhook, _)| *webhook != subscriber.id) {
-                self.judgements.push((subscriber.id, subscriber.judgement(db)));
+            if self.states.iter().all(|(webhook, _)| *webhook != subscriber.id) {
+                self.states.push((subscriber.id, subscriber.state(db)));
             }
             self.leased.push(Leased {
                 lease: Lease {
@@ -171,7 +171,7 @@ impl Handed {
     pub(super) fn hand_over(self, db: &Database, lease: Option<LeaseAtOnce>) {
         let Some(lanes) = db.hand_over.get() else { return };
         if let Some(lease) = lease.filter(|_| !self.leased.is_empty()) {
-            lanes.take(self.leased, self.judgements, lease.judged_at);
+            lanes.take(self.leased, self.states, lease.read_at);
         }
         if self.is_any_due {
             lanes.due();

@@ -176,7 +176,7 @@ async fn known_event(db: &Database, publish: &Publish) -> Result<Once<Recorded>,
 /// Another request has the key, or another publication of this batch the id.
 async fn late(db: &Database, publish: &Publish) -> Result<Once<Recorded>, StoreError> {
     if let Some(Keyed { request, .. }) = &publish.key
-        && let Entered::Taken(before) = idempotency::look_up(db, &db.read(), request, db.clock.now()).await?
+        && let Entered::InUse(before) = idempotency::look_up(db, &db.read(), request, db.clock.now()).await?
     {
         return Ok(before);
     }

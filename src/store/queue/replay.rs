@@ -20,14 +20,14 @@ use crate::{
             among::{among_ids, ids_value},
         },
         entity::delivery,
-        search::{made_between, stands_so},
+        search::{has_status, published_between},
         webhooks,
     },
 };
 
 /// Which deliveries to replay.
 #[derive(Clone, Copy, Debug)]
-pub struct Span {
+pub struct ReplayFilter {
     /// Of this webhook.
     pub webhook_id: WebhookId,
     /// Of events published at this instant or later.
@@ -42,12 +42,12 @@ pub struct Span {
 const BATCH_MAX: u64 = 1000;
 
 /// How many deliveries a replay would requeue. `None` if the webhook does not exist.
-pub async fn count(db: &Database, org: OrganizationId, span: &Span) -> Result<Option<u64>, StoreError> {
-    if webhooks::find(db, org, span.webhook_id).await?.is_none() {
+pub async fn count(db: &Database, org: OrganizationId, filter: &ReplayFilter) -> Result<Option<u64>, StoreError> {
+    if webhooks::find(db, org, filter.webhook_id).await?.is_none() {
         return Ok(None);
     }
-    let meant = delivery::Entity::find().filter(meant(org, span));
-    Ok(Some(meant.count(&db.read_long()).await?))
+    let matching = delivery::Entity::find().filter(matching(org, filter));
+    Ok(Some(matching.count(&db.read_long()).await?))
 }
 
 /// Requeues deliveries, each with a new schedule, and returns how many. `None` if the webhook does not exist.
@@ -56,32 +56,32 @@ pub async fn count(db: &Database, org: OrganizationId, span: &Span) -> Result<Op
 pub async fn replay(
     db: &Database,
     org: OrganizationId,
-    span: &Span,
+    filter: &ReplayFilter,
     now: Timestamp,
 ) -> Result<Option<u64>, StoreError> {
     let mut replayed = 0;
     let mut after = DeliveryId::NIL;
     loop {
-        let (span, from) = (*span, after);
+        let (filter, from) = (*filter, after);
         let write = db.write_for(org, move |tx| {
-            Box::pin(async move { replay_batch(tx, org, &span, from, now).await })
+            Box::pin(async move { replay_batch(tx, org, &filter, from, now).await })
         });
         match write.await? {
-            Batch::Done { count, last } => {
+            ReplayBatch::Done { count, last } => {
                 replayed += count;
                 after = last;
                 if let Some(lanes) = db.hand_over.get() {
                     lanes.due();
                 }
             }
-            Batch::Empty => return Ok(Some(replayed)),
-            Batch::NoWebhook => return Ok((replayed > 0).then_some(replayed)),
+            ReplayBatch::Empty => return Ok(Some(replayed)),
+            ReplayBatch::NoWebhook => return Ok((replayed > 0).then_some(replayed)),
         }
     }
 }
 
 /// The result of one transaction of a replay.
-enum Batch {
+enum ReplayBatch {
     /// It requeued `count` deliveries; the next one continues after `last`.
     Done { count: u64, last: DeliveryId },
     /// Nothing is left.
@@ -93,39 +93,39 @@ enum Batch {
 async fn replay_batch(
     tx: &Connection<'_>,
     org: OrganizationId,
-    span: &Span,
+    filter: &ReplayFilter,
     after: DeliveryId,
     now: Timestamp,
-) -> Result<Batch, StoreError> {
+) -> Result<ReplayBatch, StoreError> {
     // A webhook that is being deleted must not get deliveries that nothing would cancel.
-    if manual::lock_webhook(tx, org, span.webhook_id).await?.is_none() {
-        return Ok(Batch::NoWebhook);
+    if manual::lock_webhook(tx, org, filter.webhook_id).await?.is_none() {
+        return Ok(ReplayBatch::NoWebhook);
     }
     let ids = delivery::Entity::find()
         .select_only()
         .column(delivery::Column::Id)
-        .filter(meant(org, span))
+        .filter(matching(org, filter))
         .filter(delivery::Column::Id.gt(after))
         .order_by_asc(delivery::Column::Id)
         .limit(BATCH_MAX)
         .lock(LockType::Update);
     let ids: Vec<DeliveryId> = ids.into_tuple().all(tx).await?;
     let Some(last) = ids.last().copied() else {
-        return Ok(Batch::Empty);
+        return Ok(ReplayBatch::Empty);
     };
-    let count = put_back(tx, org, ids, now).await?;
-    Ok(Batch::Done { count, last })
+    let count = requeue(tx, org, ids, now).await?;
+    Ok(ReplayBatch::Done { count, last })
 }
 
-fn meant(org: OrganizationId, span: &Span) -> Condition {
+fn matching(org: OrganizationId, filter: &ReplayFilter) -> Condition {
     Condition::all()
         .add(delivery::Column::OrganizationId.eq(org))
-        .add(delivery::Column::WebhookId.eq(span.webhook_id))
-        .add(stands_so(span.status))
-        .add(made_between(Some(span.since), Some(span.until)))
+        .add(delivery::Column::WebhookId.eq(filter.webhook_id))
+        .add(has_status(filter.status))
+        .add(published_between(Some(filter.since), Some(filter.until)))
 }
 
-pub(in crate::store) fn put_back_sql(backend: DbBackend) -> String {
+pub(in crate::store) fn requeue_sql(backend: DbBackend) -> String {
     let among = match backend {
         DbBackend::Postgres => "= ANY($3)",
         _ => "IN (SELECT unhex(value) FROM json_each($3))",
@@ -145,7 +145,7 @@ pub(in crate::store) fn put_back_sql(backend: DbBackend) -> String {
 }
 
 /// Requeues those that nobody is retrying; returns how many. All of them have ended, and are locked.
-async fn put_back(
+async fn requeue(
     tx: &Connection<'_>,
     org: OrganizationId,
     ids: Vec<DeliveryId>,
@@ -154,7 +154,7 @@ async fn put_back(
     let backend = tx.get_database_backend();
     let values: [Value; 3] = [org.into(), now.into(), ids_value(backend, ids)];
     let rows = tx
-        .query_all_raw(Statement::from_sql_and_values(backend, put_back_sql(backend), values))
+        .query_all_raw(Statement::from_sql_and_values(backend, requeue_sql(backend), values))
         .await?;
     let ids: Vec<DeliveryId> = rows
         .iter()

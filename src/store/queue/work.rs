@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use super::{
-    lease::{Grant, Granted, Judgement, Lease, Leased, Message, Target},
+    lease::{Grant, Granted, Lease, Leased, Message, Target, WebhookState},
     leases,
 };
 use crate::{
@@ -67,7 +67,7 @@ pub(super) async fn with_messages(
             let leases = granted.into_iter().map(|(lease, _)| lease).collect();
             match db.hand_over.get() {
                 Some(lanes) => lanes.not_made(leases),
-                None => leases::give_back(db, leases, db.clock.now()).await?,
+                None => leases::release(db, leases, db.clock.now()).await?,
             }
             Err(error)
         }
@@ -171,10 +171,10 @@ async fn events_of(db: &Database, mut keys: Vec<(OrganizationId, EventId)>) -> R
 }
 
 /// Reads the current state of webhooks, each as attempts need it.
-pub async fn judge(
+pub async fn read_webhooks(
     db: &Database,
     webhooks: &[(OrganizationId, WebhookId)],
-) -> Result<Vec<(WebhookId, Judgement)>, StoreError> {
+) -> Result<Vec<(WebhookId, WebhookState)>, StoreError> {
     let connection = db.read();
     let ids = webhooks.iter().map(|(_, id)| *id);
     let rows = webhook::Entity::find()
@@ -182,20 +182,20 @@ pub async fn judge(
         .all(&connection)
         .await?;
     let rows: HashMap<WebhookId, webhook::Model> = rows.into_iter().map(|row| (row.id, row)).collect();
-    let judgement = |(_, id): &(OrganizationId, WebhookId)| {
+    let state = |(_, id): &(OrganizationId, WebhookId)| {
         let row = rows.get(id).filter(|row| row.deleted_at.is_none());
-        (*id, row.map_or(Judgement::Gone, |row| judgement(db, row)))
+        (*id, row.map_or(WebhookState::Deleted, |row| state(db, row)))
     };
-    Ok(webhooks.iter().map(judgement).collect())
+    Ok(webhooks.iter().map(state).collect())
 }
 
-fn judgement(db: &Database, row: &webhook::Model) -> Judgement {
+fn state(db: &Database, row: &webhook::Model) -> WebhookState {
     let secret = secrets::open_secret(db, row);
     let (Ok(url), Ok(secret)) = (Destination::from_stored(&row.url), secret) else {
         tracing::error!(kallima.webhook.id = %row.id, "a webhook cannot be read: its URL is not valid, or no master key opens its secret");
-        return Judgement::Unreadable;
+        return WebhookState::Unreadable;
     };
-    Judgement::Known(Arc::new(Target {
+    WebhookState::Present(Arc::new(Target {
         url,
         secret,
         enabled: row.enabled,

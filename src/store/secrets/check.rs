@@ -48,8 +48,8 @@ pub(in crate::store) fn may_seal(db: &Database) -> Result<(), StoreError> {
 
 /// Tries to open secrets of each master key that the database uses. Returns a key that does not open them.
 pub async fn check(db: &Database) -> Result<Option<KeyFault>, StoreError> {
-    let (good, fault) = verdict(db, &db.keys.ring()).await?;
-    db.keys.judge(good, fault);
+    let (good, fault) = verdict(db, &db.keys.keyring()).await?;
+    db.keys.apply_check(good, fault);
     Ok(fault)
 }
 
@@ -74,7 +74,7 @@ pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
 /// Checks the key file, and the keys if one is wrong.
 pub async fn review(db: &Database) -> Result<(), StoreError> {
     if let Some(candidate) = db.keys.candidate() {
-        let (good, fault) = verdict(db, &candidate.ring).await?;
+        let (good, fault) = verdict(db, &candidate.keyring).await?;
         match fault {
             None => db.keys.adopt(candidate, good),
             Some(fault) => db.keys.refuse(&candidate, fault),
@@ -90,7 +90,7 @@ pub async fn review(db: &Database) -> Result<(), StoreError> {
 ///
 /// For each key, the secrets of the oldest and of the newest webhook are tried, and one that opens is enough: a damaged
 /// row says nothing about the key.
-async fn verdict(db: &Database, ring: &Keyring) -> Result<(BTreeSet<u8>, Option<KeyFault>), StoreError> {
+async fn verdict(db: &Database, keyring: &Keyring) -> Result<(BTreeSet<u8>, Option<KeyFault>), StoreError> {
     let connection = db.read_long();
     let rows = webhook::Entity::find()
         .filter(among_ids(connection.get_database_backend(), "id", samples(db).await?))
@@ -105,7 +105,7 @@ async fn verdict(db: &Database, ring: &Keyring) -> Result<(BTreeSet<u8>, Option<
             organization_id: row.organization_id,
             webhook_id: row.id,
         };
-        *by_key.entry(id).or_default() |= ring.open(owner, &row.secret).is_some();
+        *by_key.entry(id).or_default() |= keyring.open(owner, &row.secret).is_some();
     }
     let good = |wanted: bool| {
         by_key
@@ -113,7 +113,7 @@ async fn verdict(db: &Database, ring: &Keyring) -> Result<(BTreeSet<u8>, Option<
             .filter(move |(_, good)| **good == wanted)
             .map(|(id, _)| *id)
     };
-    let fault = good(false).next().map(|id| fault_of(ring, id));
+    let fault = good(false).next().map(|id| fault_of(keyring, id));
     Ok((good(true).collect(), fault))
 }
 

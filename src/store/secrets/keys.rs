@@ -29,14 +29,14 @@ use crate::{
 /// The current master keys.
 #[derive(Debug)]
 pub(in crate::store) struct Keys {
-    ring: RwLock<Arc<Keyring>>,
+    keyring: RwLock<Arc<Keyring>>,
     file: Option<KeyFile>,
-    known: Mutex<Known>,
+    known: Mutex<KeyState>,
 }
 
 /// What is known about the keyring.
 #[derive(Debug, Default)]
-struct Known {
+struct KeyState {
     /// Keys that have opened a secret: if one of them fails to open another, that secret is damaged.
     proven: BTreeSet<u8>,
     /// The key that does not open what it should have sealed.
@@ -63,7 +63,7 @@ pub enum KeyFault {
 /// A key file that has changed, and lacks a key that it had.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    pub(super) ring: Keyring,
+    pub(super) keyring: Keyring,
     stamp: Stamp,
 }
 
@@ -96,18 +96,18 @@ impl Keys {
         };
         // Stamped before it is read: a change in between is noticed.
         let before = stamp(&path);
-        let ring = if options.master_key_file.is_some() {
+        let keyring = if options.master_key_file.is_some() {
             read(&path)?
         } else {
-            beside(&path, creation)?
+            default_key_file(&path, creation)?
         };
         let read = RwLock::new(before.or_else(|| stamp(&path)));
-        Ok(Self::of(ring, Some(KeyFile { path, read })))
+        Ok(Self::of(keyring, Some(KeyFile { path, read })))
     }
 
-    fn of(ring: Keyring, file: Option<KeyFile>) -> Self {
+    fn of(keyring: Keyring, file: Option<KeyFile>) -> Self {
         Self {
-            ring: RwLock::new(Arc::new(ring)),
+            keyring: RwLock::new(Arc::new(keyring)),
             file,
             known: Mutex::default(),
         }
@@ -116,31 +116,32 @@ impl Keys {
     /// Seals a secret under the first key. With the length of a secret it never returns `None`.
     pub(in crate::store) fn seal(&self, owner: SecretOwner, secret: &Secret) -> Option<Vec<u8>> {
         // Checking is cheap, and a key that was removed from the file must not seal what nobody could open again.
-        self.read_again();
-        self.ring().seal(&mut UnwrapErr(SysRng), owner, secret)
+        self.reload();
+        self.keyring().seal(&mut UnwrapErr(SysRng), owner, secret)
     }
 
     /// Seals bytes under the first key, bound to `associated_data`.
     pub(in crate::store) fn seal_bytes(&self, associated_data: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
-        self.read_again();
-        self.ring().seal_bytes(&mut UnwrapErr(SysRng), associated_data, bytes)
+        self.reload();
+        self.keyring()
+            .seal_bytes(&mut UnwrapErr(SysRng), associated_data, bytes)
     }
 
     /// Opens sealed bytes. `None` if their key is unknown, or if they were sealed with other associated data or
     /// tampered with.
     pub(in crate::store) fn open_bytes(&self, associated_data: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
-        let opened = self.ring().open_bytes(associated_data, sealed);
-        if opened.is_none() && self.read_again() {
-            return self.ring().open_bytes(associated_data, sealed);
+        let opened = self.keyring().open_bytes(associated_data, sealed);
+        if opened.is_none() && self.reload() {
+            return self.keyring().open_bytes(associated_data, sealed);
         }
         opened
     }
 
     /// Opens a sealed secret. `None` if its key is unknown, or if it was sealed for another row or tampered with.
     pub(in crate::store) fn open(&self, owner: SecretOwner, sealed: &[u8]) -> Option<Secret> {
-        let mut opened = self.ring().open(owner, sealed);
-        if opened.is_none() && self.read_again() {
-            opened = self.ring().open(owner, sealed);
+        let mut opened = self.keyring().open(owner, sealed);
+        if opened.is_none() && self.reload() {
+            opened = self.keyring().open(owner, sealed);
         }
         if let Some(id) = Keyring::sealed_with(sealed) {
             if opened.is_some() {
@@ -153,11 +154,11 @@ impl Keys {
     }
 
     /// The current keyring.
-    pub(in crate::store) fn ring(&self) -> Arc<Keyring> {
-        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    pub(in crate::store) fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KeyState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -176,7 +177,7 @@ impl Keys {
         let mut known = self.known();
         if known.proven.insert(id) && known.fault.is_some_and(|fault| fault.key_id() == id) {
             known.fault = None;
-            tracing::info!(key = id, "the master key opens what it has sealed again");
+            tracing::info!(key = id, "the master key opens its secrets again");
         }
     }
 
@@ -184,12 +185,12 @@ impl Keys {
     fn suspect(&self, id: u8) {
         let mut known = self.known();
         if !known.proven.contains(&id) {
-            known.fail(fault_of(&self.ring(), id));
+            known.fail(fault_of(&self.keyring(), id));
         }
     }
 
     /// Applies a check of the keyring: the keys that open what they have sealed, and one that does not.
-    pub(super) fn judge(&self, good: BTreeSet<u8>, fault: Option<KeyFault>) {
+    pub(super) fn apply_check(&self, good: BTreeSet<u8>, fault: Option<KeyFault>) {
         let mut known = self.known();
         known.proven.extend(good);
         match fault {
@@ -201,13 +202,13 @@ impl Keys {
 
     /// Reads the key file if it has changed, and accepts it if it has every key that it had. A file that cannot be read
     /// leaves the keys as they were, and so does one that lacks a key, until the database has been checked.
-    pub(in crate::store) fn read_again(&self) -> bool {
-        let Some((stamp, ring)) = self.changed() else {
+    pub(in crate::store) fn reload(&self) -> bool {
+        let Some((stamp, keyring)) = self.changed() else {
             return false;
         };
-        let includes_all = ring.includes(&self.ring());
+        let includes_all = keyring.includes(&self.keyring());
         if includes_all {
-            self.replace(ring, stamp);
+            self.replace(keyring, stamp);
         }
         includes_all
     }
@@ -215,16 +216,16 @@ impl Keys {
     /// The key file, if it has changed and lacks a key that it had.
     pub(super) fn candidate(&self) -> Option<Candidate> {
         // Checked again even if it was refused: secrets may have been sealed again since.
-        if self.read_again() {
+        if self.reload() {
             return None;
         }
         let file = self.file.as_ref()?;
         let refused = self.known().refused;
         match (self.changed(), refused) {
-            (Some((stamp, ring)), _) => Some(Candidate { ring, stamp }),
+            (Some((stamp, keyring)), _) => Some(Candidate { keyring, stamp }),
             (None, Some((stamp, _))) if self::stamp(&file.path) == Some(stamp) => {
-                let ring = read(&file.path).ok()?;
-                Some(Candidate { ring, stamp })
+                let keyring = read(&file.path).ok()?;
+                Some(Candidate { keyring, stamp })
             }
             (None, Some(_)) => {
                 self.known().refused = None;
@@ -245,13 +246,13 @@ impl Keys {
         read(path)
             .inspect_err(|error| tracing::error!(exception.message = %error, "the master key file has changed, but cannot be read"))
             .ok()
-            .map(|ring| (found, ring))
+            .map(|keyring| (found, keyring))
     }
 
     /// Accepts a key file that opens what the database holds.
     pub(super) fn adopt(&self, candidate: Candidate, good: BTreeSet<u8>) {
-        self.replace(candidate.ring, candidate.stamp);
-        self.judge(good, None);
+        self.replace(candidate.keyring, candidate.stamp);
+        self.apply_check(good, None);
     }
 
     /// Refuses a key file that does not.
@@ -260,13 +261,13 @@ impl Keys {
         let mut known = self.known();
         if known.refused != refused {
             known.refused = refused;
-            tracing::error!(exception.message = %fault, "the master key file has changed, but is not taken; the keys from before stay");
+            tracing::error!(exception.message = %fault, "the master key file has changed, but was refused; the previous keys stay in use");
         }
     }
 
-    fn replace(&self, ring: Keyring, stamp: Stamp) {
-        tracing::info!(keys = ?ring, "the master key file was read again");
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+    fn replace(&self, keyring: Keyring, stamp: Stamp) {
+        tracing::info!(keys = ?keyring, "the master key file was read again");
+        *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
         if let Some(file) = &self.file {
             *file.read.write().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
         }
@@ -276,7 +277,7 @@ impl Keys {
     }
 }
 
-impl Known {
+impl KeyState {
     fn fail(&mut self, fault: KeyFault) {
         self.proven.remove(&fault.key_id());
         if self.fault != Some(fault) {
@@ -297,8 +298,8 @@ impl KeyFault {
 }
 
 /// What is wrong with a keyring that does not open what the key with that id has sealed.
-pub(super) fn fault_of(ring: &Keyring, id: u8) -> KeyFault {
-    if ring.ids().any(|given| given == id) {
+pub(super) fn fault_of(keyring: &Keyring, id: u8) -> KeyFault {
+    if keyring.ids().any(|given| given == id) {
         KeyFault::Wrong(id)
     } else {
         KeyFault::Missing(id)
@@ -333,15 +334,15 @@ pub fn add(options: &DatabaseOptions) -> Result<AddedKey, OpenError> {
         .map_err(failed)?;
     turn.lock().map_err(failed)?;
     let before = fs::metadata(&path).map_err(failed)?;
-    let ring = read(&path)?
+    let keyring = read(&path)?
         .with_new_key(&mut UnwrapErr(SysRng))
-        .ok_or(OpenError::KeyRingFull)?;
-    let draft = write_draft(&path, &ring).map_err(failed)?;
+        .ok_or(OpenError::KeyringFull)?;
+    let draft = write_draft(&path, &keyring).map_err(failed)?;
     // The server must be able to read what root has written, if it could read the previous file.
     keep_owner(draft.path(), &before).map_err(failed)?;
     draft.persist(&path).map_err(|error| failed(error.error))?;
     sync_folder(&path).map_err(failed)?;
-    let id = ring.ids().next().unwrap_or_default();
+    let id = keyring.ids().next().unwrap_or_default();
     Ok(AddedKey { id, file: path })
 }
 
@@ -386,34 +387,34 @@ fn read(path: &Path) -> Result<Keyring, OpenError> {
 }
 
 /// The key file of an SQLite database; created at the first start if `creation` allows, readable only by the owner.
-fn beside(path: &Path, creation: Creation) -> Result<Keyring, OpenError> {
+fn default_key_file(path: &Path, creation: Creation) -> Result<Keyring, OpenError> {
     if path.exists() {
         return read(path);
     }
     if creation == Creation::Refused {
         return Err(OpenError::KeyFileGone(path.to_owned()));
     }
-    let ring = Keyring::generate(&mut UnwrapErr(SysRng));
-    match write_new(path, &ring) {
-        Ok(()) => Ok(ring),
+    let keyring = Keyring::generate(&mut UnwrapErr(SysRng));
+    match write_new(path, &keyring) {
+        Ok(()) => Ok(keyring),
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => read(path),
         Err(cause) => Err(OpenError::KeyFile(path.to_owned(), cause)),
     }
 }
 
 /// Writes the keyring to a new key file, which is on disk when this returns: what it seals must not outlive it.
-pub(in crate::store) fn write_new(path: &Path, ring: &Keyring) -> io::Result<()> {
+pub(in crate::store) fn write_new(path: &Path, keyring: &Keyring) -> io::Result<()> {
     // Under another name first: two servers that start at the same time must end up with the same whole key.
-    let draft = write_draft(path, ring)?;
+    let draft = write_draft(path, keyring)?;
     fs::hard_link(draft.path(), path)?;
     draft.close()?;
     sync_folder(path)
 }
 
 /// Writes the keyring to disk, under a unique name, readable only by the owner. Dropped, it is removed.
-fn write_draft(path: &Path, ring: &Keyring) -> io::Result<NamedTempFile> {
+fn write_draft(path: &Path, keyring: &Keyring) -> io::Result<NamedTempFile> {
     let mut draft = NamedTempFile::new_in(folder(path))?;
-    draft.write_all(ring.expose().as_bytes())?;
+    draft.write_all(keyring.expose().as_bytes())?;
     draft.as_file().sync_all()?;
     Ok(draft)
 }

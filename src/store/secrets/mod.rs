@@ -29,10 +29,10 @@ pub(super) fn seal(
     secret: &Secret,
 ) -> Result<Vec<u8>, StoreError> {
     check::may_seal(db)?;
-    seal_anew(db, organization_id, webhook_id, secret)
+    seal_again(db, organization_id, webhook_id, secret)
 }
 
-fn seal_anew(
+fn seal_again(
     db: &Database,
     organization_id: OrganizationId,
     webhook_id: WebhookId,
@@ -63,7 +63,7 @@ pub(super) fn open(
         webhook_id,
     };
     let opened = db.keys.open(owner, sealed);
-    opened.ok_or_else(|| StoreError::Corrupt("webhooks.secret does not open with any master key given".to_owned()))
+    opened.ok_or_else(|| StoreError::Corrupt("webhooks.secret does not open with any configured master key".to_owned()))
 }
 
 /// How much one master key has sealed.
@@ -126,12 +126,12 @@ pub async fn key_use(db: &Database, now: Timestamp) -> Result<KeyUse, StoreError
     for (key_id, entry) in &mut sealed {
         entry.key_id = *key_id;
     }
-    let ring = db.keys.ring();
+    let keyring = db.keys.keyring();
     let unused = |key_id| Sealed {
         key_id,
         ..Sealed::default()
     };
-    let given = ring.ids().map(|id| sealed.remove(&id).unwrap_or_else(|| unused(id)));
+    let given = keyring.ids().map(|id| sealed.remove(&id).unwrap_or_else(|| unused(id)));
     Ok(KeyUse {
         given: given.collect(),
         missing: sealed.into_values().collect(),
@@ -147,7 +147,7 @@ pub struct StaleSecret {
 
 /// A page of a walk over the secrets of all webhooks.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct StalePage {
     /// Those of this page that must be resealed.
     pub stale: Vec<StaleSecret>,
     /// Where the next page begins; `None` after the last one.
@@ -155,14 +155,14 @@ pub struct Page {
 }
 
 /// Reads `limit` secrets after `cursor`, ordered by webhook id.
-pub async fn stale_secrets(db: &Database, cursor: Option<WebhookId>, limit: u64) -> Result<Page, StoreError> {
+pub async fn stale_secrets(db: &Database, cursor: Option<WebhookId>, limit: u64) -> Result<StalePage, StoreError> {
     let rows = webhook::Entity::find()
         .filter(webhook::Column::Id.gt(cursor.unwrap_or(WebhookId::NIL)))
         .order_by_asc(webhook::Column::Id)
         .limit(limit)
         .all(&db.read())
         .await?;
-    let current = db.keys.ring().ids().next();
+    let current = db.keys.keyring().ids().next();
     let full = u64::try_from(rows.len()).is_ok_and(|seen| seen == limit);
     let cursor = rows.last().filter(|_| full).map(|row| row.id);
     let stale = rows
@@ -176,7 +176,7 @@ pub async fn stale_secrets(db: &Database, cursor: Option<WebhookId>, limit: u64)
             sealed: row.secret,
         })
         .collect();
-    Ok(Page { stale, cursor })
+    Ok(StalePage { stale, cursor })
 }
 
 /// The result of resealing.
@@ -201,7 +201,7 @@ pub async fn reseal(db: &Database, stale: Vec<StaleSecret>) -> Result<Resealed, 
         } = owner;
         match open(db, organization_id, webhook_id, &sealed) {
             Ok(secret) => {
-                let after = seal_anew(db, organization_id, webhook_id, &secret)?;
+                let after = seal_again(db, organization_id, webhook_id, &secret)?;
                 renewed.push((owner, sealed, after));
             }
             Err(_) => done.unreadable.push(webhook_id),

@@ -13,7 +13,7 @@ use crate::{
     metrics::{Backlog, PendingCounts, PoolUse},
     store::{
         Database, StoreError,
-        engine::{Engine, side::Side},
+        engine::{DatabaseEngine, side::Side},
         health,
     },
 };
@@ -90,7 +90,7 @@ pub async fn backlog(db: &Database, now: Timestamp) -> Result<Backlog, StoreErro
     ];
     let statement = Statement::from_sql_and_values(db.backend(), backlog_sql(db.backend()), values);
     let Some(row) = db.read_long().query_one_raw(statement).await? else {
-        return Err(StoreError::Corrupt("a count gave no row".to_owned()));
+        return Err(StoreError::Corrupt("a count returned no row".to_owned()));
     };
     let count = |column: &str| row.try_get::<i64>("", column).map(i64::unsigned_abs);
     let (oldest, unattempted): (Option<Timestamp>, Option<DeliveryId>) =
@@ -128,7 +128,7 @@ async fn dead_rows(db: &Database) -> Result<(u64, Duration), StoreError> {
     }
     let statement = Statement::from_string(DbBackend::Postgres, DEAD_ROWS);
     let Some(row) = db.read().query_one_raw(statement).await? else {
-        return Err(StoreError::Corrupt("a count gave no row".to_owned()));
+        return Err(StoreError::Corrupt("a count returned no row".to_owned()));
     };
     let (dead, oldest_s): (i64, f64) = (row.try_get("", "dead")?, row.try_get("", "oldest_s")?);
     let age = Duration::try_from_secs_f64(oldest_s).unwrap_or_default();
@@ -139,8 +139,8 @@ async fn dead_rows(db: &Database) -> Result<(u64, Duration), StoreError> {
 #[must_use]
 pub fn pools(db: &Database) -> Vec<PoolUse> {
     let postgres = match &db.engine {
-        Engine::Postgres(postgres) => postgres,
-        Engine::Sqlite(sqlite) => {
+        DatabaseEngine::Postgres(postgres) => postgres,
+        DatabaseEngine::Sqlite(sqlite) => {
             let of = |(name, busy, connections_max): (&'static str, u32, u32)| PoolUse {
                 name,
                 busy,
@@ -166,7 +166,7 @@ pub fn pools(db: &Database) -> Vec<PoolUse> {
 /// SQLite's statements and commits since the start. `None` on PostgreSQL, which counts for itself.
 #[must_use]
 pub fn sqlite_counts(db: &Database) -> Option<(u64, u64)> {
-    let Engine::Sqlite(sqlite) = &db.engine else {
+    let DatabaseEngine::Sqlite(sqlite) = &db.engine else {
         return None;
     };
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);

@@ -93,8 +93,8 @@ pub fn make(
     verify(draft.path(), &tables)?;
     if let Some(key_file) = &key_file {
         // After the copy, since by then every key that has sealed something in it exists.
-        let ring = Keys::load(options, Creation::Refused)?.ring();
-        keys::write_new(key_file, &ring).map_err(|cause| BackupError::File(key_file.clone(), cause))?;
+        let keyring = Keys::load(options, Creation::Refused)?.keyring();
+        keys::write_new(key_file, &keyring).map_err(|cause| BackupError::File(key_file.clone(), cause))?;
     }
     let bytes = finish(draft, to).inspect_err(|_| {
         // A key without its database would only be in the way.

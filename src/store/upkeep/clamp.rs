@@ -49,7 +49,7 @@ pub async fn clamp(db: &Database, bounds: TimeBounds, now: Timestamp) -> Result<
     if clamped > 0 {
         tracing::warn!(
             rows = clamped,
-            "times that lay too far ahead were brought back: the clock was ahead when they were stored"
+            "stored times were too far ahead and have been corrected: the clock was ahead when they were stored"
         );
     }
     Ok(clamped)

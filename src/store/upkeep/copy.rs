@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::store::{
     Database, StoreError,
-    engine::{Connection, Engine},
+    engine::{Connection, DatabaseEngine},
 };
 
 /// Rows that are read and inserted together: for the widest table about eight thousand parameters of the 65,535 that
@@ -95,7 +95,7 @@ pub async fn copy(
     to: &Database,
     progress: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<Vec<Copied>, CopyError> {
-    let (Engine::Sqlite(sqlite), DbBackend::Postgres) = (&from.engine, to.backend()) else {
+    let (DatabaseEngine::Sqlite(sqlite), DbBackend::Postgres) = (&from.engine, to.backend()) else {
         return Err(CopyError::Engines);
     };
     let snapshot = sqlite.snapshot()?;

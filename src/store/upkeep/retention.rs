@@ -102,7 +102,7 @@ pub async fn run(
                     audit_entries,
                 }) => tracing::info!(events, deliveries, audit_entries, "retention pruned"),
                 Err(error) => {
-                    tracing::warn!(exception.message = %error, "retention could not prune; it tries again later");
+                    tracing::warn!(exception.message = %error, "retention could not prune; retrying later");
                 }
             }
             tokio::time::sleep(PASS_INTERVAL).await;
@@ -133,7 +133,7 @@ pub async fn pass(
         tracing::warn!(
             %now, last_run = %seen_at,
             "retention deletes nothing: more than a day has passed since the service last ran, or the clock is wrong. If \
-             the time is right, restart with --accept-clock-jump (KALLIMA_ACCEPT_CLOCK_JUMP) once. Deliveries go on"
+             the time is right, restart with --accept-clock-jump (KALLIMA_ACCEPT_CLOCK_JUMP) once. Deliveries continue"
         );
     }
     if jump.is_some() {

@@ -9,7 +9,7 @@ use crate::store::queue::nodes::SILENCE_MAX;
 
 /// What is known about this node's own liveness.
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     beats: Mutex<Option<Beats>>,
     /// Whether the wall clock was found wrong, so that it is logged once.
     pub(super) is_skewed: AtomicBool,
@@ -24,7 +24,7 @@ struct Beats {
     last: Instant,
 }
 
-impl Pulse {
+impl Liveness {
     fn beats(&self) -> Option<Beats> {
         let beats = *self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         beats.filter(|beats| beats.last.elapsed() < SILENCE_MAX)
@@ -50,7 +50,7 @@ impl Pulse {
 
     /// Whether this node was awake, and the database available, for as long as the others may be silent. Otherwise it
     /// knows nothing about their silence.
-    pub(super) fn may_judge(&self) -> bool {
+    pub(super) fn may_take_over(&self) -> bool {
         self.beats().is_some_and(|beats| beats.since.elapsed() >= SILENCE_MAX)
     }
 }
@@ -62,22 +62,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_that_was_silent_too_long_knows_nothing_of_the_others() {
-        let pulse = Pulse::default();
-        assert!(!pulse.is_alive() && !pulse.may_judge());
-        pulse.beat();
-        assert!(pulse.is_alive() && !pulse.may_judge());
+    fn a_node_that_was_silent_too_long_knows_nothing_about_the_others() {
+        let liveness = Liveness::default();
+        assert!(!liveness.is_alive() && !liveness.may_take_over());
+        liveness.beat();
+        assert!(liveness.is_alive() && !liveness.may_take_over());
         let long_ago = |beats: &mut Option<Beats>, by: Duration| {
             let beats = beats.as_mut().unwrap();
             beats.since = beats.since.checked_sub(by).unwrap();
         };
-        long_ago(&mut pulse.beats.lock().unwrap(), SILENCE_MAX);
-        assert!(pulse.may_judge(), "it has been there all along");
-        let mut beats = pulse.beats.lock().unwrap();
+        long_ago(&mut liveness.beats.lock().unwrap(), SILENCE_MAX);
+        assert!(liveness.may_take_over(), "it has been there all along");
+        let mut beats = liveness.beats.lock().unwrap();
         beats.as_mut().unwrap().last = beats.unwrap().last.checked_sub(SILENCE_MAX).unwrap();
         drop(beats);
-        assert!(!pulse.is_alive() && !pulse.may_judge());
-        pulse.beat();
-        assert!(pulse.is_alive() && !pulse.may_judge(), "it begins anew");
+        assert!(!liveness.is_alive() && !liveness.may_take_over());
+        liveness.beat();
+        assert!(liveness.is_alive() && !liveness.may_take_over(), "it starts again");
     }
 }

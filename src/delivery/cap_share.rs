@@ -7,20 +7,20 @@ use crate::domain::id::WebhookId;
 /// This node's share of each webhook's cap. The nodes that share a database divide the cap, so that together they
 /// respect it without communicating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat {
+pub struct CapShare {
     /// This node's index, from 0, ordered by node id.
     pub index: usize,
     /// The number of live nodes; zero while this one must not send.
     pub nodes: usize,
 }
 
-impl Seat {
+impl CapShare {
     /// The share of the only node.
     pub const ALONE: Self = Self { index: 0, nodes: 1 };
 
     /// This node's part of a cap. A remainder goes to different nodes depending on the webhook.
     #[must_use]
-    pub fn share(self, cap: usize, webhook: WebhookId) -> usize {
+    pub fn of(self, cap: usize, webhook: WebhookId) -> usize {
         let Self { index, nodes } = self;
         if nodes == 0 {
             return 0;
@@ -44,12 +44,12 @@ mod tests {
             for cap in [1, 3, 10, 64] {
                 for number in 0..20 {
                     let webhook = WebhookId::new(Uuid::from_u128(number));
-                    let share = |index| Seat { index, nodes }.share(cap, webhook);
+                    let share = |index| CapShare { index, nodes }.of(cap, webhook);
                     assert_eq!((0..nodes).map(share).sum::<usize>(), cap, "{nodes} nodes");
                 }
             }
         }
         let first = WebhookId::new(Uuid::nil());
-        assert_eq!(Seat { index: 0, nodes: 0 }.share(10, first), 0);
+        assert_eq!(CapShare { index: 0, nodes: 0 }.of(10, first), 0);
     }
 }

@@ -9,18 +9,18 @@ use tokio::runtime::Handle;
 
 /// Work that runs to completion even if its caller goes away: what it has reserved, begun or committed is settled in
 /// any case. Only then does it need a task of its own.
-pub struct ToItsEnd<T: Send + 'static>(Option<Work<T>>);
+pub struct ToCompletion<T: Send + 'static>(Option<Work<T>>);
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-impl<T: Send + 'static> ToItsEnd<T> {
+impl<T: Send + 'static> ToCompletion<T> {
     /// Wraps work that has not started.
     pub fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(Box::pin(work)))
     }
 }
 
-impl<T: Send + 'static> Future for ToItsEnd<T> {
+impl<T: Send + 'static> Future for ToCompletion<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
@@ -36,7 +36,7 @@ impl<T: Send + 'static> Future for ToItsEnd<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for ToItsEnd<T> {
+impl<T: Send + 'static> Drop for ToCompletion<T> {
     fn drop(&mut self) {
         let Some(work) = self.0.take() else { return };
         // Without a runtime the process is about to end.
@@ -53,10 +53,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_that_nobody_waits_for_comes_to_its_end() {
+    async fn abandoned_work_runs_to_completion() {
         let (go, going) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let mut work = ToItsEnd::new(async {
+        let mut work = ToCompletion::new(async {
             going.await.unwrap();
             end.send(()).unwrap();
         });
@@ -68,8 +68,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_panics_is_not_begun_again() {
-        let work = ToItsEnd::new(async {
+    async fn work_that_panics_is_not_resumed() {
+        let work = ToCompletion::new(async {
             tokio::task::yield_now().await;
             panic!("on purpose")
         });
