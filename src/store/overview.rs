@@ -233,7 +233,7 @@ pub(in crate::store) const USAGE: &str = "
         COALESCE((SELECT writes FROM quota_usage WHERE organization_id = $1 AND month_started_at = $2), 0)
             AS writes_this_month,
         (SELECT count(*) FROM (
-            SELECT 1 FROM events WHERE organization_id = $1 AND created_at >= $3
+            SELECT 1 FROM events WHERE organization_id = $1 AND created_at >= 0 AND created_at >= $3
             ORDER BY created_at, id LIMIT $4) AS published) AS events_last_day,
         (SELECT count(*) FROM (
             SELECT 1 FROM queue WHERE organization_id = $1 AND delivery_id > $5
