@@ -1,4 +1,4 @@
-//! Turns `openapi.yaml` into the JSON that the program embeds beside it: YAML is read when the program is built, and never
+//! Turns the OpenAPI documents into the JSON that the program embeds: YAML is read when the program is built, and never
 //! when it starts. Says which commit a release is built from.
 #![expect(clippy::expect_used, reason = "a build that cannot read its contract stops")]
 
@@ -6,11 +6,16 @@ use std::{env, fs, path::Path, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=openapi.yaml");
-    let yaml = fs::read_to_string("openapi.yaml").expect("openapi.yaml can be read");
-    let document: serde_json::Value = serde_norway::from_str(&yaml).expect("openapi.yaml is YAML");
     let folder = env::var_os("OUT_DIR").expect("cargo names the folder");
-    fs::write(Path::new(&folder).join("openapi.json"), document.to_string()).expect("openapi.json can be written");
+    for (source, name) in [
+        ("openapi.yaml", "openapi.json"),
+        ("src/sandbox/openapi.yaml", "sandbox.json"),
+    ] {
+        println!("cargo::rerun-if-changed={source}");
+        let yaml = fs::read_to_string(source).expect("the document can be read");
+        let document: serde_json::Value = serde_norway::from_str(&yaml).expect("the document is YAML");
+        fs::write(Path::new(&folder).join(name), document.to_string()).expect("the document can be written");
+    }
     let version = env::var("CARGO_PKG_VERSION").expect("cargo says the version");
     let version = match commit() {
         Some(commit) => format!("{version} ({commit})"),

@@ -39,6 +39,8 @@ enum Source {
         started: Duration,
         /// What the wall clock said then, in milliseconds since the Unix epoch.
         wall_at_start: i64,
+        /// How far the clock was advanced, in milliseconds; `None` if it cannot be.
+        advanced: Option<Arc<AtomicI64>>,
     },
     Manual {
         time: Arc<AtomicI64>,
@@ -59,9 +61,21 @@ impl Clock {
     /// The operating system's clock.
     #[must_use]
     pub fn system() -> Self {
+        Self::of_system(None)
+    }
+
+    /// The operating system's clock, except that it can be [advanced](Self::advance): for a sandbox. Signatures still use
+    /// real time.
+    #[must_use]
+    pub fn advancing() -> Self {
+        Self::of_system(Some(Arc::default()))
+    }
+
+    fn of_system(advanced: Option<Arc<AtomicI64>>) -> Self {
         Self::of(Source::System {
             started: uptime(),
             wall_at_start: wall(),
+            advanced,
         })
     }
 
@@ -97,12 +111,25 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward. Does nothing to the system's clock.
+    /// Moves a manual or an [advancing](Self::advancing) clock forward; the system's clock is not ours to move.
     pub fn advance(&self, duration: Duration) {
-        if let Source::Manual { time, .. } = &self.source {
+        let millis = match &self.source {
+            Source::Manual { time, .. } => Some(time),
+            Source::System { advanced, .. } => advanced.as_ref(),
+        };
+        if let Some(millis) = millis {
             let step = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-            time.fetch_add(step, Ordering::SeqCst);
+            millis.fetch_add(step, Ordering::SeqCst);
         }
+    }
+
+    /// How far the system's clock was advanced.
+    fn advanced(&self) -> Duration {
+        let millis = match &self.source {
+            Source::System { advanced, .. } => advanced.as_ref().map_or(0, |millis| millis.load(Ordering::SeqCst)),
+            Source::Manual { .. } => 0,
+        };
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
     /// Moves the wall clock of a [node](Self::of_node) by this many milliseconds, ahead or back. A manual clock that belongs
@@ -117,8 +144,8 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let uncorrected = match &self.source {
-            Source::System { started, wall_at_start } => {
-                let passed = uptime().saturating_sub(*started).as_millis();
+            Source::System { wall_at_start, .. } => {
+                let passed = self.monotonic().as_millis();
                 wall_at_start.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX))
             }
             Source::Manual { time, .. } => time.load(Ordering::SeqCst),
@@ -148,7 +175,8 @@ impl Clock {
     /// How far the wall clock is ahead of [`now`](Self::now), in milliseconds; negative if it is behind.
     #[must_use]
     pub fn skew_ms(&self) -> i64 {
-        self.wall().as_millis().saturating_sub(self.now().as_millis())
+        let wall = self.wall().plus(self.advanced());
+        wall.as_millis().saturating_sub(self.now().as_millis())
     }
 
     /// Whether this clock can follow a database's. One that a test moves is the database's.
@@ -188,7 +216,7 @@ impl Clock {
     #[must_use]
     pub fn monotonic(&self) -> Duration {
         match &self.source {
-            Source::System { started, .. } => uptime().saturating_sub(*started),
+            Source::System { started, .. } => uptime().saturating_sub(*started) + self.advanced(),
             Source::Manual { time, .. } => {
                 Duration::from_millis(u64::try_from(time.load(Ordering::SeqCst)).unwrap_or(0))
             }

@@ -156,6 +156,11 @@ impl Limiter {
         }
     }
 
+    /// Forgets everything: limits are read again, and buckets are full.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
     /// What applies to an organization; `None` if it does not exist.
     pub(super) async fn of(
         &self,

@@ -22,6 +22,7 @@ mod own_options;
 mod print_config;
 mod progress;
 mod report;
+mod sandbox;
 mod serve;
 mod shell;
 mod surroundings;
@@ -110,6 +111,8 @@ enum Command {
     Completions(shell::CompletionsOptions),
     /// Print the manual page, or write one per command.
     Man(shell::ManOptions),
+    /// Serve the API on a temporary database, with a clock to advance and an inbox, for the tests of a client.
+    Sandbox(sandbox::SandboxOptions),
 }
 
 /// The pause between two attempts to reach a database that is not up yet.
@@ -261,6 +264,7 @@ impl Cli {
             Some(Command::Sign(options)) => kit::sign::run(options, &clock),
             Some(Command::Completions(options)) => shell::completions(&options),
             Some(Command::Man(options)) => shell::man(&options),
+            Some(Command::Sandbox(options)) => sandbox::run(options).await,
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(
     let _lock = ServerLock::acquire(&database.url, Creation::Allowed)?;
     let db = open(database, node, &clock).await?;
     let is_with_examples = options.dev && !options.no_examples;
-    let inbox = match is_with_examples.then(Inbox::open) {
+    let inbox = match is_with_examples.then(|| Inbox::open(None)) {
         Some(open) => Some(
             open.await
                 .map_err(|cause| format!("cannot open an inbox for the examples: {cause}"))?,
@@ -81,7 +81,7 @@ pub(super) async fn run(
 }
 
 /// The signals that a server handles.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -89,7 +89,7 @@ struct Signals {
 
 impl Signals {
     /// From now on no signal ends the process by itself.
-    fn catch() -> io::Result<Self> {
+    pub(super) fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -99,7 +99,7 @@ impl Signals {
 
     /// Waits for a signal to stop. SIGHUP is not one: closing a terminal must not end a server, and there is no
     /// configuration to reload.
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
@@ -110,6 +110,16 @@ impl Signals {
     }
 }
 
+/// Where this machine reaches a server that listens there.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    let host = if address.ip().is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        address.ip()
+    };
+    SocketAddr::new(host, address.port())
+}
+
 fn announce(
     server: &Server,
     options: &ServeOptions,
@@ -117,13 +127,7 @@ fn announce(
     first: &FirstStart,
     inbox: Option<&Inbox>,
 ) {
-    let address = server.address;
-    let host = if address.ip().is_unspecified() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
-    } else {
-        address.ip()
-    };
-    let base = format!("{}://{}", options.http.scheme(), SocketAddr::new(host, address.port()));
+    let base = format!("{}://{}", options.http.scheme(), reachable(server.address));
     println!("Kallima Webhooks {VERSION} listens on {base}");
     println!("API docs: {base}/docs");
     if let Some(metrics) = server.metrics_address {

@@ -347,6 +347,10 @@ pub struct EngineOptions {
         help_heading = "Deliveries"
     )]
     pub retry_schedule_s: Vec<u64>,
+
+    /// Whether a webhook that keeps failing is held back. Not an option of `serve`: only a sandbox can switch it off.
+    #[arg(skip = true)]
+    pub has_breaker: bool,
 }
 
 /// How many deliveries one claim takes at most.
@@ -394,7 +398,8 @@ impl EngineOptions {
     }
 }
 
-fn parse_token(text: &str) -> Result<Token, &'static str> {
+/// Reads a token of the command line.
+pub fn parse_token(text: &str) -> Result<Token, &'static str> {
     Token::parse(text).ok_or("must be ab_ and 48 letters and digits")
 }
 

@@ -212,7 +212,9 @@ impl Engine {
             Decision::Delivered => Some(HealthSignal::Success),
             Decision::FailedAndDisable => Some(HealthSignal::Gone),
             // A test is the customer's own experiment; its failure says nothing about regular deliveries.
-            Decision::RetryAt(_) | Decision::Failed => (!is_test).then_some(HealthSignal::Failure),
+            Decision::RetryAt(_) | Decision::Failed if is_test => None,
+            Decision::RetryAt(_) | Decision::Failed if self.options.has_breaker => Some(HealthSignal::Failure),
+            Decision::RetryAt(_) | Decision::Failed => Some(HealthSignal::FailureWithoutBreaker),
         };
         // The client that requested a test has its result, so it is not retried.
         let decision = match decision {

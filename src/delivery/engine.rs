@@ -292,6 +292,13 @@ impl HandOver for Engine {
         self.lanes().forget(webhook);
         self.hint();
     }
+
+    fn emptied(&self) {
+        let mut lanes = self.lanes();
+        // Their leases are gone with the queue: there is nothing to give back.
+        drop(lanes.drain());
+        lanes.forget_all();
+    }
 }
 
 /// An attempt in progress. However it ends, its permit is released.

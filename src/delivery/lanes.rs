@@ -156,6 +156,13 @@ impl Lanes {
         }
     }
 
+    /// Forgets what is known of every webhook.
+    pub fn forget_all(&mut self) {
+        for lane in self.by_webhook.values_mut() {
+            lane.judgement = None;
+        }
+    }
+
     /// Returns the next step; `None` while every permit is in use or nothing waits. `may_start` is false on a node that
     /// the others may consider dead.
     pub fn next(&mut self, now: Now, may_start: bool) -> Option<Step> {

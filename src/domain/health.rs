@@ -67,6 +67,8 @@ pub enum HealthSignal {
     Success,
     /// The attempt failed.
     Failure,
+    /// The attempt failed, and the breaker is switched off.
+    FailureWithoutBreaker,
     /// The receiver said that it is gone for good (410).
     Gone,
 }
@@ -117,7 +119,8 @@ impl Health {
     pub fn record(&mut self, signal: HealthSignal, now: Timestamp) -> Option<Notice> {
         match signal {
             HealthSignal::Success => self.succeed(),
-            HealthSignal::Failure => self.fail(now),
+            HealthSignal::Failure => self.fail(now, true),
+            HealthSignal::FailureWithoutBreaker => self.fail(now, false),
             HealthSignal::Gone => self.disable(DisabledReason::Gone),
         }
     }
@@ -132,10 +135,12 @@ impl Health {
         std::mem::take(&mut self.recovery_owed).then_some(Notice::Recovered)
     }
 
-    fn fail(&mut self, now: Timestamp) -> Option<Notice> {
+    fn fail(&mut self, now: Timestamp, has_breaker: bool) -> Option<Notice> {
         let failing_since = *self.failing_since.get_or_insert(now);
         let failing_for = now.since(failing_since);
-        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        if has_breaker {
+            self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        }
         if self.breaker_open() {
             self.resume_at = now.plus(probe_pause(failing_for));
         }

@@ -30,6 +30,10 @@ use crate::{
 /// The webhook that the document's examples are about.
 pub const WEBHOOK: WebhookId = WebhookId::new(Uuid::from_u128(0xaaaa_0001_bbbb_0002_cccc_0003_0004_0005));
 
+/// The organization of the document's examples.
+pub const ORGANIZATION: OrganizationId =
+    OrganizationId::new(Uuid::from_u128(0x019b_b16e_fe80_7153_89ae_df6f_2d1c_9af0));
+
 /// The webhook of the example of a deletion.
 pub const WEBHOOK_TO_DELETE: WebhookId = WebhookId::new(Uuid::from_u128(0x019d_be9c_2f40_72b0_877e_7f5e_9c65_3938));
 

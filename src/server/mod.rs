@@ -31,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{
     net::TcpListener,
@@ -145,6 +146,17 @@ pub async fn start(
     clock: Clock,
     resolver: Resolver,
 ) -> Result<Server, StartError> {
+    start_around(options, db, clock, resolver, |api, _| api).await
+}
+
+/// The same, with a router of the caller's own around that of the API, which counts requests by this limiter.
+pub async fn start_around(
+    options: &ServeOptions,
+    db: Database,
+    clock: Clock,
+    resolver: Resolver,
+    around: impl FnOnce(Router, Arc<Limiter>) -> Router,
+) -> Result<Server, StartError> {
     let contract = Arc::new(Contract::load()?);
     let sender = sender(options, resolver)?;
     let traces = traces(options, db.node())?;
@@ -168,7 +180,8 @@ pub async fn start(
     let stopping = Arc::clone(&state.stopping);
     begin_metrics(options, &state);
     let requests = Arc::clone(&state.requests);
-    let router = api::router(state);
+    let limiter = Arc::clone(&state.limiter);
+    let router = around(api::router(state), limiter);
     let (stop, stopped) = watch::channel(false);
     let (still_heart, stilled) = watch::channel(false);
     let mut heart = Supervisor::default();

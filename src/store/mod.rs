@@ -10,7 +10,7 @@
 //! | [`source`], [`error`] | where a database is, and failures between the store and it |
 //! | `entity/` | the tables as sea-orm models with typed columns, private to the store |
 //! | [`organizations`], [`tokens`], [`webhooks`], [`events`], [`deliveries`], [`audit`], [`quota`] | what the API reads and writes |
-//! | [`examples`] | what a database for development begins with |
+//! | [`examples`], [`sandbox`] | what a database for development begins with; what a sandbox does to its own |
 //! | [`overview`] | what an operator asks about all organizations |
 //! | [`page`] | how much a page of a list holds, and where the next one continues |
 //! | `search` | which deliveries a list shows, in walks of bounded length |
@@ -43,6 +43,7 @@ mod plans;
 pub mod queue;
 pub mod quota;
 pub mod readiness;
+pub mod sandbox;
 mod search;
 pub mod secrets;
 pub mod source;

@@ -18,6 +18,7 @@ mod log;
 mod memory;
 mod migrate_data;
 mod overview;
+mod sandbox;
 mod stop;
 mod supervision;
 mod tls;
@@ -30,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -42,6 +44,8 @@ use crate::support::database::{MASTER_KEY, TestDatabase, is_pooled};
 /// WARN or an ERROR that was not announced.
 pub(crate) struct Process {
     pub(crate) base: String,
+    /// The first line that it printed.
+    first: String,
     pub(crate) log: Log,
     child: Child,
     output: Lines<BufReader<ChildStdout>>,
@@ -102,13 +106,14 @@ impl Process {
         let Some(first) = output.next_line().await.unwrap() else {
             panic!("the server did not start: {:?}", log.close());
         };
-        let base = first
-            .split(" listens on ")
-            .nth(1)
-            .unwrap_or_else(|| panic!("unexpected: {first}"))
-            .to_owned();
+        let base = match serde_json::from_str::<Value>(&first) {
+            Ok(facts) => facts["url"].as_str().unwrap_or_default().to_owned(),
+            Err(_) => first.split(" listens on ").nth(1).unwrap_or_default().to_owned(),
+        };
+        assert!(base.starts_with("http://"), "unexpected: {first}");
         Self {
             base,
+            first,
             log,
             child,
             output,

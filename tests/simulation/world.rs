@@ -100,6 +100,8 @@ impl HandOver for Collector {
     }
 
     fn changed(&self, _: WebhookId) {}
+
+    fn emptied(&self) {}
 }
 
 fn options() -> EngineOptions {
@@ -109,6 +111,7 @@ fn options() -> EngineOptions {
         attempts_per_webhook_max: CAP as u64,
         poll_interval_ms: 1_000,
         retry_schedule_s: SCHEDULE_S.to_vec(),
+        has_breaker: true,
     }
 }
 

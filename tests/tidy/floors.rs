@@ -59,7 +59,7 @@ const FLOORS: [(&str, &[&str]); 16] = [
             "domain",
         ],
     ),
-    ("sandbox", &["sandbox", "store", "contract", "clock", "domain"]),
+    ("sandbox", &["sandbox", "api", "store", "contract", "clock", "domain"]),
     (
         "cli",
         &[

@@ -222,4 +222,7 @@ pub trait HandOver: Send + Sync + fmt::Debug {
 
     /// A webhook was changed on this node: what is cached about it is outdated, and what was held back may be due.
     fn changed(&self, webhook: WebhookId);
+
+    /// The database was emptied: nothing that waits in memory is owed any longer, and no webhook is as it was.
+    fn emptied(&self);
 }
