@@ -8,7 +8,7 @@ use axum::{
 };
 use rand::RngExt as _;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use ulid::Ulid;
 
 use crate::store::StoreError;
@@ -127,7 +127,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let query = parts.uri.query().unwrap_or_default();
-        let read = serde_urlencoded::from_str(query).map(Self);
+        let value = |text: &str| text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from);
+        let query = url::form_urlencoded::parse(query.as_bytes());
+        let members = query.map(|(name, text)| (name.into_owned(), value(&text)));
+        let read = serde_json::from_value(members.collect::<Map<_, _>>().into()).map(Self);
         read.map_err(|cause| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", format!("The query: {cause}.")))
     }
 }
