@@ -159,7 +159,7 @@ impl Lanes {
     /// Forgets what is known of every webhook.
     pub fn forget_all(&mut self) {
         for lane in self.by_webhook.values_mut() {
-            lane.judgement = None;
+            lane.state = None;
         }
     }
 

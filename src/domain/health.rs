@@ -67,7 +67,7 @@ pub enum HealthSignal {
     Success,
     /// The attempt failed.
     Failure,
-    /// The attempt failed, and the breaker is switched off.
+    /// The attempt failed, and the breaker is disabled.
     FailureWithoutBreaker,
     /// The receiver said that it is gone for good (410).
     Gone,

@@ -79,7 +79,7 @@ pub struct Setting {
     pub now: Timestamp,
 }
 
-/// The examples; `None` where the catalog lacks an event type that they are made of.
+/// The examples; `None` if the catalog lacks an event type that they are made of.
 #[must_use]
 pub fn examples(contract: &Contract, setting: &Setting) -> Option<Examples> {
     let began = setting.now.minus(BEGAN);

@@ -1,5 +1,5 @@
 //! A receiver on this machine: where the example webhooks deliver to. That of `--dev` accepts whatever arrives; that of a
-//! sandbox keeps it too, says whether its signatures are right, and answers as it is told.
+//! sandbox keeps it too, says whether its signatures are right, and answers as a test has set.
 
 use std::{
     io,

@@ -134,7 +134,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct Mailbox {
     kept: Mutex<Kept>,
-    /// How many have arrived: whoever waits for one is told.
+    /// How many have arrived: whoever waits for one is notified.
     arrived: watch::Sender<u64>,
 }
 

@@ -12,6 +12,7 @@ const FOLDERS: &[&str] = &[
     "src/delivery",
     "src/domain",
     "src/metrics",
+    "src/sandbox",
     "src/server",
     "src/store",
     "src/telemetry",
