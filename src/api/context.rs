@@ -86,7 +86,7 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
         if let Some(reason) = problem.unavailable_reason() {
             state.metrics.unavailable(reason);
         }
-        problem.render(&mut response, path, &request_id);
+        problem.render(&mut response, &state.error_pages_url, path, &request_id);
     }
     meter
         .write_headers(&state, response.headers_mut())

@@ -4,7 +4,7 @@
 use axum::{
     Router,
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -13,8 +13,10 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ApiState,
     problem::{Problem, unknown_route},
+    public_address::PublicAddress,
 };
 use crate::pages::{
+    self,
     assets::{self, File},
     swagger,
 };
@@ -29,6 +31,16 @@ pub(super) fn routes() -> Router<ApiState> {
         .route("/docs", get(show_swagger_ui))
         .route("/docs/", get(async || Redirect::permanent("/docs")))
         .route("/docs/{file}", get(show_file))
+        .route("/guide", get(show_page))
+        .route("/guide.md", get(show_page))
+        .route("/guide/{page}", get(show_page))
+        .route("/reference", get(show_page))
+        .route("/reference.md", get(show_page))
+        .route("/reference/{*page}", get(show_page))
+        .route("/errors", get(show_page))
+        .route("/errors.md", get(show_page))
+        .route("/errors/{page}", get(show_page))
+        .route("/llms.txt", get(show_page))
 }
 
 async fn show_swagger_ui(State(state): State<ApiState>, headers: HeaderMap) -> Response {
@@ -38,6 +50,19 @@ async fn show_swagger_ui(State(state): State<ApiState>, headers: HeaderMap) -> R
 async fn show_file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     match assets::file(&name) {
         Some(file) => Ok(shown(&headers, file, swagger::POLICY)),
+        None => Err(unknown_route().await),
+    }
+}
+
+async fn show_page(uri: Uri, headers: HeaderMap, address: PublicAddress) -> Result<Response, Problem> {
+    let base = address.of("");
+    // It stands in samples of shells and of languages, whose quotation marks a host could end.
+    let is_plain = base
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b":/.-_[]".contains(&byte));
+    let base = if is_plain { base.as_str() } else { "" };
+    match pages::page(uri.path(), base) {
+        Some(page) => Ok(shown(&headers, page, pages::article::POLICY)),
         None => Err(unknown_route().await),
     }
 }

@@ -15,9 +15,6 @@ use crate::{
     store::StoreError,
 };
 
-/// Where the errors are explained to people: the code completes the address.
-const TYPE_BASE: &str = "https://docs.kallima.bio/errors/";
-
 /// When to come back after a 503, in seconds.
 const UNAVAILABLE_RETRY_S: u64 = 1;
 
@@ -420,8 +417,8 @@ impl Problem {
         status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
     }
 
-    /// Gives the response its body and headers.
-    pub(super) fn render(self, response: &mut Response, path: &str, request_id: &str) {
+    /// Gives the response its body and headers. The code completes the address of the page about it.
+    pub(super) fn render(self, response: &mut Response, pages: &str, path: &str, request_id: &str) {
         let Self {
             code,
             detail,
@@ -430,7 +427,7 @@ impl Problem {
             unavailable: _,
         } = self;
         let body = ProblemBody {
-            r#type: format!("{TYPE_BASE}{}", code.word()),
+            r#type: format!("{pages}/{}", code.word()),
             title: code.title().to_owned(),
             status: i32::from(code.status().as_u16()),
             detail,

@@ -118,6 +118,8 @@ pub struct ApiParts {
     pub spans: Spans,
     /// Whether each publication is logged.
     pub log_attempts: LogAttempts,
+    /// Where the pages about errors are, without a slash at the end.
+    pub error_pages_url: String,
     /// Whether this is a development server.
     pub is_dev: bool,
     /// Whether the server is about to stop: it still answers requests, but clients should send no more.

@@ -25,8 +25,9 @@ impl File {
     }
 }
 
-/// Pages.
+/// Media types of pages.
 pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const MARKDOWN: &str = "text/markdown; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
@@ -36,6 +37,8 @@ pub fn file(name: &str) -> Option<File> {
     match name {
         "docs.js" => Some(File::text(JAVASCRIPT, include_str!("assets/docs.js"))),
         "docs.css" => Some(File::text(CSS, include_str!("assets/docs.css"))),
+        "page.js" => Some(File::text(JAVASCRIPT, include_str!("assets/page.js"))),
+        "page.css" => Some(File::text(CSS, include_str!("assets/page.css"))),
         "favicon.svg" => Some(File::text("image/svg+xml", include_str!("assets/favicon.svg"))),
         "swagger-ui-bundle.js" => swagger_ui(name, JAVASCRIPT),
         "swagger-ui.css" => swagger_ui(name, CSS),

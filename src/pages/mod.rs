@@ -1,9 +1,123 @@
-//! What people read: pages as HTML, rendered from the contract, and the files that they load.
+//! What people read: pages as HTML, rendered from the contract and the guides, and the files that they load.
 //!
 //! | file | what it makes |
 //! |---|---|
 //! | `assets` | style sheets, scripts, the icon, Swagger UI |
 //! | `swagger` | the page around Swagger UI |
+//! | `reference` | a page for each operation and event type, of `document`, `fields` and `samples` |
+//! | `errors` | a page for each code |
+//! | `article` | every page but Swagger UI's: as HTML, by `markdown`, and as Markdown |
 
+pub mod article;
 pub mod assets;
+mod document;
+mod errors;
+mod fields;
+mod markdown;
+mod reference;
+mod samples;
 pub mod swagger;
+
+use std::fmt::Write as _;
+
+use self::{
+    article::Article,
+    assets::File,
+    document::{Document, Operation},
+};
+
+/// The guides: address, text.
+const GUIDES: [(&str, &str); 2] = [
+    ("/guide", include_str!("../../docs/receiving.md")),
+    ("/guide/requests", include_str!("../../docs/requests.md")),
+];
+
+/// The page at a path; `None` if there is none. With `.md` at its end, it is the page as Markdown. Samples of code name
+/// `base`, the address of this server.
+#[must_use]
+pub fn page(path: &str, base: &str) -> Option<File> {
+    let document = Document::read();
+    if path == "/llms.txt" {
+        return Some(File::text(assets::MARKDOWN, index(&document, base)));
+    }
+    match path.strip_suffix(".md") {
+        Some(path) => Some(article(&document, path, base)?.markdown()),
+        None => Some(article(&document, path, base)?.html(&document)),
+    }
+}
+
+fn article(document: &Document, path: &str, base: &str) -> Option<Article> {
+    if let Some((path, text)) = GUIDES.into_iter().find(|(guide, _)| *guide == path) {
+        return guide(path, text);
+    }
+    match path.split('/').skip(1).collect::<Vec<_>>()[..] {
+        ["reference"] => Some(reference::overview(document, base)),
+        ["reference", id] => {
+            let operations = document.operations();
+            let found = operations.iter().find(|operation| operation.id() == id)?;
+            Some(reference::operation(found, base))
+        }
+        ["reference", "events", name] => {
+            let events = document.event_types();
+            Some(reference::event_type(events.iter().find(|event| event.path == name)?))
+        }
+        ["errors"] => Some(errors::overview(document)),
+        ["errors", code] => errors::code(document, code),
+        _ => None,
+    }
+}
+
+fn guide(path: &str, text: &str) -> Option<Article> {
+    let (title, text) = text.strip_prefix("# ")?.split_once('\n')?;
+    Some(Article {
+        path: path.to_owned(),
+        title: title.to_owned(),
+        text: text.to_owned(),
+        ..Article::default()
+    })
+}
+
+/// Every page as Markdown, for programs that read (<https://llmstxt.org>).
+fn index(document: &Document, base: &str) -> String {
+    let mut text =
+        "# Kallima Webhooks API\n\n> Register webhooks, publish events, and see every attempt to deliver them.\n"
+            .to_owned();
+    let mut section = |title: &str, entries: Vec<(String, String, String)>| {
+        let _ = write!(text, "\n## {title}\n\n");
+        for (name, path, said) in entries {
+            let said = said.replace('\n', " ");
+            let _ = writeln!(text, "- [{name}]({base}{path}.md): {said}");
+        }
+    };
+    let guides = GUIDES.into_iter().filter_map(|(path, text)| guide(path, text));
+    let first = |text: &str| text.trim().split("\n\n").next().unwrap_or_default().to_owned();
+    section(
+        "Guides",
+        guides
+            .map(|guide| (guide.title, guide.path, first(&guide.text)))
+            .collect(),
+    );
+    let operation = |operation: Operation<'_>| {
+        let name = format!("{} {}", operation.method, operation.path);
+        (
+            name,
+            format!("/reference/{}", operation.id()),
+            operation.summary().to_owned(),
+        )
+    };
+    section("Operations", document.operations().into_iter().map(operation).collect());
+    let event = |event: Operation<'_>| {
+        (
+            event.path.to_owned(),
+            format!("/reference/events/{}", event.path),
+            event.summary().to_owned(),
+        )
+    };
+    section("Event types", document.event_types().into_iter().map(event).collect());
+    let code = |(path, meaning): (String, String)| {
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        (name, path, meaning)
+    };
+    section("Errors", errors::paths(document).into_iter().map(code).collect());
+    text
+}

@@ -316,6 +316,7 @@ fn state(
         metrics: metrics.clone(),
         spans,
         log_attempts: options.log_attempts,
+        error_pages_url: options.http.error_pages_url.clone(),
         is_dev: options.dev,
         stopping: Arc::default(),
     })

@@ -1,6 +1,10 @@
 //! The pages for people: where they are, that browsers keep them and confine them. How they look is tried in a real
 //! browser, by `.ci/browser`.
 
+use std::collections::{BTreeSet, VecDeque};
+
+use kallima_webhooks::contract::Contract;
+
 use crate::support::{App, client::Answer};
 
 async fn page(app: &App, path: &str) -> Answer {
@@ -72,11 +76,150 @@ async fn every_page_is_confined_and_kept_until_the_server_changes() {
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_on_pages_too() {
     let app = App::dev().await;
-    for path in ["/docs/nothing.js", "/docs/..%2f..%2fetc%2fpasswd", "/docs/a/b"] {
+    for path in [
+        "/docs/nothing.js",
+        "/docs/..%2f..%2fetc%2fpasswd",
+        "/docs/a/b",
+        "/guide/nothing",
+        "/guide/..%2frequests",
+        "/reference/nothing.md",
+        "/reference/events/nothing",
+        "/reference/update_webhook/",
+        "/reference/update_webhook.md.md",
+        "/errors/nothing",
+    ] {
         page(&app, path).await.expect_problem(404, "not_found");
     }
     app.ask("POST", "/docs")
         .send()
         .await
         .expect_problem(405, "method_not_allowed");
+}
+
+fn text(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200);
+    String::from_utf8(answer.body.to_vec()).unwrap()
+}
+
+/// The addresses of this server that a page leads to.
+fn links(html: &str) -> impl Iterator<Item = String> {
+    let targets = html
+        .split("href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
+    let ours = targets.filter(|target| target.starts_with('/'));
+    ours.map(|target| target.split('#').next().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn every_page_that_a_page_leads_to_is_there_as_markdown_too() {
+    let app = App::dev().await;
+    let mut waiting: VecDeque<String> = ["/guide", "/reference", "/errors"].map(str::to_owned).into();
+    let mut seen = BTreeSet::new();
+    while let Some(path) = waiting.pop_front() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let answer = page(&app, &path).await;
+        let shown = text(&answer);
+        match answer.header("content-type").unwrap() {
+            "text/html; charset=utf-8" => waiting.extend(links(&shown)),
+            kind => assert_eq!(
+                kind == "text/markdown; charset=utf-8",
+                path.ends_with(".md"),
+                "{path}: {kind}"
+            ),
+        }
+    }
+    let document = Contract::load().unwrap().document().clone();
+    let words = |schema: &str| {
+        document["components"]["schemas"][schema]["enum"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    };
+    let mut expected: Vec<String> = Vec::new();
+    for (section, folder) in [("paths", "/reference"), ("webhooks", "/reference/events")] {
+        for (path, item) in document[section].as_object().unwrap() {
+            for operation in item.as_object().unwrap().values() {
+                let name = if section == "paths" {
+                    operation["operationId"].as_str().unwrap()
+                } else {
+                    path
+                };
+                expected.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    for code in words("ProblemCode").into_iter().chain(words("FaultCode")) {
+        expected.push(format!("/errors/{}", code.as_str().unwrap()));
+    }
+    assert!(expected.len() > 50, "{expected:?}");
+    let index = text(&page(&app, "/llms.txt").await);
+    for path in expected {
+        assert!(
+            seen.contains(&path) && seen.contains(&format!("{path}.md")),
+            "nothing leads to {path}"
+        );
+        assert!(index.contains(&format!("{path}.md)")), "/llms.txt does not list {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_an_operation_says_what_the_given_page_says() {
+    let app = App::dev().await;
+    let shown = text(&page(&app, "/reference/update_webhook.md").await);
+    for part in [
+        "# Update a webhook endpoint",
+        "`PATCH /v1/webhooks/{webhook_id}`",
+        "Bearer authentication header of the form `Bearer <token>`, where `<token>` is your auth token.",
+        "- **`webhook_id`** `string<uuid>` **required**",
+        "- **`rotate_secret`** `boolean`\n\n  Issue a new signing secret.\n\n  Default `false`.",
+        "Body for PATCH /v1/webhooks/{id}.",
+        "- **`url`** `string<iri> | null`",
+        "- **`events`** `string[] | null`",
+        "- **`enabled`** `boolean | null`\n\n  Enable or disable delivery.",
+        "## Response 200\n\nSuccessful Response",
+        "Whether deliveries are being attempted.",
+        "\"enabled\": false",
+    ] {
+        assert!(shown.contains(part), "{part}\nis not in\n{shown}");
+    }
+    for language in ["curl", "Python", "TypeScript", "Go", "Rust"] {
+        assert!(shown.contains(&format!("\n## {language}\n\n```")), "{language}");
+    }
+}
+
+#[tokio::test]
+async fn samples_name_the_server_that_was_asked_and_no_host_that_breaks_out_of_them() {
+    let app = App::dev().await;
+    let asked = async |host: &str| {
+        let ask = app
+            .ask("GET", "/reference/get_webhook")
+            .anonymous()
+            .header("host", host);
+        text(&ask.send().await)
+    };
+    assert!(
+        asked("hooks.example.org:8443")
+            .await
+            .contains("http://hooks.example.org:8443/v1/webhooks/aaaa0001")
+    );
+    for host in ["a'$(id)'", "a\"><script>", "a;b"] {
+        let shown = asked(host).await;
+        assert!(
+            !shown.contains("$(id)") && !shown.contains("<script>") && !shown.contains("a;b"),
+            "{host}: {shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_operator_says_where_the_pages_about_errors_are() {
+    let arguments = ["--dev", "--error-pages-url", "https://hooks.example.org/errors/"];
+    let app = App::builder().arguments(&arguments).start().await;
+    let problem = app.get("/v1/nothing").await.expect_problem(404, "not_found");
+    assert_eq!(problem["type"], "https://hooks.example.org/errors/not_found");
+    let shown = text(&page(&app, "/errors/not_found").await);
+    assert!(shown.contains("<h1>not_found</h1>"), "{shown}");
 }

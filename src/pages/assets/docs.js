@@ -25,19 +25,22 @@
   }
 
   // Swagger UI fills in every example. What is optional is better left out: the example goes into the description.
-  const leaveOut = (parameter) => {
+  // So is that of a header which a receiver gets, and nobody enters.
+  const leaveOut = (parameter, isReceived = false) => {
     const { required, example, schema } = parameter;
-    if (required || example === undefined) return;
+    if ((required && !isReceived) || example === undefined) return;
     delete parameter.example;
     if (schema.default === undefined) parameter.description = `${parameter.description}\n\nExample: \`${example}\``;
   };
+  const operationsOf = (section) => Object.values(section).flatMap((item) => Object.values(item));
+  const parametersOf = (section) => operationsOf(section).flatMap((operation) => operation.parameters ?? []);
   const prepare = (document) => {
+    const received = new Set(parametersOf(document.webhooks).map(({ $ref }) => $ref?.split('/').pop()));
     document.info.description = document.info.description.replaceAll('https://api.example.com', location.origin);
-    Object.values(document.components.parameters).forEach(leaveOut);
-    Object.values(document.paths)
-      .flatMap((item) => Object.values(item))
-      .flatMap((operation) => operation.parameters ?? [])
-      .forEach(leaveOut);
+    for (const [name, parameter] of Object.entries(document.components.parameters)) {
+      leaveOut(parameter, received.has(name));
+    }
+    for (const parameter of parametersOf(document.paths)) leaveOut(parameter);
     return document;
   };
 
