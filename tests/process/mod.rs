@@ -110,7 +110,7 @@ impl Process {
             Ok(facts) => facts["url"].as_str().unwrap_or_default().to_owned(),
             Err(_) => first.split(" listens on ").nth(1).unwrap_or_default().to_owned(),
         };
-        assert!(base.starts_with("http://"), "unexpected: {first}");
+        assert!(base.starts_with("http"), "unexpected: {first}");
         Self {
             base,
             first,
