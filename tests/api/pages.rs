@@ -126,7 +126,7 @@ async fn every_page_that_a_page_leads_to_is_there_as_markdown_too() {
             "text/html; charset=utf-8" => waiting.extend(links(&shown)),
             kind => assert_eq!(
                 kind == "text/markdown; charset=utf-8",
-                path.ends_with(".md"),
+                path.rsplit_once('.').is_some_and(|(_, extension)| extension == "md"),
                 "{path}: {kind}"
             ),
         }
