@@ -27,15 +27,13 @@ use crate::{
         id::{DeliveryId, WebhookId},
         secret::Secret,
         signature,
+        verification::TOLERANCE_S,
     },
     store::{Database, sandbox},
 };
 
 /// How large a body may be: an event and its envelope.
 const BODY_BYTES_MAX: usize = 512 * 1024;
-
-/// How old a signature may be, in seconds (Standard Webhooks' usual tolerance).
-const TOLERANCE_S: u64 = 300;
 
 /// An inbox, open until it is dropped.
 #[derive(Debug)]
