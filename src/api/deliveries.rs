@@ -12,13 +12,13 @@ use validator::Validate;
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    extract::{Body, Path, Query, RequestBody},
+    extract::{Body, NoQuery, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
     meaning::known_event_type,
     page::{self, Page},
     problem::Problem,
     public_address::PublicAddress,
-    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
+    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithNoQuery, WithQuery, WithToken},
 };
 use crate::{
     domain::{
@@ -144,12 +144,13 @@ pub(super) async fn list_deliveries(
     get, path = "/v1/webhook_deliveries/{delivery_id}", tag = "webhook_deliveries",
     security(("bearer" = ["webhooks:read"])),
     params(("delivery_id" = Uuid, Path)),
-    responses((status = 200, body = DeliveryWithPayload), WithToken, WithId),
+    responses((status = 200, body = DeliveryWithPayload), WithToken, WithId, WithNoQuery),
 )]
 pub(super) async fn get_delivery(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     Path(id): Path<DeliveryId>,
+    _: NoQuery,
 ) -> Result<Json<DeliveryWithPayload>, Problem> {
     show(&state, caller.organization_id, id).await
 }
@@ -165,6 +166,7 @@ pub(super) async fn retry_delivery(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(id): Path<DeliveryId>,
+    _: NoQuery,
     Body((), submission): Body<RetryDelivery>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;

@@ -9,14 +9,19 @@ use axum::{
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead},
-    responses::WithToken,
+    extract::NoQuery,
+    responses::{WithNoQuery, WithToken},
 };
 use crate::contract::EventType;
 
 #[utoipa::path(
     get, path = "/v1/event_types", tag = "events", security(("bearer" = ["webhooks:read"])),
-    responses((status = 200, body = [EventType]), WithToken),
+    responses((status = 200, body = [EventType]), WithToken, WithNoQuery),
 )]
-pub(super) async fn list_event_types(State(state): State<ApiState>, _caller: Caller<WebhooksRead>) -> Response {
+pub(super) async fn list_event_types(
+    State(state): State<ApiState>,
+    _caller: Caller<WebhooksRead>,
+    _: NoQuery,
+) -> Response {
     Json(state.contract.event_types()).into_response()
 }

@@ -15,13 +15,13 @@ use super::{
     ApiState,
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
     context::{note_event, note_organization},
-    extract::{Body, Faults, Path, Query, RequestBody},
+    extract::{Body, Faults, NoQuery, Path, Query, RequestBody},
     idempotency::{IdempotencyKeyHeader, Kept},
     meaning::{broken, known_event_type},
     page::{self, Page},
     problem::Problem,
     public_address::PublicAddress,
-    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithQuery, WithToken},
+    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithNoQuery, WithQuery, WithToken},
     trace::{Trace, TraceparentHeader},
 };
 use crate::{
@@ -144,6 +144,7 @@ pub(super) struct ListEventsQuery {
 pub(super) async fn publish_event(
     State(state): State<ApiState>,
     holder: Holder<EventsPublish>,
+    _: NoQuery,
     Trace(traceparent): Trace,
     Body(new, submission): Body<PublishEvent>,
 ) -> Result<Response, Problem> {
@@ -233,13 +234,14 @@ pub(super) async fn list_events(
 #[utoipa::path(
     get, path = "/v1/events/{event_id}", tag = "events", security(("bearer" = ["webhooks:read"])),
     params(("event_id" = String, Path, pattern = "^evt_[0-7][0-9A-HJKMNP-TV-Z]{25}$")),
-    responses((status = 200, body = EventWithDeliveries, headers(("Link" = String))), WithToken, WithId),
+    responses((status = 200, body = EventWithDeliveries, headers(("Link" = String))), WithToken, WithId, WithNoQuery),
 )]
 pub(super) async fn get_event(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     address: PublicAddress,
     Path(event_id): Path<EventId>,
+    _: NoQuery,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;
     let found = events::find(&state.db, org, &event_id).await?;

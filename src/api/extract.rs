@@ -98,6 +98,26 @@ impl<T: DeserializeOwned + Meaning + Send> FromRequestParts<ApiState> for Query<
     }
 }
 
+/// No query: of an operation that has no parameters, for the same reason.
+pub(super) struct NoQuery;
+
+impl FromRequestParts<ApiState> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
+        let Some(text) = parts.uri.query() else {
+            return Ok(Self);
+        };
+        let (method, template) = route(parts);
+        let faults = state.contract.judge_query(method, template, text).faults;
+        if faults.is_empty() {
+            Ok(Self)
+        } else {
+            Err(Problem::bad_query(faults))
+        }
+    }
+}
+
 /// A whole number of a body, in any spelling: to JSON Schema, `50.0` and `5e1` are the integer 50 too.
 pub(super) fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let number = <Option<f64> as serde::Deserialize>::deserialize(deserializer)?;

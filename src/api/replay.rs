@@ -13,7 +13,7 @@ use validator::{Validate, ValidationError};
 use super::{
     ApiState,
     auth::{Caller, WebhooksWrite},
-    extract::{Body, Path, RequestBody},
+    extract::{Body, NoQuery, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
     meaning::broken_at,
     problem::Problem,
@@ -137,6 +137,7 @@ pub(super) async fn replay_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(webhook_id): Path<WebhookId>,
+    _: NoQuery,
     Body(replaying, submission): Body<ReplayWebhook>,
 ) -> Result<Response, Problem> {
     let (org, span) = (caller.organization_id, replaying.span(webhook_id));

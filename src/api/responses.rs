@@ -36,6 +36,8 @@ groups! {
     WithId = [404, 422];
     /// Of an operation with a query: malformed, or it names what cannot exist.
     WithQuery = [400, 422];
+    /// Of an operation without a query, and without anything else that makes it a bad request: there is one all the same.
+    WithNoQuery = [400];
     /// Of an operation with a body: not JSON, too large, another media type, invalid.
     WithBody = [400, 413, 415, 422];
     /// Of an operation that can conflict with the current state.

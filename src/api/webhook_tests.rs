@@ -13,7 +13,7 @@ use super::{
     ApiState,
     auth::{Caller, WebhooksWrite},
     deliveries,
-    extract::{Body, Path, RequestBody},
+    extract::{Body, NoQuery, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
     meaning::known_event_type,
     problem::Problem,
@@ -66,6 +66,7 @@ pub(super) async fn test_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(id): Path<WebhookId>,
+    _: NoQuery,
     Body(event_type, submission): Body<TestWebhook>,
 ) -> Result<Response, Problem> {
     let org = caller.organization_id;

@@ -20,14 +20,16 @@ use validator::{Validate, ValidateArgs, ValidationError, ValidationErrors};
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
-    extract::{Body, Path, Query, RequestBody, whole_number},
+    extract::{Body, NoQuery, Path, Query, RequestBody, whole_number},
     idempotency::{IdempotencyKeyHeader, Kept},
     meaning::{broken, broken_at},
     page::{self, Page},
     precondition::{IfMatchHeader, Precondition},
     problem::Problem,
     public_address::PublicAddress,
-    responses::{WithBody, WithConflict, WithId, WithIdempotencyKey, WithPrecondition, WithQuery, WithToken},
+    responses::{
+        WithBody, WithConflict, WithId, WithIdempotencyKey, WithNoQuery, WithPrecondition, WithQuery, WithToken,
+    },
 };
 use crate::{
     domain::{
@@ -227,6 +229,7 @@ fn parse_events(entries: &[String], state: &ApiState) -> Option<EventFilter> {
 pub(super) async fn create_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
+    _: NoQuery,
     Body(settings, submission): Body<CreateWebhook>,
 ) -> Result<Response, Problem> {
     let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());
@@ -274,12 +277,13 @@ pub(super) async fn list_webhooks(
 #[utoipa::path(
     get, path = "/v1/webhooks/{webhook_id}", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
     params(("webhook_id" = Uuid, Path)),
-    responses((status = 200, body = WebhookView, headers(("ETag" = String))), WithToken, WithId),
+    responses((status = 200, body = WebhookView, headers(("ETag" = String))), WithToken, WithId, WithNoQuery),
 )]
 pub(super) async fn get_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksRead>,
     Path(id): Path<WebhookId>,
+    _: NoQuery,
 ) -> Result<([(HeaderName, String); 1], Json<Webhook>), Problem> {
     let found = webhooks::find(&state.db, caller.organization_id, id).await?;
     let webhook = found.ok_or_else(no_webhook)?;
@@ -336,6 +340,7 @@ pub(super) async fn delete_webhook(
     State(state): State<ApiState>,
     caller: Caller<WebhooksWrite>,
     Path(id): Path<WebhookId>,
+    _: NoQuery,
     precondition: Precondition,
 ) -> Result<StatusCode, Problem> {
     let (org, origin, now) = (caller.organization_id, caller.origin(&state.clock), state.clock.now());

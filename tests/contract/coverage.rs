@@ -467,6 +467,7 @@ async fn every_obligation_of_the_document_is_met() {
         trial.header_parameters(&operation).await;
         trial.bodies(&operation).await;
         trial.security(&operation).await;
+        trial.unknown_parameter(&operation).await;
         trial.limits(&operation).await;
         trial.conflict(&operation).await;
         met.extend(trial.met);
@@ -480,8 +481,7 @@ async fn every_obligation_of_the_document_is_met() {
     let missing: Vec<&String> = all.difference(&met).collect();
     // Not `println!`, which the harness keeps to itself when a test passes: this number is to be seen.
     let report = format!(
-        "contract coverage: {} of {} obligations
-",
+        "contract coverage: {} of {} obligations\n",
         all.len() - missing.len(),
         all.len()
     );

@@ -9,8 +9,8 @@
 //! 3. Prose is dropped: descriptions, summaries, titles, examples, links, external documents. It is written once, in
 //!    openapi.yaml; examples are tried by tests of their own.
 //! 4. The spellings of one meaning become one: `oneOf: [{type: 'null'}, X]` and `type: [T, 'null']` are both a
-//!    nullable X; absent is `false` for `required`; `enum` and `const` of one value are the same; lists whose order
-//!    means nothing are sorted.
+//!    nullable X; absent is `false` for `required` and `true` for `additionalProperties`; `enum` and `const` of one
+//!    value are the same; lists whose order means nothing are sorted.
 //! 5. Of a response header the name and the type are compared: the annotations of handlers cannot say more. The judge
 //!    of every response holds its value against the whole of what openapi.yaml says.
 //!    So it is with the length of a page: a test of its own holds `maxItems` against the maximum of `limit`.
@@ -65,7 +65,12 @@ fn normal(value: &Value, is_map: bool) -> Value {
 fn object(members: &Map<String, Value>) -> Value {
     let mut normalized = Map::new();
     for (keyword, member) in members {
-        if PROSE.contains(&keyword.as_str()) || (keyword == "required" && member == &json!(false)) {
+        let is_default = match keyword.as_str() {
+            "required" => member == &json!(false),
+            "additionalProperties" => member == &json!(true),
+            _ => false,
+        };
+        if is_default || PROSE.contains(&keyword.as_str()) {
             continue;
         }
         let member = match keyword.as_str() {

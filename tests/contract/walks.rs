@@ -2,7 +2,7 @@
 
 use kallima_webhooks::{domain::token::Scope, store::tokens};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     coverage::{Ids, Trial},
@@ -18,8 +18,8 @@ const NOT_AUDITED: &str = "Not audited: ";
 
 impl Trial {
     /// A valid request, apart from whose it is.
-    fn valid(&self, operation: &Operation, ids: &Ids) -> Ask {
-        let ask = self.ask(operation, ids, "");
+    fn valid(&self, operation: &Operation, ids: &Ids, query: &str) -> Ask {
+        let ask = self.ask(operation, ids, query);
         match self.body(operation) {
             Some(body) => ask.json(&body),
             None => ask,
@@ -29,7 +29,7 @@ impl Trial {
     /// Every way of having no valid token is refused in the same words.
     async fn refuses_everyone_without_a_token(&self, operation: &Operation, ids: &Ids, revoked: &str) {
         let own = &self.app.token;
-        let anonymous = || self.valid(operation, ids).anonymous();
+        let anonymous = || self.valid(operation, ids, "").anonymous();
         let mut details = Vec::new();
         for ask in [
             anonymous(),
@@ -48,6 +48,24 @@ impl Trial {
         }
         details.dedup();
         assert_eq!(details.len(), 1, "{} says which: {details:?}", operation.id);
+    }
+
+    /// A typo in a query is refused by every operation with a token, also by those that have no parameters. What anybody
+    /// may ask, such as whether the service lives, takes what proxies and browsers put there.
+    pub(super) async fn unknown_parameter(&mut self, operation: &Operation) {
+        let ask = self.valid(operation, &Ids::of_nobody(), "?colour=red");
+        let answer = self.try_out(operation, ask).await;
+        if operation.scope().is_none() {
+            assert_eq!(answer.status, 200, "{}", operation.id);
+            return;
+        }
+        let problem = answer.expect_problem(400, "bad_request");
+        let fault = json!({
+            "pointer": "query/colour",
+            "code": "unknown_parameter",
+            "detail": "is not a parameter of this operation",
+        });
+        assert_eq!(problem["errors"], json!([fault]), "{}", operation.id);
     }
 
     async fn needs_its_scope(&self, operation: &Operation, scope: &str) {
@@ -72,7 +90,7 @@ impl Trial {
 
     /// What belongs to another organization looks as if it did not exist.
     async fn hides_what_is_anothers(&self, operation: &Operation, ids: &Ids, stranger: &str) {
-        let theirs = self.valid(operation, ids).token(stranger).send().await;
+        let theirs = self.valid(operation, ids, "").token(stranger).send().await;
         if operation.parameters("path").is_empty() {
             let text = String::from_utf8(theirs.body.to_vec()).unwrap();
             let seen = [&ids.webhook, &ids.delivery, &ids.event]
@@ -82,7 +100,11 @@ impl Trial {
             assert_eq!(seen, None, "{}: {text}", operation.id);
             return;
         }
-        let missing = self.valid(operation, &Ids::of_nobody()).token(stranger).send().await;
+        let missing = self
+            .valid(operation, &Ids::of_nobody(), "")
+            .token(stranger)
+            .send()
+            .await;
         assert_eq!(not_found(&theirs), not_found(&missing), "{}", operation.id);
     }
 
@@ -151,7 +173,7 @@ async fn every_operation_that_writes_leaves_an_audit_entry_or_says_why_not() {
     for operation in operations().into_iter().filter(|operation| operation.verb != "GET") {
         let ids = trial.ids().await;
         let before = audit_entries(&beside).await;
-        let answer = trial.valid(&operation, &ids).send().await;
+        let answer = trial.valid(&operation, &ids, "").send().await;
         assert!(answer.status.is_success(), "{}: {:?}", operation.id, answer.body);
         let written = audit_entries(&beside).await - before;
         let mut paragraphs = operation.item["description"].as_str().unwrap().lines();
