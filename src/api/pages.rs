@@ -48,10 +48,26 @@ async fn show_swagger_ui(State(state): State<ApiState>, headers: HeaderMap) -> R
 }
 
 async fn show_file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    match assets::file(&name) {
-        Some(file) => Ok(shown(&headers, file, swagger::POLICY)),
-        None => Err(unknown_route().await),
-    }
+    let Some(file) = assets::file(&name, is_gzip_taken(&headers)) else {
+        return Err(unknown_route().await);
+    };
+    let mut response = shown(&headers, file, swagger::POLICY);
+    let vary = HeaderValue::from_static("accept-encoding");
+    response.headers_mut().append(header::VARY, vary);
+    Ok(response)
+}
+
+/// Whether the client takes gzip (RFC 9110, section 12.5.3). One that does not say so gets a file as it is.
+fn is_gzip_taken(headers: &HeaderMap) -> bool {
+    let written = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings = written
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let is_refused = weight.trim().trim_start_matches("q=").parse() == Ok(0.0);
+        name.trim().eq_ignore_ascii_case("gzip") && !is_refused
+    })
 }
 
 async fn show_page(uri: Uri, headers: HeaderMap, address: PublicAddress) -> Result<Response, Problem> {
@@ -78,6 +94,9 @@ fn shown(headers: &HeaderMap, file: File, policy: &'static str) -> Response {
         ([(header::CONTENT_TYPE, file.media_type)], file.bytes).into_response()
     };
     let answered = response.headers_mut();
+    if file.is_compressed && !is_known {
+        answered.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     if let Ok(tag) = HeaderValue::try_from(tag) {
         answered.insert(header::ETAG, tag);
     }

@@ -1,8 +1,12 @@
 //! The pages for people: where they are, that browsers keep them and confine them. How they look is tried in a real
 //! browser, by `.ci/browser`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io::Read as _,
+};
 
+use flate2::read::GzDecoder;
 use kallima_webhooks::contract::Contract;
 
 use crate::support::{App, client::Answer};
@@ -70,6 +74,48 @@ async fn every_page_is_confined_and_kept_until_the_server_changes() {
             .send()
             .await;
         assert_eq!(other.body, first.body, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_file_is_compressed_for_whoever_takes_that() {
+    let app = App::dev().await;
+    for path in ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/docs.js"] {
+        let with = async |encodings: &str| {
+            let ask = app.ask("GET", path).anonymous();
+            let answer = ask.header("accept-encoding", encodings).send().await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.header("vary")),
+                (200, Some("accept-encoding"))
+            );
+            answer
+        };
+        let plain = page(&app, path).await;
+        for encodings in ["gzip", "br, GZIP;q=0.5, deflate"] {
+            let answer = with(encodings).await;
+            if path.ends_with("docs.js") {
+                assert_eq!((answer.header("content-encoding"), &answer.body), (None, &plain.body));
+                continue;
+            }
+            assert_eq!(answer.header("content-encoding"), Some("gzip"), "{path}: {encodings}");
+            assert_ne!(answer.header("etag"), plain.header("etag"), "{path}");
+            assert!(
+                answer.body.len() * 3 < plain.body.len(),
+                "{path}: {}",
+                answer.body.len()
+            );
+            let mut text = Vec::new();
+            GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap();
+            assert_eq!(text, plain.body, "{path}");
+        }
+        for encodings in ["identity", "gzip;q=0, br", "gzip; q=0.000", "x-gzip-like", ""] {
+            let answer = with(encodings).await;
+            assert_eq!(
+                (answer.header("content-encoding"), &answer.body),
+                (None, &plain.body),
+                "{path}: {encodings}"
+            );
+        }
     }
 }
 
