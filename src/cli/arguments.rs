@@ -1,7 +1,7 @@
 //! Reading the command line and the environment. Every fault in them is reported at once, one line each, before anything is
 //! opened.
 
-use std::{collections::HashSet, error::Error as _, ffi::OsString};
+use std::{collections::HashSet, error::Error as _, ffi::OsString, num::ParseIntError};
 
 use clap::{
     Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches as _,
@@ -44,7 +44,8 @@ pub(super) fn read() -> Reading {
             }
             Err(error) => error,
         };
-        let missing = missing(&command, &error);
+        let command = innermost(&command, &arguments);
+        let missing = missing(command, &error);
         if !missing.is_empty() {
             // What was given and is no good is not missing.
             faults.extend(
@@ -61,7 +62,7 @@ pub(super) fn read() -> Reading {
             faults.push(fault);
             continue;
         }
-        let Some((option, fault)) = fault(&command, &error) else {
+        let Some((option, fault)) = fault(command, &error) else {
             say(&faults);
             exit(&error);
         };
@@ -72,6 +73,14 @@ pub(super) fn read() -> Reading {
             return Reading { given: None, faults };
         }
     }
+}
+
+/// The command that a command line names, by the words of it that are names of commands.
+fn innermost<'a>(command: &'a Command, arguments: &[OsString]) -> &'a Command {
+    let words = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
+    words.fold(command, |command, word| {
+        command.find_subcommand(word).unwrap_or(command)
+    })
 }
 
 /// Whether a master key was given on the command line, where every user of the machine can read it.
@@ -239,7 +248,21 @@ fn remove_unknown(arguments: &mut Vec<OsString>, flag: &str) -> bool {
 /// Why a value is invalid.
 fn reason(error: &Error) -> String {
     if let Some(cause) = error.source() {
-        return format!(": {}", cause.to_string().replace('\n', " "));
+        if cause.is::<ParseIntError>() {
+            return ": must be a whole number".to_owned();
+        }
+        if cause.is::<ipnet::AddrParseError>() {
+            return ": must be a network, such as 10.0.0.0/8 or fd00::/8".to_owned();
+        }
+        let cause = cause.to_string().replace('\n', " ");
+        // Clap says which range a number is not in.
+        let range = cause
+            .split_once(" is not in ")
+            .and_then(|(_, range)| range.split_once("..="));
+        return match range {
+            Some((least, most)) => format!(": must be from {least} to {most}"),
+            None => format!(": {cause}"),
+        };
     }
     match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(values)) if !values.is_empty() => format!(": must be one of {}", values.join(", ")),
@@ -248,8 +271,7 @@ fn reason(error: &Error) -> String {
 }
 
 fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
-    let here = command.get_arguments().find(|option| option.get_long() == Some(name));
-    here.or_else(|| command.get_subcommands().find_map(|subcommand| find(subcommand, name)))
+    command.get_arguments().find(|option| option.get_long() == Some(name))
 }
 
 /// Removes an option and its values from the command line. Returns whether it was there.
@@ -270,7 +292,9 @@ fn remove(arguments: &mut Vec<OsString>, name: &str) -> bool {
 
 /// Ends the process with clap's own message, unless that would show a URL, which may hold a password.
 fn exit(error: &Error) -> ! {
-    if error.use_stderr() && error.to_string().contains("://") {
+    // A command without its own command gets its help, which is ours.
+    let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if error.use_stderr() && !is_help && error.to_string().contains("://") {
         eprintln!("error: unexpected URL on the command line; see --help");
         std::process::exit(2);
     }

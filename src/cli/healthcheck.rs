@@ -49,7 +49,7 @@ pub(super) struct HealthcheckOptions {
 impl HealthcheckOptions {
     pub(super) async fn run(self) -> CommandResult {
         let path = if self.ready { "/readyz" } else { "/healthz" };
-        let address = SocketAddr::new(reachable(self.listen.ip()), self.listen.port());
+        let address = reachable(self.listen);
         let asking = async {
             let stream = TcpStream::connect(address).await?;
             if self.tls_cert.is_none() {
@@ -73,13 +73,14 @@ impl HealthcheckOptions {
     }
 }
 
-/// An address at which a server that listens on every address can be reached.
-fn reachable(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        address => address,
-    }
+/// Where this machine reaches a server that listens there.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    let host = match address.ip() {
+        IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        host => host,
+    };
+    SocketAddr::new(host, address.port())
 }
 
 /// Sends a request and returns the status of the response.

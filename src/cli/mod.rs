@@ -10,6 +10,7 @@ mod backup;
 mod color;
 mod deliveries;
 mod doctor;
+mod enough;
 mod first_start;
 mod healthcheck;
 mod keys;
@@ -51,7 +52,7 @@ use crate::{
 
 /// The webhook service of the Kallima API.
 #[derive(Debug, Parser)]
-#[command(version = env!("VERSION_AND_COMMIT"), args_conflicts_with_subcommands = true)]
+#[command(version = env!("VERSION_AND_COMMIT"), args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -124,6 +125,7 @@ type CommandResult = Result<(), Box<dyn Error>>;
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
+    enough::end_when_unread();
     let reading = arguments::read();
     let is_readable = reading.faults.is_empty();
     let mut faults = arguments::unknown_variables(std::env::vars_os());
@@ -195,6 +197,7 @@ impl Cli {
         let node = NodeId::new(Uuid::new_v4());
         telemetry::identify(node);
         telemetry::start(&self.log);
+        enough::end_when_unread();
         if shows_master_key {
             tracing::warn!(
                 "--master-key is visible in the process list: use KALLIMA_MASTER_KEY or --master-key-file instead"
@@ -262,7 +265,10 @@ impl Cli {
             Some(Command::Trigger(options)) => kit::trigger::run(options, &clock).await,
             Some(Command::Verify(options)) => kit::verify::run(&options, &clock),
             Some(Command::Sign(options)) => kit::sign::run(options, &clock),
-            Some(Command::Completions(options)) => shell::completions(&options),
+            Some(Command::Completions(options)) => {
+                shell::completions(&options);
+                Ok(())
+            }
             Some(Command::Man(options)) => shell::man(&options),
             Some(Command::Sandbox(options)) => sandbox::run(options).await,
         }

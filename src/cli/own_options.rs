@@ -16,7 +16,9 @@ const DATABASE: [&str; 6] = [
 /// The commands that have no use for some of the common options, with those.
 fn useless(command: &str) -> &'static [&'static str] {
     match command {
-        "healthcheck" | "listen" | "conform" | "trigger" | "verify" | "sign" | "completions" | "man" => &DATABASE,
+        "healthcheck" | "listen" | "conform" | "trigger" | "verify" | "sign" | "completions" | "man" | "sandbox" => {
+            &DATABASE
+        }
         "backup" => &["database_connections_max", "database_wait_s", "statement_timeout_ms"],
         "migrate-data" => &["database_url", "database_wait_s"],
         "token" | "organization" | "webhooks" | "deliveries" | "top" | "keys" | "doctor" => &["database_wait_s"],

@@ -6,16 +6,10 @@ use clap::{Args, Parser};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{
-    CommandResult,
-    kit::parse_secret,
-    migrate,
-    serve::{self, Signals},
-    token,
-};
+use super::{CommandResult, healthcheck::reachable, kit::parse_secret, migrate, serve::Signals, token};
 use crate::{
     clock::Clock,
-    config::{DatabaseOptions, ServeOptions, parse_token},
+    config::{DatabaseOptions, ServeOptions, listen_address, parse_token},
     contract::Contract,
     delivery::resolver::Resolver,
     domain::{
@@ -42,7 +36,7 @@ const IN_MEMORY: &str = "/dev/shm";
 #[derive(Args, Debug)]
 pub(super) struct SandboxOptions {
     /// Address to listen on; port 0 is any that is free.
-    #[arg(long, env = "KALLIMA_SANDBOX_LISTEN", default_value = "127.0.0.1:0")]
+    #[arg(long, env = "KALLIMA_SANDBOX_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = listen_address)]
     listen: SocketAddr,
 
     /// The token, `ab_` and 48 letters and digits (default: a new one).
@@ -118,7 +112,8 @@ pub(super) async fn run(options: SandboxOptions) -> CommandResult {
     let serving = serving(&options)?;
     let around = |api, limiter| sandbox::router(parts, limiter, api);
     let mut server = server::start_around(&serving, db, clock, Resolver::system(), around).await?;
-    say(&server, &inbox, facts);
+    let url = format!("{}://{}", serving.http.scheme(), reachable(server.address));
+    say(url, &inbox, facts);
     tokio::select! {
         () = signals.stop() => {}
         failure = server.failure() => return Err(failure.into()),
@@ -192,8 +187,7 @@ fn facts(options: &SandboxOptions, token: &Token, setting: &Setting) -> serde_js
 }
 
 /// One line of JSON: the sandbox is ready.
-fn say(server: &server::Server, inbox: &Inbox, mut facts: serde_json::Value) {
-    let url = format!("http://{}", serve::reachable(server.address));
+fn say(url: String, inbox: &Inbox, mut facts: serde_json::Value) {
     facts["sandbox_url"] = format!("{url}/sandbox").into();
     facts["inbox_url"] = inbox.url.as_str().into();
     facts["url"] = url.into();

@@ -1,15 +1,13 @@
 //! `serve`: the API and the delivery engine, until a signal says stop.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-};
+use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     CommandResult,
     first_start::{self, FirstStart},
+    healthcheck::reachable,
     migrate, open,
 };
 use crate::{
@@ -108,16 +106,6 @@ impl Signals {
             }
         }
     }
-}
-
-/// Where this machine reaches a server that listens there.
-pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
-    let host = if address.ip().is_unspecified() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
-    } else {
-        address.ip()
-    };
-    SocketAddr::new(host, address.port())
 }
 
 fn announce(

@@ -1,9 +1,6 @@
 //! `completions` and `man`: what a shell and a manual are to know of the command line, from its own definition.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
@@ -25,20 +22,27 @@ pub(super) struct ManOptions {
 }
 
 /// Prints the completions of a shell.
-pub(super) fn completions(options: &CompletionsOptions) -> CommandResult {
+pub(super) fn completions(options: &CompletionsOptions) {
     let mut command = own_options::build(Cli::command());
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut command, name, &mut script);
-    Ok(io::stdout().write_all(&script)?)
+    print(&script);
+}
+
+fn print(bytes: &[u8]) {
+    print!("{}", String::from_utf8_lossy(bytes));
 }
 
 /// Prints the manual's page, or writes all of them.
 pub(super) fn man(options: &ManOptions) -> CommandResult {
     let command = own_options::build(Cli::command());
-    match &options.dir {
-        Some(folder) => clap_mangen::generate_to(command, folder)?,
-        None => Man::new(command).render(&mut io::stdout())?,
+    if let Some(folder) = &options.dir {
+        clap_mangen::generate_to(command, folder)?;
+    } else {
+        let mut page = Vec::new();
+        Man::new(command).render(&mut page)?;
+        print(&page);
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ pub struct HttpOptions {
 
     /// Address of the pages about errors: it begins the `type` of every problem, and the code follows. Each server has these
     /// pages at `/errors`.
-    #[arg(long, env = "KALLIMA_ERROR_PAGES_URL", value_name = "URL", default_value = "https://docs.kallima.bio/errors", value_parser = parse_public_url)]
+    #[arg(long, env = "KALLIMA_ERROR_PAGES_URL", value_name = "URL", default_value = "https://docs.kallima.bio/errors", value_parser = parse_public_url, help_heading = "API")]
     pub error_pages_url: String,
 
     /// Let web pages from this origin use the API (`https://HOST[:PORT]`; may be repeated).

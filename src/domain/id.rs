@@ -8,6 +8,11 @@ use uuid::Uuid;
 
 use crate::domain::timestamp::Timestamp;
 
+/// A text that is no id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a UUID, such as 019dbe9c-2f40-72b0-877e-7f5e9c653938")]
+pub struct NoId;
+
 macro_rules! ids {
     ($($(#[$meaning:meta])* $id:ident;)*) => {$(
         $(#[$meaning])*
@@ -58,10 +63,10 @@ macro_rules! ids {
         }
 
         impl FromStr for $id {
-            type Err = uuid::Error;
+            type Err = NoId;
 
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse().map(Self)
+            fn from_str(text: &str) -> Result<Self, NoId> {
+                text.parse().map(Self).map_err(|_| NoId)
             }
         }
     )*};

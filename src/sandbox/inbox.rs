@@ -25,9 +25,7 @@ use crate::{
     domain::{
         destination::Destination,
         id::{DeliveryId, WebhookId},
-        secret::Secret,
-        signature,
-        verification::TOLERANCE_S,
+        verification::{Scheme, SignedHeaders, TOLERANCE_S, verify},
     },
     store::{Database, sandbox},
 };
@@ -117,7 +115,12 @@ async fn judge(keeper: &Keeper, headers: &HeaderMap, body: &[u8]) -> (Option<Web
     match sandbox::secret_of(&keeper.db, id).await {
         Ok(Some((webhook_id, secret))) => {
             let now_s = keeper.clock.real().as_unix_seconds();
-            (Some(webhook_id), fault(&secret, &header, body, now_s))
+            let signed = SignedHeaders::read(|name| header(name).map(ToOwned::to_owned));
+            let refusal = |scheme| {
+                let refusal = verify(scheme, &secret, &signed, body, now_s, TOLERANCE_S).err()?;
+                Some(format!("{scheme}: {refusal}"))
+            };
+            (Some(webhook_id), Scheme::ALL.into_iter().find_map(refusal))
         }
         Ok(None) => (
             None,
@@ -125,29 +128,6 @@ async fn judge(keeper: &Keeper, headers: &HeaderMap, body: &[u8]) -> (Option<Web
         ),
         Err(error) => (None, Some(format!("the secret could not be read: {error}"))),
     }
-}
-
-/// What is wrong with the signatures of either scheme.
-fn fault<'a>(secret: &Secret, header: &impl Fn(&str) -> Option<&'a str>, body: &[u8], now_s: i64) -> Option<String> {
-    let (id, time) = (
-        header("webhook-id").unwrap_or_default(),
-        header("webhook-timestamp").unwrap_or_default(),
-    );
-    let Ok(timestamp_s) = time.parse::<i64>() else {
-        return Some("webhook-timestamp is not a time in seconds".to_owned());
-    };
-    let expected = signature::sign(secret, id, timestamp_s, body);
-    for (name, value) in [
-        ("kallima-signature", &expected.kallima_signature),
-        ("webhook-signature", &expected.webhook_signature),
-    ] {
-        if header(name) != Some(value.as_str()) {
-            return Some(format!(
-                "{name} is not the signature of this body with the webhook's secret"
-            ));
-        }
-    }
-    (now_s.abs_diff(timestamp_s) > TOLERANCE_S).then(|| "the timestamp is more than five minutes off".to_owned())
 }
 
 /// A body that fails, which ends its connection.

@@ -166,6 +166,79 @@ async fn what_must_be_given_is_named_unless_it_was_given_wrong() {
 }
 
 #[tokio::test]
+async fn what_a_value_must_be_is_said_in_words_and_by_the_command_s_own_variable() {
+    let serve = [
+        "--attempt-timeout-ms",
+        "x",
+        "--retry-schedule-s",
+        "-1",
+        "--retention-days",
+        "-5",
+    ];
+    let (_, _, complaint) = run_with(&[], &[&serve[..], &["--allow-network", "10.0.0.0"]].concat()).await;
+    let said = [
+        "--attempt-timeout-ms (KALLIMA_ATTEMPT_TIMEOUT_MS): invalid value 'x': must be a whole number",
+        "--retry-schedule-s (KALLIMA_RETRY_SCHEDULE_S): invalid value '-1': must be a whole number",
+        "--retention-days (KALLIMA_RETENTION_DAYS): invalid value '-5': must be a whole number",
+        "--allow-network (KALLIMA_ALLOW_NETWORK): invalid value '10.0.0.0': must be a network, such as 10.0.0.0/8 or \
+         fd00::/8",
+    ];
+    let lines = said.map(|said| format!("error: {said}\n"));
+    assert_eq!(sorted(&complaint), sorted(&lines.concat()));
+    let sandbox = ["sandbox", "--listen", "x", "--secret", "y", "--organization-id", "42"];
+    let (_, _, complaint) = run_with(&[], &sandbox).await;
+    for said in [
+        "--listen (KALLIMA_SANDBOX_LISTEN): invalid value 'x': must be a port,",
+        "--secret (KALLIMA_SANDBOX_SECRET): invalid value '[redacted]': must be whsec_",
+        "--organization-id (KALLIMA_SANDBOX_ORGANIZATION_ID): invalid value '42': must be a UUID, such as",
+    ] {
+        assert!(complaint.contains(said), "no {said:?} in\n{complaint}");
+    }
+    let (_, _, complaint) = run_with(&[], &["token", "revoke", "42"]).await;
+    assert!(complaint.contains("'42' for '<ID>': must be a UUID"), "{complaint}");
+}
+
+fn sorted(lines: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = lines.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test]
+async fn a_command_that_has_commands_of_its_own_lists_them() {
+    for command in ["token", "organization", "keys"] {
+        let (code, printed, complaint) = run_with(&[], &[command]).await;
+        assert_eq!((code, printed.as_str()), (Some(2), ""));
+        assert!(
+            complaint.contains("Usage: ") && complaint.contains("list"),
+            "{complaint}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_command_whose_output_nobody_reads_any_more_ends_quietly() {
+    for arguments in [
+        &["--print-config"][..],
+        &["man"],
+        &["completions", "zsh"],
+        &["sign", "--secret", SECRET],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command("sqlite://unused.db", &std::env::temp_dir());
+        let output = command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().await.unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*complaint), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_file_that_cannot_be_read_is_a_fault_like_others() {
     let variables = [("KALLIMA_POLL_INTERVAL_MS", "soon")];
     let mut command = command("sqlite://unused.db", &std::env::temp_dir());

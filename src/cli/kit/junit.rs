@@ -25,7 +25,10 @@ fn case(check: &Check) -> TestCase {
         }
         Verdict::Failed(reason) => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_message(format!("{reason}; it answered {}", check.answer));
+            status.set_message(match check.answer.as_str() {
+                "" => reason.clone(),
+                answer => format!("{reason} (the answer: {answer})"),
+            });
             status
         }
     };

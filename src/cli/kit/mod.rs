@@ -60,13 +60,10 @@ impl ReceiverOptions {
 }
 
 /// Reads the URL of a receiver.
-pub(super) fn parse_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|cause| cause.to_string())?;
-    if ["http", "https"].contains(&url.scheme()) && url.has_host() {
-        Ok(url)
-    } else {
-        Err("must be an http or https URL".to_owned())
-    }
+pub(super) fn parse_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok();
+    let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    url.ok_or("must be an http or https URL, such as http://127.0.0.1:3000/webhooks")
 }
 
 /// What a receiver answered. A machine that cannot send is an error, whatever the receiver would have said.
