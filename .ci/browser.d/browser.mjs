@@ -1,12 +1,9 @@
-// One browser with a profile of its own, that notes what should not be: errors on the console, requests to elsewhere.
-import { mkdtempSync } from 'node:fs';
+// One browser, and pages in profiles of their own, that note what should not be: errors on the console, requests to
+// elsewhere.
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
-const FLAGS = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-];
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic'];
 
 export const base = process.env.BASE;
 
@@ -17,18 +14,19 @@ export const check = (holds, what) => {
   if (!holds) faults.push(what);
 };
 
+const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: FLAGS });
+export const close = () => browser.close();
+
 /** Opens a page; `expected` names the paths and statuses that may fail. */
 export async function open({ width, scheme, javaScriptEnabled = true, expected = () => false }) {
-  const context = await chromium.launchPersistentContext(mkdtempSync(join(process.env.PROFILES, 'profile-')), {
-    executablePath: '/usr/bin/chromium',
-    headless: true,
-    args: FLAGS,
+  const context = await browser.newContext({
     viewport: { width, height: 900 },
     colorScheme: scheme,
     javaScriptEnabled,
   });
-  const page = context.pages()[0] ?? (await context.newPage());
-  page.setDefaultTimeout(10_000);
+  const page = await context.newPage();
+  // A machine with other work is slow, and what never comes fails all the same.
+  page.setDefaultTimeout(30_000);
   const where = `${width} px, ${scheme}`;
   page.on('request', (request) => {
     const url = new URL(request.url());
@@ -48,6 +46,12 @@ export async function open({ width, scheme, javaScriptEnabled = true, expected =
 export async function fits(page, where) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   check(wide <= 0, `${where}: ${page.url()} is ${wide} px wider than the screen`);
+}
+
+/** One screen, with this at its top. */
+export async function shootAt(page, part, name) {
+  await part.evaluate((element) => element.scrollIntoView());
+  await shoot(page, name);
 }
 
 export const shoot = (page, name, options = {}) =>

@@ -1,7 +1,9 @@
 // Swagger UI: each operation as it is filled in answers 2xx with something to see, and a second time.
-import { base, check, fits, open, shoot } from './browser.mjs';
+import { base, check, fits, open, shoot, shootAt } from './browser.mjs';
 
 const TOKEN = process.env.TOKEN;
+
+let hasWalked = false;
 
 /** What is required is filled in; of the rest only what has a default. */
 async function checkFilledIn(block, id) {
@@ -32,15 +34,15 @@ async function execute(block) {
   return { status, body: (await body.count()) ? await body.innerText() : '' };
 }
 
-/** All operations in the page's order. */
-async function walk(page, where, isDeleted) {
+/** All operations in the page's order; the first walk of all deletes the webhook that is there for it. */
+async function walk(page, where) {
   for (const block of await page.locator('.opblock:not(.event-types *)').all()) {
     const id = (await block.getAttribute('id')).replace('operations-', '');
     await block.locator('.opblock-summary-control').click();
     await block.locator('.execute').waitFor();
     await checkFilledIn(block, id);
     const { status, body } = await execute(block);
-    const isGone = isDeleted && id.endsWith('-delete_webhook');
+    const isGone = hasWalked && id.endsWith('-delete_webhook');
     const isWell = isGone ? status === 404 : status >= 200 && status < 300;
     check(isWell, `${where}: ${id} as it is filled in: ${status} ${body}`);
     check(status === 204 || !/^\s*(\[\s*\])?\s*$/.test(body), `${where}: ${id} has nothing to see`);
@@ -50,6 +52,7 @@ async function walk(page, where, isDeleted) {
     // The page is slow where all are open.
     await block.locator('.opblock-summary-control').click();
   }
+  hasWalked = true;
 }
 
 /** A rotation shows a secret, this once. */
@@ -74,7 +77,8 @@ async function authorize(page, where) {
   await dialog.locator('button', { hasText: 'Close' }).click();
 }
 
-export async function tryOut({ width, scheme, isFirst }) {
+/** Each part of the page once, and so many walks through all operations. */
+export async function tryOut({ width, scheme, walks }) {
   const expected = (url) => new URL(url).pathname.startsWith('/v1/webhooks/');
   const { context, page, where } = await open({ width, scheme, expected });
   await page.goto(`${base}/docs#token=${TOKEN}`);
@@ -88,13 +92,13 @@ export async function tryOut({ width, scheme, isFirst }) {
   await fits(page, where);
   await shoot(page, `docs-${width}-${scheme}`, { fullPage: true });
   await authorize(page, where);
-  await walk(page, where, !isFirst);
-  if (isFirst) await walk(page, `${where}, again`, true);
-  await page.locator('#operations-webhooks-update_webhook .opblock-summary-control').click();
+  for (let turn = 1; turn <= walks; turn += 1) await walk(page, `${where}, walk ${turn}`);
+  const block = page.locator('#operations-webhooks-update_webhook');
+  await block.locator('.opblock-summary-control').click();
   await rotate(page, where);
-  await page.locator('#operations-webhooks-update_webhook').screenshot({
-    path: `${process.env.SCREENSHOTS}/update_webhook-${width}-${scheme}.png`,
-  });
+  await shootAt(page, block, `update_webhook-${width}-${scheme}`);
+  await shootAt(page, block.locator('.live-responses-table'), `rotated-${width}-${scheme}`);
+  await block.locator('.opblock-summary-control').click();
   await page.locator('.event-types > summary').click();
   const event = page.locator('.event-types .opblock').first();
   await event.locator('.opblock-summary-control').click();
@@ -102,6 +106,6 @@ export async function tryOut({ width, scheme, isFirst }) {
   const inputs = await event.locator(':is(input, textarea, .execute, .try-out):visible').count();
   check(inputs === 0, `${where}: an event type has ${inputs} boxes that do nothing`);
   await fits(page, `${where}, event types`);
-  await shoot(page, `event-types-${width}-${scheme}`);
+  await shootAt(page, page.locator('.event-types'), `event-types-${width}-${scheme}`);
   await context.close();
 }

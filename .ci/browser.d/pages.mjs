@@ -8,6 +8,17 @@ const SHOWN = ['/guide', '/guide/requests', '/reference', '/reference/update_web
 const links = (page) =>
   page.evaluate(() => [...document.querySelectorAll('a[href]')].map((link) => link.href.split('#')[0]));
 
+/** The pages that are looked at, whole. */
+export async function readShown({ width, scheme }) {
+  const { context, page, where } = await open({ width, scheme });
+  for (const path of SHOWN) {
+    await page.goto(base + path);
+    await fits(page, where);
+    await shoot(page, `page${path.replaceAll('/', '-')}-${width}-${scheme}`, { fullPage: true });
+  }
+  await context.close();
+}
+
 /** Reads every page, beginning with the overviews. */
 export async function readAll({ width, scheme }) {
   const { context, page, where } = await open({ width, scheme });
@@ -24,9 +35,6 @@ export async function readAll({ width, scheme }) {
     const copies = await page.evaluate(() => document.querySelectorAll('pre').length - document.querySelectorAll('.copy').length);
     check(copies === 0, `${where}: ${url} has samples that no button copies`);
     waiting.push(...(await links(page)));
-    if (SHOWN.includes(pathname)) {
-      await shoot(page, `page${pathname.replaceAll('/', '-')}-${width}-${scheme}`, { fullPage: true });
-    }
   }
   check(seen.size > 50, `${where}: only ${seen.size} pages were found`);
   await context.close();

@@ -1,16 +1,31 @@
-// Every page, on a phone and on a desk, light and dark.
-import { base, faults } from './browser.mjs';
+// Every page, on a phone and on a desk, light and dark. What is the same in both colours is tried in one of them.
+import { base, close, faults } from './browser.mjs';
 import { tryOut } from './docs.mjs';
-import { readAll, readWithoutScripts, useKeyboard } from './pages.mjs';
+import { readAll, readShown, readWithoutScripts, useKeyboard } from './pages.mjs';
 
-for (const width of [1280, 375]) {
-  for (const scheme of ['light', 'dark']) {
-    await tryOut({ width, scheme, isFirst: width === 1280 && scheme === 'light' });
-    await readAll({ width, scheme });
-  }
+async function tryOutAll() {
+  await tryOut({ width: 1280, scheme: 'light', walks: 2 });
+  await tryOut({ width: 375, scheme: 'dark', walks: 1 });
+  await tryOut({ width: 1280, scheme: 'dark', walks: 0 });
+  await tryOut({ width: 375, scheme: 'light', walks: 0 });
 }
-await useKeyboard();
-await readWithoutScripts();
+
+async function readPages() {
+  for (const width of [1280, 375]) {
+    for (const scheme of ['light', 'dark']) await readShown({ width, scheme });
+  }
+  await readAll({ width: 1280, scheme: 'light' });
+  await readAll({ width: 375, scheme: 'dark' });
+  await useKeyboard();
+  await readWithoutScripts();
+}
+
+try {
+  // Two at a time: a browser waits for the server as long as the server for the browser.
+  await Promise.all([tryOutAll(), readPages()]);
+} finally {
+  await close();
+}
 
 if (faults.length > 0) {
   console.error(`${base}:\n${faults.map((fault) => `- ${fault}`).join('\n')}`);
