@@ -153,6 +153,11 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         std::iter::from_fn(|| self.pop()).take(max)
     }
 
+    /// Whose items wait, in the order of their turns.
+    pub fn owners(&self) -> impl Iterator<Item = &K> {
+        self.owners.iter()
+    }
+
     /// How many items wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -8,6 +8,7 @@
 //! | [`rows`] | its parameters and rows as sea-orm's values |
 //! | [`readers`] | the read-only connections |
 //! | [`writer`] | the one thread that writes to SQLite, with group commit for every write |
+//! | [`batch_time`] | how long one of its transactions accepts more writes |
 //! | [`closed`] | whether it has been closed, which readers and writer check |
 //! | [`postgres`] | the pools of PostgreSQL and their settings |
 //! | [`pool`] | one pool: connections that are borrowed and reused, and transactions |
@@ -20,6 +21,7 @@
 
 pub(super) mod among;
 pub(super) mod batch;
+mod batch_time;
 mod closed;
 mod connection;
 mod hosts;

@@ -18,7 +18,10 @@ use std::{
 use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{closed::Closed, connection::Connection, sqlite_connection::SqliteConnection, worker::WorkerGuard};
+use super::{
+    batch_time::BatchTime, closed::Closed, connection::Connection, sqlite_connection::SqliteConnection,
+    worker::WorkerGuard,
+};
 use crate::{
     domain::{fairness::Turns, id::OrganizationId},
     metrics::{BatchSizes, StatementTimes},
@@ -30,10 +33,6 @@ const WAITING_MAX: usize = 4096;
 
 /// The most writes that share one transaction.
 const BATCH_MAX: usize = 512;
-
-/// How long a transaction accepts more writes. Another organization's write that arrives meanwhile waits this long,
-/// plus the commit.
-const BATCH_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// A future that can be sent between threads.
 pub(in crate::store) type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -169,13 +168,16 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
-                let mut waiters = Waiters::default();
+                let (mut waiters, mut batch_time) = (Waiters::default(), BatchTime::default());
                 while waiters.gather(&mut arrivals) {
                     work.fail_on_purpose();
                     let metrics = metrics.get();
+                    let organizations = waiters.turns.owners().copied().flatten();
+                    let time_max = batch_time.next(organizations, Instant::now());
                     let ran = run(
                         &connection,
                         waiters.turns.take(BATCH_MAX),
+                        time_max,
                         metrics.map(|metrics| &metrics.times),
                     );
                     if let Some(Observed { sizes, .. }) = metrics {
@@ -233,11 +235,12 @@ fn stopped() -> StoreError {
     StoreError::Unavailable(DbErr::Conn(RuntimeErr::Internal("the writer has stopped".to_owned())))
 }
 
-/// Runs writes in one transaction, for at most `BATCH_TIME_MAX`, and sends their callers the results. Returns how many
+/// Runs writes in one transaction, for at most `time_max`, and sends their callers the results. Returns how many
 /// there were.
 fn run(
     connection: &SqliteConnection,
     writes: impl Iterator<Item = Box<dyn Write>>,
+    time_max: Duration,
     times: Option<&StatementTimes>,
 ) -> usize {
     let mut ran: Vec<Box<dyn Write>> = Vec::new();
@@ -250,7 +253,7 @@ fn run(
         }
         ran.push(write);
         // If the transaction cannot even begin, all of them get the error at once.
-        if begun.is_ok() && since.elapsed() >= BATCH_TIME_MAX {
+        if begun.is_ok() && since.elapsed() >= time_max {
             break;
         }
     }
