@@ -245,7 +245,7 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Pr
         return Err(Problem::validation(faults));
     }
     body.parse(state).ok_or_else(|| {
-        tracing::error!(body = %T::name(), "no judge refused a body that cannot be parsed");
+        tracing::error!(kallima.body = %T::name(), "no judge refused a body that cannot be parsed");
         Problem::internal_error()
     })
 }

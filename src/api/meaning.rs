@@ -48,7 +48,7 @@ pub(super) fn judge(part: &impl Meaning, at: &str, state: &ApiState, faults: &mu
     for (field, error) in in_order(&errors) {
         let code = error.params.get(CODE).map(FaultCode::deserialize);
         let Some(Ok(code)) = code else {
-            tracing::error!(field, "a rule has no code");
+            tracing::error!(kallima.field = field, "a rule has no code");
             continue;
         };
         match error.params.get(AT) {

@@ -11,7 +11,9 @@ use clap::Args;
 use url::{Host, Url};
 
 use super::{
-    CommandResult, outbound,
+    CommandResult,
+    certificate::{CertificateOptions, plain},
+    outbound,
     report::{Found, Report},
     surroundings,
 };
@@ -53,6 +55,9 @@ pub(super) struct DoctorOptions {
     )]
     metrics_listen: MetricsListen,
 
+    #[command(flatten)]
+    certificate: CertificateOptions,
+
     /// How long each check may take.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     check_timeout_ms: u64,
@@ -75,7 +80,11 @@ pub(super) async fn run(options: DoctorOptions, database: &DatabaseOptions, cloc
         let found = written.map(|()| "a file next to the database could be written".to_owned());
         report.tell("disk", &found.map_err(Into::into));
     }
-    surroundings::check(&mut report, options.listen, options.metrics_listen).await;
+    if let Some(found) = options.certificate.check(clock.wall()) {
+        report.tell("certificate", &found);
+    }
+    let is_tls = options.certificate.is_tls();
+    surroundings::check(&mut report, options.listen, is_tls, options.metrics_listen).await;
     check_way_out(&mut report, &options).await;
     report.conclude()
 }
@@ -229,30 +238,6 @@ async fn check_way_out(report: &mut Report, options: &DoctorOptions) {
             }
         })
         .await;
-}
-
-/// What a failed handshake means, followed by the library's words.
-fn plain(cause: &str) -> String {
-    const MEANINGS: [(&str, &str); 4] = [
-        (
-            "UnknownIssuer",
-            "unknown issuer: not signed by a trusted authority; add one with --tls-ca-file",
-        ),
-        ("certificate expired", "the certificate has expired"),
-        (
-            "not valid yet",
-            "the certificate is not valid yet, or this machine's clock is wrong",
-        ),
-        (
-            "not valid for name",
-            "name mismatch: the certificate is for another name",
-        ),
-    ];
-    let meaning = MEANINGS.iter().find(|(sign, _)| cause.contains(sign));
-    match meaning {
-        Some((_, meaning)) => format!("{meaning} ({cause})"),
-        None => cause.to_owned(),
-    }
 }
 
 async fn resolve(resolver: &Resolver, name: &str) -> Found {

@@ -1,6 +1,7 @@
 //! `healthcheck`: sends the server on this machine a request, for containers that have no other HTTP client.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -24,8 +25,8 @@ use tokio_rustls::TlsConnector;
 use super::CommandResult;
 use crate::config::listen_address;
 
-/// How much of a response is read: enough for its first line.
-const ANSWER_BYTES_MAX: u64 = 1024;
+/// How much of a response is read, in bytes: enough to recognize the server.
+const ANSWER_BYTES_MAX: u64 = 4096;
 
 #[derive(Args, Debug)]
 pub(super) struct HealthcheckOptions {
@@ -51,13 +52,9 @@ impl HealthcheckOptions {
         let path = if self.ready { "/readyz" } else { "/healthz" };
         let address = reachable(self.listen);
         let asking = async {
-            let stream = TcpStream::connect(address).await?;
-            if self.tls_cert.is_none() {
-                return ask(stream, path).await;
-            }
-            let connector = TlsConnector::from(Arc::new(tls()?));
-            let name = ServerName::IpAddress(address.ip().into());
-            ask(connector.connect(name, stream).await?, path).await
+            let answer = get(self.listen, self.tls_cert.is_some(), path).await?;
+            let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+            Ok(status.ok_or("it does not speak HTTP")?.to_owned())
         };
         let answered = timeout(Duration::from_millis(self.timeout_ms), asking).await;
         let status: Result<String, Box<dyn std::error::Error>> =
@@ -83,19 +80,25 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(host, address.port())
 }
 
-/// Sends a request and returns the status of the response.
-async fn ask(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    path: &str,
-) -> Result<String, Box<dyn std::error::Error>> {
+/// Requests a path of the server on this machine that listens there. Returns the beginning of its response.
+pub(super) async fn get(listen: SocketAddr, is_tls: bool, path: &str) -> Result<String, Box<dyn std::error::Error>> {
+    let address = reachable(listen);
+    let stream = TcpStream::connect(address).await?;
+    if !is_tls {
+        return Ok(ask(stream, path).await?);
+    }
+    let connector = TlsConnector::from(Arc::new(tls()?));
+    let name = ServerName::IpAddress(address.ip().into());
+    Ok(ask(connector.connect(name, stream).await?, path).await?)
+}
+
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> io::Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
-    Ok(status.ok_or("it does not speak HTTP")?.to_owned())
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// TLS without verification. Nothing secret is sent and the response is only a status; the certificate is for a public name

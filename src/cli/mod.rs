@@ -7,6 +7,7 @@
 
 mod arguments;
 mod backup;
+mod certificate;
 mod color;
 mod deliveries;
 mod doctor;
@@ -289,7 +290,7 @@ async fn open(options: &DatabaseOptions, node: NodeId, clock: &Clock) -> Result<
         if reported.as_ref() != Some(&error) {
             tracing::warn!(
                 exception.message = error,
-                wait_s = options.wait_s,
+                kallima.database.wait_s = options.wait_s,
                 "waiting for the database"
             );
             reported = Some(error);

@@ -120,7 +120,7 @@ impl HttpOptions {
 }
 
 /// An address that paths can be put behind, without the slash at its end.
-fn parse_public_url(text: &str) -> Result<String, String> {
+pub(crate) fn parse_public_url(text: &str) -> Result<String, String> {
     let url = Url::parse(text).ok().filter(|url| {
         let is_web = ["http", "https"].contains(&url.scheme()) && url.has_host();
         let is_bare = url.username().is_empty() && url.password().is_none();

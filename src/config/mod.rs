@@ -25,6 +25,7 @@ pub use bounds::TimeBounds;
 pub use derived::{Derived, derived};
 pub use faults::{database_faults, serve_faults};
 pub use http::HttpOptions;
+pub(crate) use http::parse_public_url;
 pub use log::{LogAttempts, LogFormat, LogOptions};
 pub use values::listen_address;
 

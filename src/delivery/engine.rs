@@ -200,7 +200,7 @@ impl Engine {
     pub(super) async fn release(&self, leases: Vec<Lease>, pause: Duration) {
         let due_at = self.clock.now().plus(pause);
         if let Err(error) = leases::release(&self.db, leases.clone(), due_at).await {
-            tracing::warn!(exception.message = %error, leases = leases.len(), "leases could not be released yet");
+            tracing::warn!(exception.message = %error, kallima.leases = leases.len(), "leases could not be released yet");
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.extend(leases.into_iter().map(|lease| (lease, due_at)));
         }
@@ -237,8 +237,8 @@ impl Engine {
         self.is_stopping.store(true, Ordering::SeqCst);
         let waiting = self.lanes().drain();
         tracing::info!(
-            waiting = waiting.len(),
-            attempts = self.load().unrecorded,
+            kallima.deliveries.waiting = waiting.len(),
+            kallima.attempts.running = self.load().unrecorded,
             "no more deliveries are claimed; finishing the attempts in progress"
         );
         self.release(waiting, Duration::ZERO).await;

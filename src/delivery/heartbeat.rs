@@ -72,7 +72,7 @@ async fn beat_by(engine: &Engine, heart: &Database) -> Result<(), StoreError> {
     if heartbeat.released > 0 {
         engine.metrics.took_over();
         tracing::warn!(
-            deliveries = heartbeat.released,
+            kallima.deliveries = heartbeat.released,
             "a node has died; its leases were released"
         );
         engine.hint();
@@ -86,7 +86,10 @@ fn check_clock(engine: &Engine, moved_ms: i64) {
     let is_far = |millis: i64| u128::from(millis.unsigned_abs()) > CLOCK_MOVED_MAX.as_millis();
     let liveness = &engine.liveness;
     if is_far(moved_ms) {
-        tracing::warn!(moved_ms, "the database's clock has jumped; this node follows it");
+        tracing::warn!(
+            kallima.clock.moved_ms = moved_ms,
+            "the database's clock has jumped; this node follows it"
+        );
         liveness.restart();
         liveness.was_set_back.fetch_or(moved_ms < 0, Ordering::SeqCst);
     }
@@ -96,15 +99,15 @@ fn check_clock(engine: &Engine, moved_ms: i64) {
         return;
     }
     if !is_skewed {
-        tracing::info!(skew_ms, "this machine's clock is right again");
+        tracing::info!(kallima.clock.skew_ms = skew_ms, "this machine's clock is right again");
     } else if engine.clock.follows() {
         tracing::warn!(
-            skew_ms,
+            kallima.clock.skew_ms = skew_ms,
             "this machine's clock and the database's differ; the database's counts: correct the machine's (NTP)"
         );
     } else {
         tracing::warn!(
-            skew_ms,
+            kallima.clock.skew_ms = skew_ms,
             "this machine's clock has jumped; the server continues by the time since its start: restart it once the clock \
              is right"
         );
@@ -179,7 +182,7 @@ async fn maintain_leases(engine: &Engine, sweep: &mut Sweep) -> Result<(), Store
     if released > 0 {
         engine.metrics.leases_lost(released);
         tracing::warn!(
-            deliveries = released,
+            kallima.deliveries = released,
             "leases ended without a record; they are due again"
         );
         engine.hint();

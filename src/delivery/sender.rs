@@ -195,7 +195,7 @@ impl Sender {
             match self.over(connection, target, request).await {
                 Ok(outcome) => return Exchange::Ended(outcome),
                 Err(broken) if broken.before_response => {
-                    tracing::debug!(error = %broken.word, "a reused connection broke before the response; sending over a new one");
+                    tracing::debug!(error.type = %broken.word, "a reused connection broke before the response; sending over a new one");
                 }
                 Err(broken) => return failure(broken.word),
             }

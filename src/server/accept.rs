@@ -64,7 +64,7 @@ pub(super) async fn accept(
             Ok((stream, peer)) => (stream, peer.ip()),
             Err(cause) => {
                 if let Some(times) = failures.is_due() {
-                    tracing::warn!(exception.message = %cause, times, "accepting connections failed; retrying");
+                    tracing::warn!(exception.message = %cause, kallima.times = times, "accepting connections failed; retrying");
                 }
                 tokio::time::sleep(FAILURE_PAUSE).await;
                 continue;
@@ -73,7 +73,7 @@ pub(super) async fn accept(
         let Some(peer_permit) = peers.enter(peer) else {
             if let Some(times) = refusals.is_due() {
                 let max = limits.connections_per_peer_max;
-                tracing::warn!(network.peer.address = %peer, max, times, "connection refused: its peer has too many; if it is a proxy, set --trusted-proxy");
+                tracing::warn!(network.peer.address = %peer, kallima.connections.max = max, kallima.times = times, "connection refused: its peer has too many; if it is a proxy, set --trusted-proxy");
             }
             continue;
         };

@@ -64,14 +64,19 @@ pub(super) fn connections_max(limit: u64, wanted: usize, reserve: Reserve) -> Re
     let connections = usize::try_from(left).map_or(wanted, |left| left.min(wanted));
     if connections < wanted {
         tracing::warn!(
-            limit,
-            connections,
-            wanted,
-            attempts,
+            kallima.files.max = limit,
+            kallima.connections.max = connections,
+            kallima.connections.wanted = wanted,
+            kallima.attempts.max = attempts,
             "the limit of open files (ulimit -n, LimitNOFILE) leaves fewer connections than --connections-max"
         );
     } else {
-        tracing::info!(limit, connections, attempts, "open files suffice");
+        tracing::info!(
+            kallima.files.max = limit,
+            kallima.connections.max = connections,
+            kallima.attempts.max = attempts,
+            "open files suffice"
+        );
     }
     Ok(connections)
 }

@@ -266,7 +266,7 @@ async fn recover(options: &ServeOptions, db: &Database, clock: &Clock) -> Result
     let recovered = leases::recover(db, clock.now()).await?;
     if recovered > 0 {
         tracing::info!(
-            deliveries = recovered,
+            kallima.deliveries = recovered,
             "attempts were interrupted when the server last stopped; their deliveries are due again"
         );
     }

@@ -90,7 +90,7 @@ impl Supervisor {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(cause) = ended {
                 let task = self.name(cause.id());
-                tracing::error!(task, exception.message = %cause, "background task failed while the server was stopping");
+                tracing::error!(kallima.task = task, exception.message = %cause, "background task failed while the server was stopping");
             }
         }
     }

@@ -72,6 +72,12 @@ struct Contents {
     key: Vec<u8>,
 }
 
+/// The certificate in these files, followed by its intermediates. Fails unless a server could use them.
+pub fn chain(certificate: PathBuf, key: PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
+    let files = Files { certificate, key };
+    Ok(files.certified(&files.read()?)?.cert)
+}
+
 impl Tls {
     /// TLS with the certificate that the options name; `None` if they name none.
     pub fn load(options: &HttpOptions) -> Result<Option<Self>, TlsFault> {

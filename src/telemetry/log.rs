@@ -93,7 +93,7 @@ impl Shared {
             let dropped = self.dropped.load(Ordering::Relaxed);
             if dropped > known_dropped {
                 tracing::warn!(
-                    lines = dropped - known_dropped,
+                    kallima.log.lines = dropped - known_dropped,
                     "log lines dropped: they were not read in time"
                 );
                 known_dropped = dropped;

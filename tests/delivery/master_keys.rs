@@ -11,7 +11,7 @@ use kallima_webhooks::{
     store::Database,
 };
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     App, Gate, Receiver, Reply,
@@ -214,16 +214,8 @@ async fn beside_a_good_node_one_with_a_wrong_key_holds_nothing() {
     assert!(refused.contains("master key 1 "), "{refused}");
 }
 
-#[tokio::test]
-async fn one_damaged_secret_stops_its_webhook_alone() {
-    let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
-    let (damaged, well) = (Receiver::start([]).await, Receiver::start([]).await);
-    let webhook = app.webhook(&damaged.url).await;
-    app.webhook(&well.url).await;
-    app.publish().await;
-    damaged.wait_for(1).await;
-    well.wait_for(1).await;
-    app.at_rest().await;
+/// Changes the webhook's sealed secret, as another key of the same id would have sealed it.
+async fn damage(app: &App, webhook: &Value) {
     let beside = app.database.connect().await;
     let id: uuid::Uuid = webhook["id"].as_str().unwrap().parse().unwrap();
     let damage = match beside.get_database_backend() {
@@ -237,6 +229,19 @@ async fn one_damaged_secret_stops_its_webhook_alone() {
     let damage = Statement::from_sql_and_values(beside.get_database_backend(), damage, [id.into()]);
     beside.execute_raw(damage).await.unwrap();
     beside.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_damaged_secret_stops_its_webhook_alone() {
+    let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
+    let (damaged, well) = (Receiver::start([]).await, Receiver::start([]).await);
+    let webhook = app.webhook(&damaged.url).await;
+    app.webhook(&well.url).await;
+    app.publish().await;
+    damaged.wait_for(1).await;
+    well.wait_for(1).await;
+    app.at_rest().await;
+    damage(&app, &webhook).await;
     app.clock.advance(Duration::from_secs(1));
     app.publish().await;
     well.wait_for(2).await;
@@ -252,4 +257,34 @@ async fn one_damaged_secret_stops_its_webhook_alone() {
     app.engine_has_looked().await;
     assert_eq!(readiness(&app.base).await, 200);
     assert_eq!(damaged.arrivals().len(), 1);
+    assert!(!app.db.has_wrong_keys(), "one is damaged, its key is right");
+}
+
+#[tokio::test]
+async fn a_key_that_opens_some_secrets_and_not_others_is_told() {
+    let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
+    let receiver = Receiver::start([]).await;
+    let webhooks = [app.webhook(&receiver.url).await, app.webhook(&receiver.url).await];
+    let well = Receiver::start([]).await;
+    app.webhook(&well.url).await;
+    app.publish().await;
+    well.wait_for(1).await;
+    app.at_rest().await;
+    for webhook in &webhooks {
+        damage(&app, webhook).await;
+    }
+    app.clock.advance(Duration::from_secs(1));
+    app.publish().await;
+    eventually(async || app.db.has_wrong_keys().then_some(())).await;
+    // What it opens is delivered as ever.
+    well.wait_for(2).await;
+    assert_eq!(readiness(&app.base).await, 200);
+    // A secret that opens again says nothing against its key.
+    let path = format!(
+        "/v1/webhooks/{}?rotate_secret=true",
+        webhooks[0]["id"].as_str().unwrap()
+    );
+    app.ask("PATCH", &path).json(&json!({})).send().await.expect(200);
+    app.clock.advance(Duration::from_secs(60));
+    eventually(async || (!app.db.has_wrong_keys()).then_some(())).await;
 }

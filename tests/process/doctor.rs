@@ -1,8 +1,11 @@
 //! `doctor`: one line per check, exit code 1 if one failed, and it never hangs.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -214,4 +217,91 @@ async fn a_port_is_free_or_a_servers_or_taken() {
         "{printed}"
     );
     assert!(line(&printed, "metrics port").starts_with("FAILED"), "{printed}");
+}
+
+/// Writes a certificate for `api.example.com` and its key, valid from 2020 until then. Returns the options that name them.
+fn api_certificate(folder: &Path, until: SystemTime) -> Vec<String> {
+    let (authority, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, authority).unwrap();
+    let mut params = CertificateParams::new(["api.example.com".to_owned()]).unwrap();
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = until.into();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let path = |name: &str| folder.join(name).display().to_string();
+    std::fs::write(path("tls.crt"), certificate.pem()).unwrap();
+    std::fs::write(path("tls.key"), key.serialize_pem()).unwrap();
+    let options = ["--tls-cert", &path("tls.crt"), "--tls-key", &path("tls.key")];
+    options.map(str::to_owned).to_vec()
+}
+
+#[tokio::test]
+async fn the_certificate_of_the_api_is_for_its_name_and_for_a_while() {
+    let (database, folder) = (TestDatabase::create().await, tempfile::tempdir().unwrap());
+    let (now, day) = (SystemTime::now(), Duration::from_hours(24));
+    let long = now + 4000 * day;
+    let other = tempfile::tempdir().unwrap();
+    api_certificate(other.path(), long);
+    let other_key = other.path().join("tls.key").display().to_string();
+    let not_its_key = Err("it is not the key of the certificate");
+    for (until, key, name, expected) in [
+        (long, None, None, Ok("expires in 3999 days")),
+        (
+            long,
+            None,
+            Some("https://api.example.com/v2"),
+            Ok("for api.example.com, "),
+        ),
+        (long, None, Some("http://elsewhere.example"), Ok("expires in 3999 days")),
+        (long, None, Some("https://elsewhere.example"), Err("name mismatch")),
+        (long, None, Some("https://127.0.0.1:8080"), Err("name mismatch")),
+        (long, Some(other_key.as_str()), None, not_its_key),
+        (long, Some("/nowhere"), None, Err("No such file")),
+        (now + 100 * day, None, None, Err("expires in 99 days")),
+        (now - day, None, None, Err("the certificate has expired")),
+    ] {
+        let mut options = api_certificate(folder.path(), until);
+        if let Some(key) = key {
+            key.clone_into(&mut options[3]);
+        }
+        options.extend(
+            name.into_iter()
+                .flat_map(|name| ["--public-url".to_owned(), name.to_owned()]),
+        );
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let arguments = [&["doctor", "--url", "https://127.0.0.1:1/"], &options[..]].concat();
+        let (_, printed, _) = run(&database, &with_free_ports(&arguments)).await;
+        let found = line(&printed, "certificate");
+        let (begin, part) = match expected {
+            Ok(part) => ("ok ", part),
+            Err(part) => ("FAILED ", part),
+        };
+        assert!(found.starts_with(begin) && found.contains(part), "{options:?}: {found}");
+    }
+    let alone = ["doctor", "--tls-cert", "tls.crt"];
+    let (done, _, complaint) = run(&database, &alone).await;
+    assert!(!done && complaint.contains("--tls-key"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_server_behind_tls_is_recognized() {
+    let (database, folder) = (TestDatabase::create().await, tempfile::tempdir().unwrap());
+    let options = api_certificate(folder.path(), SystemTime::now() + Duration::from_hours(24 * 4000));
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let server = Process::start(&database.options.url, &options).await;
+    let address = server.base.replace("https://", "");
+    let arguments = [
+        "doctor",
+        "--url",
+        "https://127.0.0.1:1/",
+        "--listen",
+        &address,
+        "--metrics-listen",
+        "off",
+    ];
+    for (options, expected) in [(&options[..], "ok "), (&[], "FAILED ")] {
+        let (_, printed, _) = run(&database, &[&arguments[..], options].concat()).await;
+        assert!(line(&printed, "api port").starts_with(expected), "{printed}");
+    }
 }

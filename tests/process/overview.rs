@@ -204,3 +204,20 @@ async fn a_server_that_is_there_is_healthy_and_none_is_not() {
     let (done, _, complaint) = run(&database, &["healthcheck", "--listen", "127.0.0.1:1"]).await;
     assert!(!done && complaint.contains("/healthz at 127.0.0.1:1"), "{complaint}");
 }
+
+#[tokio::test]
+async fn a_reader_that_has_gone_is_no_fault() {
+    let database = App::dev().await.stop().await;
+    for arguments in [&["organization", "list"][..], &["top", "--json"], &["doctor"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command(&database.options.url, &std::env::temp_dir());
+        let output = command.args(arguments).stdout(writer).output().await.unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(!complaint.contains("panicked"), "{arguments:?}: {complaint}");
+        assert!(
+            output.status.success() || arguments[0] == "doctor",
+            "{arguments:?}: {complaint}"
+        );
+    }
+}

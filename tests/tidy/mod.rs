@@ -9,6 +9,7 @@ mod circles;
 mod dependencies;
 mod floors;
 mod lengths;
+mod log_fields;
 mod sql;
 mod unused;
 mod words;

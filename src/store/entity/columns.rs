@@ -150,7 +150,11 @@ fn warn_unknown(kind: &'static str, word: &str) {
     static SAID: Mutex<BTreeSet<(&str, String)>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if said.len() < WARNED_MAX && said.insert((kind, word.to_owned())) {
-        tracing::warn!(kind, word, "a row holds a word that this version does not know");
+        tracing::warn!(
+            kallima.column = kind,
+            kallima.word = word,
+            "a row holds a word that this version does not know"
+        );
     }
 }
 

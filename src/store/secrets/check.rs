@@ -31,9 +31,13 @@ impl Database {
         self.keys.fault()
     }
 
-    /// Whether the master keys are wrong, or those of a changed key file that was refused.
+    /// Whether the master keys are wrong, or those of a changed key file that was refused, or open some secrets only.
     #[must_use]
     pub fn has_wrong_keys(&self) -> bool {
+        self.is_key_missing() || self.keys.mixed().is_some()
+    }
+
+    fn is_key_missing(&self) -> bool {
         self.keys.fault().or_else(|| self.keys.refusal()).is_some()
     }
 }
@@ -57,7 +61,7 @@ pub async fn check(db: &Database) -> Result<Option<KeyFault>, StoreError> {
 pub async fn run(db: Database, mut stop: watch::Receiver<bool>) {
     loop {
         let pause = match review(&db).await {
-            Ok(()) if !db.has_wrong_keys() => INTERVAL,
+            Ok(()) if !db.is_key_missing() => INTERVAL,
             Ok(()) => FAULT_PAUSE,
             Err(error) => {
                 tracing::warn!(exception.message = %error, "the master keys could not be checked; retrying soon");

@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
@@ -20,11 +21,15 @@ use tempfile::NamedTempFile;
 use crate::{
     config::DatabaseOptions,
     domain::{
+        id::WebhookId,
         keyring::{Keyring, SecretOwner},
         secret::Secret,
     },
     store::source::{Creation, OWNER_ONLY, OpenError, folder, sqlite_path, sync_folder, with_suffix},
 };
+
+/// How long a secret that did not open is remembered: longer than the pause before its webhook is tried again.
+const UNREADABLE_PERIOD: Duration = Duration::from_mins(5);
 
 /// The current master keys.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ struct KeyState {
     fault: Option<KeyFault>,
     /// The key file that was refused, and why.
     refused: Option<(Stamp, KeyFault)>,
+    /// Secrets that a proven key did not open lately, two per key at most: one is damaged, several are another key's.
+    unreadable: Vec<(u8, WebhookId, Instant)>,
 }
 
 /// A master key that the database uses, and that does not open what it should have sealed.
@@ -145,9 +152,9 @@ impl Keys {
         }
         if let Some(id) = Keyring::sealed_with(sealed) {
             if opened.is_some() {
-                self.prove(id);
+                self.prove(id, owner.webhook_id);
             } else {
-                self.suspect(id);
+                self.suspect(id, owner.webhook_id);
             }
         }
         opened
@@ -172,19 +179,27 @@ impl Keys {
         self.known().refused.map(|(_, fault)| fault)
     }
 
+    /// A key that opens some secrets and not others: another node has sealed those with a different key of the same id.
+    pub(super) fn mixed(&self) -> Option<u8> {
+        self.known().mixed(Instant::now())
+    }
+
     /// A key has opened a secret.
-    fn prove(&self, id: u8) {
+    fn prove(&self, id: u8, webhook: WebhookId) {
         let mut known = self.known();
+        known.unreadable.retain(|(_, unreadable, _)| *unreadable != webhook);
         if known.proven.insert(id) && known.fault.is_some_and(|fault| fault.key_id() == id) {
             known.fault = None;
-            tracing::info!(key = id, "the master key opens its secrets again");
+            tracing::info!(kallima.master_key.id = id, "the master key opens its secrets again");
         }
     }
 
-    /// A key has failed to open a secret. If it has opened others, only that secret is damaged.
-    fn suspect(&self, id: u8) {
+    /// A key has failed to open a secret. If it has opened others, that secret is damaged, or sealed by another key.
+    fn suspect(&self, id: u8, webhook: WebhookId) {
         let mut known = self.known();
-        if !known.proven.contains(&id) {
+        if known.proven.contains(&id) {
+            known.miss(id, webhook, Instant::now());
+        } else {
             known.fail(fault_of(&self.keyring(), id));
         }
     }
@@ -266,18 +281,48 @@ impl Keys {
     }
 
     fn replace(&self, keyring: Keyring, stamp: Stamp) {
-        tracing::info!(keys = ?keyring, "the master key file was read again");
+        tracing::info!(kallima.master_key.ids = ?keyring, "the master key file was read again");
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
         if let Some(file) = &self.file {
             *file.read.write().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
         }
         let mut known = self.known();
         known.proven.clear();
+        known.unreadable.clear();
         known.refused = None;
     }
 }
 
 impl KeyState {
+    /// A proven key did not open the secret of this webhook.
+    fn miss(&mut self, id: u8, webhook: WebhookId, now: Instant) {
+        let before = self.mixed(now);
+        self.unreadable
+            .retain(|(_, other, at)| *other != webhook && now.duration_since(*at) < UNREADABLE_PERIOD);
+        if self.unreadable.iter().filter(|(key, ..)| *key == id).count() < 2 {
+            self.unreadable.push((id, webhook, now));
+        }
+        if before.is_none() && self.mixed(now).is_some() {
+            tracing::error!(
+                kallima.master_key.id = id,
+                "the master key opens some signing secrets and not others: does every node have the same one?"
+            );
+        }
+    }
+
+    fn mixed(&self, now: Instant) -> Option<u8> {
+        let mut recent = Vec::new();
+        for (id, _, at) in &self.unreadable {
+            if now.duration_since(*at) < UNREADABLE_PERIOD {
+                if recent.contains(id) {
+                    return Some(*id);
+                }
+                recent.push(*id);
+            }
+        }
+        None
+    }
+
     fn fail(&mut self, fault: KeyFault) {
         self.proven.remove(&fault.key_id());
         if self.fault != Some(fault) {

@@ -48,7 +48,7 @@ pub async fn clamp(db: &Database, bounds: TimeBounds, now: Timestamp) -> Result<
     clamped += clamp_keys(db, now).await?;
     if clamped > 0 {
         tracing::warn!(
-            rows = clamped,
+            kallima.rows = clamped,
             "stored times were too far ahead and have been corrected: the clock was ahead when they were stored"
         );
     }

@@ -100,7 +100,12 @@ pub async fn run(
                     events,
                     deliveries,
                     audit_entries,
-                }) => tracing::info!(events, deliveries, audit_entries, "retention pruned"),
+                }) => tracing::info!(
+                    kallima.events = events,
+                    kallima.deliveries = deliveries,
+                    kallima.audit_entries = audit_entries,
+                    "retention pruned"
+                ),
                 Err(error) => {
                     tracing::warn!(exception.message = %error, "retention could not prune; retrying later");
                 }
@@ -131,7 +136,7 @@ pub async fn pass(
         && let Some(seen_at) = jump
     {
         tracing::warn!(
-            %now, last_run = %seen_at,
+            kallima.clock.now = %now, kallima.clock.last_run = %seen_at,
             "retention deletes nothing: more than a day has passed since the service last ran, or the clock is wrong. If \
              the time is right, restart with --accept-clock-jump (KALLIMA_ACCEPT_CLOCK_JUMP) once. Deliveries continue"
         );
