@@ -33,6 +33,7 @@ def requests(failing):
     return {
         'kallima_requests_total{operation="publish_event",status="202"}': growing(1000 - failing),
         'kallima_requests_total{operation="publish_event",status="503"}': growing(failing),
+        'kallima_requests_total{operation="get_readiness",status="503"}': growing(20),
     }
 
 

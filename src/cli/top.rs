@@ -38,6 +38,9 @@ const ERROR_LOOKED_AT: PageLimit = PageLimit {
     bytes: 1024 * 1024,
 };
 
+/// Deliveries that are this much newer than the first failure may have failed with it.
+const FAILURE_MARGIN: Duration = Duration::from_secs(1);
+
 /// Goes to the corner of a terminal, and erases what is behind.
 const REFRESH: &str = "\u{1b}[H\u{1b}[J";
 
@@ -149,14 +152,24 @@ impl TopOptions {
     }
 }
 
-/// The newest delivery of a webhook whose last attempt failed, among those that are looked at.
+/// A delivery of a webhook whose last attempt failed: the newest one, or one from when the failures began. While the
+/// breaker is open, the newest ones have not been attempted yet.
 async fn last_failed(db: &Database, webhook: &BusyWebhook) -> Result<Option<Delivery>, StoreError> {
-    let query = DeliveryQuery {
-        webhook_id: Some(webhook.webhook_id),
-        ..DeliveryQuery::default()
-    };
-    let newest = deliveries::list_bare(db, webhook.organization_id, &query, ERROR_LOOKED_AT).await?;
-    Ok(newest.items.into_iter().find(|delivery| delivery.error.is_some()))
+    let begin = webhook
+        .failing_since
+        .map(|since| since.plus(FAILURE_MARGIN).least_uuid().into());
+    for after in [None].into_iter().chain(begin.map(Some)) {
+        let query = DeliveryQuery {
+            webhook_id: Some(webhook.webhook_id),
+            after,
+            ..DeliveryQuery::default()
+        };
+        let found = deliveries::list_bare(db, webhook.organization_id, &query, ERROR_LOOKED_AT).await?;
+        if let Some(failed) = found.items.into_iter().find(|delivery| delivery.error.is_some()) {
+            return Ok(Some(failed));
+        }
+    }
+    Ok(None)
 }
 
 /// The organizations of the webhooks, those with most due deliveries first.

@@ -77,7 +77,7 @@ async fn receiver(kind: Flood) -> String {
 }
 
 /// The most memory that a process has had, in KiB, as Linux counts it.
-fn peak_kib(process: u32) -> u64 {
+pub(super) fn peak_kib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

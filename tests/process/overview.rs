@@ -1,5 +1,7 @@
 //! What an operator asks of all organizations: `top`, `webhooks list`, `deliveries list`, `organization usage`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Process, command, finish, run};
@@ -203,6 +205,29 @@ async fn a_server_that_is_there_is_healthy_and_none_is_not() {
     eventually(ready).await;
     let (done, _, complaint) = run(&database, &["healthcheck", "--listen", "127.0.0.1:1"]).await;
     assert!(!done && complaint.contains("/healthz at 127.0.0.1:1"), "{complaint}");
+}
+
+#[tokio::test]
+async fn an_open_breaker_hides_no_error() {
+    let app = App::builder()
+        .arguments(&["--dev", "--retry-schedule-s", "3600"])
+        .manual_clock()
+        .start()
+        .await;
+    let failing = Receiver::start(vec![Reply::status(503); 10]).await;
+    app.webhook(&failing.url).await;
+    for _ in 0..10 {
+        let event = app.publish().await;
+        app.after_attempt(&event, 1).await;
+    }
+    // More deliveries, none of which is attempted, than are looked at.
+    app.clock.advance(Duration::from_secs(2));
+    for _ in 0..25 {
+        app.publish().await;
+    }
+    let database = app.stop().await;
+    let top = json_of(&database, &["top"]).await;
+    assert_eq!(top["webhooks"][0]["last_response_status"], 503, "{top}");
 }
 
 #[tokio::test]

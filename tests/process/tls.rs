@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Process, command, finish, run};
+use super::{Process, command, finish, memory::peak_kib, run};
 use crate::support::{app::eventually, database::TestDatabase};
 
 /// Longer than anything takes: it only decides how soon a test fails that must.
@@ -200,6 +200,34 @@ async fn a_client_that_does_not_read_is_cut_off_behind_tls_too() {
     stream.write_all(request.repeat(20).as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
     eventually(|| async { stream.get_ref().0.take_error().unwrap().map(|_| ()) }).await;
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_cost_a_bounded_memory_behind_tls_too() {
+    const CONNECTIONS: u64 = 150;
+    /// What one connection may cost by TLS, in KiB, as docs/operations.md says.
+    const KIB_MAX: u64 = 128 + 64;
+    let (authority, database) = (Authority::new(), TestDatabase::create().await);
+    let limits = ["--connections-per-peer-max", "0", "--write-timeout-ms", "600000"];
+    let server = authority.start(&database, &limits).await;
+    // Pages that nobody reads, and behind them a head that does not end.
+    let page = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n";
+    let requests = format!("{}GET / HTTP/1.1\r\nx: {}", page.repeat(4), "x".repeat(48_000));
+    let mut unread = vec![authority.connect(&server, &[]).await.unwrap()];
+    let before = peak_kib(server.id());
+    for _ in 0..CONNECTIONS {
+        let mut stream = authority.connect(&server, &[]).await.unwrap();
+        // The server stops reading when its buffers are full.
+        let sending = timeout(Duration::from_millis(50), stream.write_all(requests.as_bytes())).await;
+        drop(sending);
+        unread.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let cost = peak_kib(server.id()) - before;
+    // The pages themselves are shared.
+    let cost_max = CONNECTIONS * KIB_MAX + 4 * 1024;
+    assert!(cost < cost_max, "{cost} KiB beyond {before}, not {cost_max}");
+    assert!(cost > CONNECTIONS * 64, "{cost} KiB: they have hardly cost anything");
 }
 
 #[tokio::test]

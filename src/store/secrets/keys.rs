@@ -281,7 +281,7 @@ impl Keys {
     }
 
     fn replace(&self, keyring: Keyring, stamp: Stamp) {
-        tracing::info!(kallima.master_key.ids = ?keyring, "the master key file was read again");
+        tracing::info!(kallima.master_key.ids = ?keyring.ids().collect::<Vec<_>>(), "the master key file was read again");
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
         if let Some(file) = &self.file {
             *file.read.write().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
