@@ -19,8 +19,8 @@ use crate::{config::parse_public_url, domain::timestamp::Timestamp, server::tls}
 /// A certificate should have been renewed before only this part of its lifetime is left.
 const RENEWAL_DIVISOR: u32 = 10;
 
-/// A time at which every certificate has expired: the last one that X.509 can write is in 9999.
-const END_OF_TIME: Duration = Duration::from_secs(253_402_300_800);
+/// A time at which every certificate has expired, counted from 1970: the last one that X.509 can write is in 9999.
+const END_OF_TIME: Duration = Duration::from_hours(24 * 366 * 8030);
 
 #[derive(Args, Debug)]
 pub(super) struct CertificateOptions {
