@@ -73,8 +73,7 @@ pub(super) async fn run(
             tracing::info!("stopped");
             Ok(())
         }
-        // Nothing is lost: attempts in progress are repeated.
-        () = signals.stop() => Err("a second signal ended it at once, with attempts under way".into()),
+        () = signals.stop() => Err("a second signal ended it at once; attempts in progress will be repeated".into()),
     }
 }
 
