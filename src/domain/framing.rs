@@ -90,6 +90,12 @@ impl Framing {
         self.state == State::Head && (self.head.has_begun || !self.line.is_empty())
     }
 
+    /// Whether the body of a request has arrived in part only.
+    #[must_use]
+    pub fn is_in_body(&self) -> bool {
+        !matches!(self.state, State::Head | State::Lost)
+    }
+
     fn skip<'a>(&mut self, bytes: &'a [u8], left: u64, more: fn(u64) -> State, then: State) -> &'a [u8] {
         let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let left = left - here as u64;

@@ -6,6 +6,7 @@
 //! | sends nothing between two requests | `idle` | closed |
 //! | does not read its answer | `write` for what hyper has buffered: 48 KiB, by HTTP/2 20 KiB | cut off, what was not read is discarded |
 //! | grants an HTTP/2 response no window | `write` for each 48 KiB of it | cut off |
+//! | still sends a body that its response did not wait for | `LINGER`, and 16 MiB | cut off |
 //! | cancels HTTP/2 requests, or sends frames that belong to none | only so many, in proportion to the responses that it read | cut off |
 //!
 //! A request's body and the time to answer it have deadlines of their own, in the API.
@@ -41,6 +42,11 @@ const RESETS_MAX: u64 = 100;
 /// of a response. A client that opens the window of stream and connection for every piece sends two.
 const IDLE_FRAMES_MAX: u64 = 1000;
 const IDLE_FRAMES_PER_WORK: u64 = 10;
+
+/// How long a client may go on sending the body of a request that was refused before it was read, and how many bytes. If
+/// the connection were closed at once, the client would see that and not the response.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long the client of a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +118,8 @@ pub(super) struct Wire {
     /// Since when the client has not read what hyper has for it.
     stalled: Option<Instant>,
     writing: Alarm,
+    /// Since when the rest of a body has been discarded, and how much of it.
+    lingering: Option<(Instant, usize)>,
 }
 
 impl Wire {
@@ -136,6 +144,7 @@ impl Wire {
             eviction: None,
             stalled: None,
             writing: Alarm::default(),
+            lingering: None,
         }
     }
 
@@ -252,6 +261,24 @@ impl Wire {
         self.stream.discard_unread();
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
+
+    /// Ready once the rest of a body has been discarded, or takes too long.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (since, mut discarded) = *self.lingering.get_or_insert_with(|| (Instant::now(), 0));
+        let mut space = [0; 4096];
+        while matches!(self.protocol, Protocol::Http1) && self.framing.is_in_body() && discarded < LINGER_BYTES_MAX {
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return self.reading.poll(context, since + LINGER),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => break,
+            }
+            self.framing.feed(buffer.filled());
+            discarded += buffer.filled().len();
+            self.lingering = Some((since, discarded));
+        }
+        Poll::Ready(())
+    }
 }
 
 impl AsyncRead for Wire {
@@ -309,10 +336,13 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.stream).poll_shutdown(context) {
-            // TLS closes with a message, which needs room in the socket, too.
-            Poll::Pending => this.poll_stalled(context).map(Err),
-            done @ Poll::Ready(_) => done,
+        if this.lingering.is_none() {
+            match Pin::new(&mut this.stream).poll_shutdown(context) {
+                // TLS closes with a message, which needs room in the socket, too.
+                Poll::Pending => return this.poll_stalled(context).map(Err),
+                Poll::Ready(done) => done?,
+            }
         }
+        this.poll_linger(context).map(Ok)
     }
 }

@@ -177,11 +177,7 @@ impl Database {
             return Ok(Some(format!("plaintext to {name}")));
         };
         let (version, cipher): (String, String) = (row.try_get("", "version")?, row.try_get("", "cipher")?);
-        let verified = if postgres.primary.is_verified() {
-            "whose certificate is verified"
-        } else {
-            "whose certificate is not verified: give sslmode=verify-full"
-        };
+        let verified = postgres.primary.verification();
         Ok(Some(format!("{version} ({cipher}) to {name}, {verified}")))
     }
 

@@ -90,6 +90,40 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_refused_before_its_body_is_read_hears_why() {
+    const BODY_BYTES: usize = 8_000_000;
+    let app = App::dev().await;
+    let known = format!("authorization: bearer {}\r\n", app.token);
+    let length = format!("content-length: {BODY_BYTES}\r\n");
+    let chunked = "transfer-encoding: chunked\r\n";
+    for (token, framing, status) in [(&*known, &*length, 413), ("", &length, 401), (&known, chunked, 413)] {
+        let mut stream = connect(&app).await;
+        let chunk = if framing == chunked {
+            format!("{BODY_BYTES:x}\r\n")
+        } else {
+            String::new()
+        };
+        let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        let head = format!("{head}{token}{framing}\r\n{chunk}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The response is there long before the end of this.
+        stream.write_all(&vec![b' '; BODY_BYTES]).await.unwrap();
+        let mut answer = String::new();
+        drop(stream.read_to_string(&mut answer).await);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{framing}{answer}");
+        assert!(answer.ends_with('}'), "{framing}{answer}");
+    }
+    // But not forever: neither a body without end nor one that does not go on.
+    let mut stream = connect(&app).await;
+    let head = format!("POST /v1/events HTTP/1.1\r\nhost: x\r\n{chunked}\r\nffffffffff\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(stream.write_all(&vec![b' '; 64_000_000]).await.is_err());
+    let mut stream = connect(&app).await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    eventually(|| async { stream.try_write(b"x").err().map(drop) }).await;
+}
+
+#[tokio::test]
 async fn more_requests_than_the_node_takes_are_refused_at_once() {
     let gate = Gate::new();
     let receiver = Receiver::start([Reply::status(200).held_by(&gate)]).await;

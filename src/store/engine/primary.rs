@@ -89,10 +89,16 @@ impl Primary {
         self.host().map(|host| host.name.as_str()).unwrap_or_default()
     }
 
-    /// Whether the certificate of the server in use is verified.
-    pub(in crate::store) fn is_verified(&self) -> bool {
-        let mode = self.host().map(|host| host.connect.get_ssl_mode());
-        matches!(mode, Some(PgSslMode::VerifyCa | PgSslMode::VerifyFull))
+    /// How the certificate of the server in use is verified, for a sentence.
+    pub(in crate::store) fn verification(&self) -> &'static str {
+        match self.host().map(|host| host.connect.get_ssl_mode()) {
+            Some(PgSslMode::VerifyFull) => "whose certificate is verified",
+            // sqlx trusts public authorities besides those that it is given.
+            Some(PgSslMode::VerifyCa) => {
+                "whose certificate is verified, but not its name, so that any public one will do: give sslmode=verify-full"
+            }
+            _ => "whose certificate is not verified: give sslmode=verify-full",
+        }
     }
 
     /// How to connect to the server in use.
