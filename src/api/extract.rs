@@ -22,7 +22,7 @@ use super::{
 };
 pub(super) use crate::contract::Faults;
 use crate::{
-    contract,
+    contract::{self, Contract},
     domain::{fault_code::FaultCode, pointer::first_token},
 };
 
@@ -90,11 +90,7 @@ impl<T: DeserializeOwned + Meaning + Send> FromRequestParts<ApiState> for Query<
                 faults.add(&at, FaultCode::Format, error.inner());
             }
         }
-        Err(if is_understood {
-            Problem::validation(faults)
-        } else {
-            Problem::bad_query(faults)
-        })
+        Err(Problem::of_query(faults, is_understood))
     }
 }
 
@@ -177,6 +173,31 @@ impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
     }
 }
 
+/// Reads a body of JSON and judges its shape by the component schema of that name: that of a request to a sandbox.
+pub(crate) async fn judged_json(
+    request: Request,
+    contract: &Contract,
+    name: &str,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<Value, Problem> {
+    let (parts, body) = request.into_parts();
+    let bytes = read(&parts.headers, body, bytes_max, patience).await?;
+    is_json(&parts.headers)?;
+    let mut faults = Faults::default();
+    let value = parse(&bytes, &mut faults)?;
+    contract.judge(name, &value, &mut faults);
+    if faults.is_empty() {
+        Ok(value)
+    } else {
+        Err(Problem::validation(faults))
+    }
+}
+
+fn parse(bytes: &[u8], faults: &mut Faults) -> Result<Value, Problem> {
+    json::read(bytes, faults).map_err(|cause| Problem::bad_request(format!("The body is not valid JSON: {cause}.")))
+}
+
 async fn read(
     headers: &HeaderMap,
     body: axum::body::Body,
@@ -220,8 +241,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Problem> {
     let mut faults = Faults::default();
-    let value = json::read(bytes, &mut faults)
-        .map_err(|cause| Problem::bad_request(format!("The body is not valid JSON: {cause}.")))?;
+    let value = parse(bytes, &mut faults)?;
     if !faults.is_full() {
         state.contract.judge(&T::name(), &value, &mut faults);
     }

@@ -23,6 +23,7 @@ mod page;
 mod pages;
 mod precondition;
 pub mod problem;
+mod problem_code;
 mod protect;
 mod public_address;
 mod replay;
@@ -39,6 +40,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use context::{OTHER, PeerAddress};
 pub use entry::Entry;
+pub(crate) use extract::judged_json;
 pub use limits::{Limiter, Permits};
 pub use state::{ApiParts, ApiState, AttemptNow};
 

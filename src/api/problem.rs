@@ -5,9 +5,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use super::problem_code::ProblemCode;
 use crate::{
     contract::{Fault, Faults},
     domain::{fault_code::FaultCode, pointer::shorten},
@@ -33,90 +34,6 @@ const SENTENCE_BYTES_MAX: usize = 512;
 /// How much of an answer the faults may take, so that all of it stays below 32 KiB. They are in it twice: in `errors`, and
 /// in `detail`.
 const FAULTS_BYTES_MAX: usize = 30 * 1024;
-
-/// What kind of error it is, for programs. The whole catalog; codes that nothing uses yet are promised already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProblemCode {
-    /// Malformed JSON, or a query that cannot be read.
-    BadRequest,
-    /// No valid token.
-    Unauthorized,
-    /// The token may not do this.
-    Forbidden,
-    /// There is no such thing, or it is not yours.
-    NotFound,
-    /// The route exists, but not with this method.
-    MethodNotAllowed,
-    /// The state of the thing does not allow this now.
-    Conflict,
-    /// The idempotency key was used for another request.
-    IdempotencyMismatch,
-    /// The thing changed since it was read.
-    PreconditionFailed,
-    /// The body is larger than the operation takes.
-    PayloadTooLarge,
-    /// The body is not JSON.
-    UnsupportedMediaType,
-    /// Fields of the body or the path are wrong.
-    ValidationError,
-    /// Too many requests a minute.
-    RateLimitExceeded,
-    /// Too many writes this month.
-    QuotaExceeded,
-    /// A fault of ours.
-    InternalError,
-    /// The service cannot answer now.
-    ServiceUnavailable,
-}
-
-impl ProblemCode {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict | Self::IdempotencyMismatch => StatusCode::CONFLICT,
-            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::ValidationError => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::RateLimitExceeded | Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
-            Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    fn title(self) -> &'static str {
-        match self {
-            Self::BadRequest => "Bad request",
-            Self::Unauthorized => "Unauthorized",
-            Self::Forbidden => "Forbidden",
-            Self::NotFound => "Not found",
-            Self::MethodNotAllowed => "Method not allowed",
-            Self::Conflict => "Conflict",
-            Self::IdempotencyMismatch => "Idempotency key mismatch",
-            Self::PreconditionFailed => "Precondition failed",
-            Self::PayloadTooLarge => "Payload too large",
-            Self::UnsupportedMediaType => "Unsupported media type",
-            Self::ValidationError => "Validation error",
-            Self::RateLimitExceeded => "Rate limit exceeded",
-            Self::QuotaExceeded => "Quota exceeded",
-            Self::InternalError => "Internal error",
-            Self::ServiceUnavailable => "Service unavailable",
-        }
-    }
-
-    /// The word on the wire.
-    fn word(self) -> String {
-        self.title()
-            .to_ascii_lowercase()
-            .replace(' ', "_")
-            .replace("idempotency_key", "idempotency")
-    }
-}
 
 /// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -229,6 +146,14 @@ impl Problem {
         }
     }
 
+    /// An error that a sandbox was asked for, or that one of its own operations has.
+    pub(crate) fn of_sandbox(code: ProblemCode, detail: impl Into<String>, retry_after_s: Option<u64>) -> Self {
+        Self {
+            retry_after_s,
+            ..Self::new(code, detail)
+        }
+    }
+
     /// 503, for that reason.
     fn unavailable(reason: UnavailableReason, detail: impl Into<String>) -> Self {
         Self {
@@ -331,6 +256,15 @@ impl Problem {
         Self::faulty(ProblemCode::BadRequest, faults)
     }
 
+    /// What is wrong with a query: 422 if it is understood.
+    pub(crate) fn of_query(faults: Faults, is_understood: bool) -> Self {
+        if is_understood {
+            Self::validation(faults)
+        } else {
+            Self::bad_query(faults)
+        }
+    }
+
     /// Every fault at once, as far as they fit; the others are counted.
     fn faulty(code: ProblemCode, faults: Faults) -> Self {
         let (listed, mut more) = faults.into_parts();
@@ -404,7 +338,7 @@ impl Problem {
     }
 
     /// 500: a fault of ours, which is logged where it is found.
-    pub(super) fn internal_error() -> Self {
+    pub(crate) fn internal_error() -> Self {
         Self::new(
             ProblemCode::InternalError,
             "Something failed on our side; the request id finds it in our logs.",
@@ -418,7 +352,7 @@ impl Problem {
     }
 
     /// Gives the response its body and headers. The code completes the address of the page about it.
-    pub(super) fn render(self, response: &mut Response, pages: &str, path: &str, request_id: &str) {
+    pub(crate) fn render(self, response: &mut Response, pages: &str, path: &str, request_id: &str) {
         let Self {
             code,
             detail,
@@ -489,7 +423,7 @@ pub(super) async fn unknown_route() -> Problem {
 }
 
 /// 405; the router adds `Allow`.
-pub(super) async fn method_not_allowed() -> Problem {
+pub(crate) async fn method_not_allowed() -> Problem {
     Problem::new(
         ProblemCode::MethodNotAllowed,
         "This route does not take that method; the Allow header lists those it takes.",

@@ -99,17 +99,19 @@ pub(super) async fn run(options: SandboxOptions) -> CommandResult {
     let inbox = inbox.await.map_err(|cause| format!("cannot open an inbox: {cause}"))?;
     let token = options.token.clone().unwrap_or_else(token::generate);
     let contract = Arc::new(Contract::load()?);
+    let serving = serving(&options)?;
     let setting = begin(&options, &db, &clock, &contract, &token, &inbox).await?;
     let facts = facts(&options, &token, &setting);
     let parts = Parts {
         db: db.clone(),
         clock: clock.clone(),
         contract,
+        operations: sandbox::contract()?,
+        error_pages_url: serving.http.error_pages_url.clone(),
         mailbox,
         setting,
         has_examples: !options.no_examples,
     };
-    let serving = serving(&options)?;
     let around = |api, limiter| sandbox::router(parts, limiter, api);
     let mut server = server::start_around(&serving, db, clock, Resolver::system(), around).await?;
     let url = format!("{}://{}", serving.http.scheme(), reachable(server.address));

@@ -75,6 +75,7 @@ pub struct Contract {
     /// By the event type.
     data: HashMap<String, Shape>,
     words: Vocabulary,
+    source: &'static str,
     document: OnceLock<Value>,
 }
 
@@ -92,16 +93,20 @@ impl std::fmt::Debug for Contract {
 struct Document {
     #[serde(borrow)]
     paths: HashMap<&'static str, HashMap<&'static str, &'static RawValue>>,
+    #[serde(default)]
     webhooks: Map<String, Value>,
     components: Components,
-    #[serde(rename = "x-patterns")]
+    #[serde(default, rename = "x-patterns")]
     patterns: HashMap<String, String>,
 }
 
 #[derive(Deserialize)]
 struct Components {
     schemas: Value,
+    #[serde(default)]
     parameters: Value,
+    #[serde(default)]
+    responses: Value,
 }
 
 #[derive(Deserialize)]
@@ -132,14 +137,24 @@ struct KnownOperation {
 impl Contract {
     /// Reads the embedded document.
     pub fn load() -> Result<Self, ContractError> {
+        Self::read(OPENAPI_JSON)
+    }
+
+    /// Reads a document that is embedded as JSON.
+    pub(crate) fn read(source: &'static str) -> Result<Self, ContractError> {
         let Document {
             paths,
             webhooks,
-            components: Components { schemas, parameters },
+            components:
+                Components {
+                    schemas,
+                    parameters,
+                    responses,
+                },
             patterns,
-        } = serde_json::from_str(OPENAPI_JSON)?;
+        } = serde_json::from_str(source)?;
         // What references lead into.
-        let root = json!({ "components": { "schemas": schemas, "parameters": parameters } });
+        let root = json!({ "components": { "schemas": schemas, "parameters": parameters, "responses": responses } });
         let (mut operations, mut bodies) = (HashMap::new(), HashMap::new());
         for (template, item) in paths {
             let mut methods = Vec::new();
@@ -171,6 +186,7 @@ impl Contract {
             bodies,
             data,
             words,
+            source,
             document: OnceLock::new(),
         })
     }
@@ -180,7 +196,7 @@ impl Contract {
     #[must_use]
     pub fn document(&self) -> &Value {
         self.document
-            .get_or_init(|| serde_json::from_str(OPENAPI_JSON).unwrap_or_default())
+            .get_or_init(|| serde_json::from_str(self.source).unwrap_or_default())
     }
 
     /// The id of the operation with this method and this path, as a template.
@@ -305,7 +321,7 @@ fn read_body(
         query: known.query.iter().map(Parameter::sample).collect(),
     };
     for (_, response) in operation.responses.iter().filter(|(status, _)| status.starts_with('2')) {
-        let response: Value = serde_json::from_str(response.get())?;
+        let response = resolve(root, &serde_json::from_str(response.get())?, 0);
         let answered = resolve(root, at(&response, "/content/application~1json/schema")?, 0);
         beside.read_only.extend(properties(&answered).map(ToOwned::to_owned));
     }

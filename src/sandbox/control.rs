@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     examples::{self, Setting},
     failures::Failure,
-    mailbox::{ANSWERS_MAX, Answer, Arrival},
-    refusal::{Body, Parameters, Refusal},
+    mailbox::{Answer, Arrival},
+    requests::{Body, Judged, Parameters},
     state::Sandbox,
 };
 use crate::{
+    api::problem::{Problem, ProblemCode},
     domain::{
         event::{Envelope, Publication},
         timestamp::Timestamp,
@@ -29,9 +30,6 @@ use crate::{
     },
 };
 
-/// How far the clock may be advanced at once, in seconds: a year.
-const ADVANCE_MAX_S: u64 = 366 * 24 * 3600;
-
 /// How long an advance may take, however much is due on its way.
 const ADVANCE_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -40,9 +38,6 @@ const RESET_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The pause between two looks at whether the engine is at rest.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
-
-/// How long somebody may wait for arrivals, in milliseconds.
-const WAIT_MAX_MS: u64 = 30_000;
 
 /// The document of the operations under `/sandbox/`, as JSON. The build makes it of `openapi.yaml` beside this file.
 pub const OPENAPI_JSON: &str = include_str!(concat!(env!("OUT_DIR"), "/sandbox.json"));
@@ -67,26 +62,36 @@ pub(super) struct Advance {
     seconds: u64,
 }
 
+impl Judged for Advance {
+    const SCHEMA: &'static str = "Advance";
+}
+
+impl Judged for Failure {
+    const SCHEMA: &'static str = "Failure";
+}
+
+impl Judged for Vec<Answer> {
+    const SCHEMA: &'static str = "Answers";
+}
+
 /// Moves the clock from one due attempt to the next: each is made at its time, and what follows from it happens on the
 /// way.
 pub(super) async fn advance(
     State(sandbox): State<Sandbox>,
     Body(Advance { seconds }): Body<Advance>,
-) -> Result<Json<Time>, Refusal> {
-    if seconds > ADVANCE_MAX_S {
-        return Err(Refusal::invalid(format!("seconds must be at most {ADVANCE_MAX_S}")));
-    }
+) -> Result<Json<Time>, Problem> {
     let _turn = sandbox.turn.lock().await;
     let (db, clock) = (&sandbox.parts.db, &sandbox.parts.clock);
     let (began, until) = (Instant::now(), clock.now().plus(Duration::from_secs(seconds)));
     while clock.now() < until || sandbox::rest(db, clock.now()).await? == Rest::Busy {
         if began.elapsed() > ADVANCE_TIME_MAX {
-            return Err(Refusal::unavailable(format!(
+            let detail = format!(
                 "Attempts were still due or under way after {} s: the clock is at {}, not yet at {until}. Advance it \
                  again, by the rest.",
                 ADVANCE_TIME_MAX.as_secs(),
                 clock.now()
-            )));
+            );
+            return Err(Problem::of_sandbox(ProblemCode::ServiceUnavailable, detail, Some(1)));
         }
         let now = clock.now();
         match sandbox::rest(db, now).await? {
@@ -103,7 +108,7 @@ pub(super) async fn advance(
 }
 
 /// Puts everything back to how it was at the start, but for the clock.
-pub(super) async fn reset(State(sandbox): State<Sandbox>) -> Result<StatusCode, Refusal> {
+pub(super) async fn reset(State(sandbox): State<Sandbox>) -> Result<StatusCode, Problem> {
     let _turn = sandbox.turn.lock().await;
     let parts = &sandbox.parts;
     let setting = Setting {
@@ -143,10 +148,7 @@ pub(super) async fn arrivals(
         at_least,
         wait_ms,
     }): Parameters<Wanted>,
-) -> Result<Json<Vec<Arrival>>, Refusal> {
-    if wait_ms > WAIT_MAX_MS {
-        return Err(Refusal::invalid(format!("wait_ms must be at most {WAIT_MAX_MS}")));
-    }
+) -> Result<Json<Vec<Arrival>>, Problem> {
     let is_wanted = |arrival: &Arrival| {
         let of_type = arrival.headers.get("kallima-event");
         event_type.is_none() || of_type == event_type.as_ref()
@@ -169,17 +171,7 @@ pub(super) async fn empty(State(sandbox): State<Sandbox>) -> StatusCode {
 pub(super) async fn script(
     State(sandbox): State<Sandbox>,
     Body(answers): Body<Vec<Answer>>,
-) -> Result<Json<Vec<Answer>>, Refusal> {
-    if answers.len() > ANSWERS_MAX {
-        return Err(Refusal::invalid(format!(
-            "at most {ANSWERS_MAX} answers may be scripted"
-        )));
-    }
-    for (index, answer) in answers.iter().enumerate() {
-        if let Some(fault) = answer.fault() {
-            return Err(Refusal::invalid(format!("/{index}: {fault}")));
-        }
-    }
+) -> Result<Json<Vec<Answer>>, Problem> {
     sandbox.parts.mailbox.script(answers);
     Ok(Json(sandbox.parts.mailbox.scripted()))
 }
@@ -192,15 +184,15 @@ pub(super) async fn scripted(State(sandbox): State<Sandbox>) -> Json<Vec<Answer>
 pub(super) async fn trigger(
     State(sandbox): State<Sandbox>,
     Path(event_type): Path<String>,
-) -> Result<(StatusCode, Json<Envelope>), Refusal> {
+) -> Result<(StatusCode, Json<Envelope>), Problem> {
     let parts = &sandbox.parts;
     let Some(known) = parts.contract.event_type(&event_type) else {
         let detail = format!("There is no event type {event_type:?}: GET /v1/event_types lists them.");
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", detail));
+        return Err(Problem::of_sandbox(ProblemCode::NotFound, detail, None));
     };
     let failed = |cause: serde_json::Error| {
-        let detail = format!("The example of {event_type} cannot be published: {cause}");
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", detail)
+        tracing::error!(exception.message = %cause, "the example of an event type cannot be published");
+        Problem::internal_error()
     };
     let (id, now) = (parts.clock.new_event_id(), parts.clock.now());
     let envelope = Envelope::new(id, &event_type, now, &known.example["data"]).map_err(failed)?;
@@ -210,22 +202,16 @@ pub(super) async fn trigger(
 }
 
 /// Lets the next requests of the API fail.
-pub(super) async fn fail(
-    State(sandbox): State<Sandbox>,
-    Body(failure): Body<Failure>,
-) -> Result<Json<Failure>, Refusal> {
-    if let Some(fault) = failure.fault() {
-        return Err(Refusal::invalid(fault));
-    }
+pub(super) async fn fail(State(sandbox): State<Sandbox>, Body(failure): Body<Failure>) -> Json<Failure> {
     sandbox.failures.set(Some(failure));
-    Ok(Json(failure))
+    Json(failure)
 }
 
 /// Answers a request of the API with the next failure, if there is one.
 pub(super) async fn failing(State(sandbox): State<Sandbox>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     match path.starts_with("/v1/").then(|| sandbox.failures.next()).flatten() {
-        Some(failure) => failure.refusal(path).into_response(),
+        Some(failure) => failure.problem().into_response(),
         None => next.run(request).await,
     }
 }

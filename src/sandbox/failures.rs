@@ -2,16 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::refusal::Refusal;
-
-/// Requests that may be failed at once.
-const TIMES_MAX: u32 = 1000;
-
-/// The longest `Retry-After`, in seconds.
-const RETRY_AFTER_MAX_S: u32 = 86_400;
+use crate::api::problem::{Problem, ProblemCode};
 
 /// Which requests fail, and how.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -32,34 +25,14 @@ const fn once() -> u32 {
 }
 
 impl Failure {
-    /// What is wrong with it, if anything.
-    pub(super) fn fault(&self) -> Option<String> {
-        if ![429, 500, 503].contains(&self.status) {
-            return Some("status must be 429, 500 or 503".to_owned());
-        }
-        if self.times > TIMES_MAX {
-            return Some(format!(
-                "times must be at most {TIMES_MAX}; 0 ends what was asked for before"
-            ));
-        }
-        (self.retry_after_s > RETRY_AFTER_MAX_S).then(|| format!("retry_after_s must be at most {RETRY_AFTER_MAX_S}"))
-    }
-
-    pub(super) fn refusal(self, instance: &str) -> Refusal {
-        let (status, code) = match self.status {
-            429 => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
-            500 => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
-            _ => (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable"),
+    pub(super) fn problem(self) -> Problem {
+        let code = match self.status {
+            429 => ProblemCode::RateLimitExceeded,
+            500 => ProblemCode::InternalError,
+            _ => ProblemCode::ServiceUnavailable,
         };
-        Refusal {
-            instance: instance.to_owned(),
-            retry_after_s: (self.status != 500).then_some(self.retry_after_s),
-            ..Refusal::new(
-                status,
-                code,
-                "The sandbox was asked to fail this request (POST /sandbox/fail).",
-            )
-        }
+        let detail = "The sandbox was asked to fail this request (POST /sandbox/fail).";
+        Problem::of_sandbox(code, detail, (self.status != 500).then_some(self.retry_after_s.into()))
     }
 }
 

@@ -18,21 +18,6 @@ pub(super) const ARRIVALS_MAX: usize = 1000;
 /// Bytes of the arrivals that are kept at most.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Answers that may be scripted at once.
-pub(super) const ANSWERS_MAX: usize = 100;
-
-/// How often one answer may be given.
-const TIMES_MAX: u32 = 1000;
-
-/// How long an answer may be delayed, in milliseconds.
-const DELAY_MAX_MS: u64 = 30_000;
-
-/// How long the body of an answer may be.
-const BODY_BYTES_MAX: usize = 4096;
-
-/// The longest `Retry-After`, in seconds.
-const RETRY_AFTER_MAX_S: u32 = 86_400;
-
 /// A request that arrived.
 #[derive(Clone, Debug, Serialize)]
 pub struct Arrival {
@@ -99,31 +84,6 @@ impl Default for Answer {
 }
 
 impl Answer {
-    /// What is wrong with it, if anything.
-    pub(super) fn fault(&self) -> Option<String> {
-        let Self {
-            status,
-            delay_ms,
-            retry_after_s,
-            body,
-            close: _,
-            times,
-        } = self;
-        if !(200..=599).contains(status) {
-            return Some("status must be from 200 to 599".to_owned());
-        }
-        if *delay_ms > DELAY_MAX_MS {
-            return Some(format!("delay_ms must be at most {DELAY_MAX_MS}"));
-        }
-        if retry_after_s.is_some_and(|seconds| seconds > RETRY_AFTER_MAX_S) {
-            return Some(format!("retry_after_s must be at most {RETRY_AFTER_MAX_S}"));
-        }
-        if body.len() > BODY_BYTES_MAX {
-            return Some(format!("body must have at most {BODY_BYTES_MAX} bytes"));
-        }
-        (!(1..=TIMES_MAX).contains(times)).then(|| format!("times must be from 1 to {TIMES_MAX}"))
-    }
-
     /// How long the answer waits.
     pub(super) fn delay(&self) -> Duration {
         Duration::from_millis(self.delay_ms)

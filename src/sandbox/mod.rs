@@ -9,25 +9,33 @@
 //! | `control` | the operations under `/sandbox/` |
 //! | `failures` | failures of the API on demand |
 //! | `state` | a sandbox, as its operations know it |
-//! | `refusal` | errors of these operations, and their bodies |
+//! | `requests` | requests for these operations, judged, and their errors |
 
 mod control;
 pub mod examples;
 mod failures;
 pub mod inbox;
 pub mod mailbox;
-mod refusal;
+mod requests;
 mod state;
 
 use std::sync::Arc;
 
 use self::state::Sandbox;
 pub use self::{control::OPENAPI_JSON, state::Parts};
-use crate::api::Limiter;
+use crate::{
+    api::{Limiter, problem},
+    contract::{Contract, ContractError},
+};
 use axum::{
     Router, middleware,
     routing::{get, post, put},
 };
+
+/// What the document of these operations says.
+pub fn contract() -> Result<Contract, ContractError> {
+    Contract::read(OPENAPI_JSON)
+}
 
 /// The operations of the sandbox, before the router of the API.
 pub fn router(parts: Parts, limiter: Arc<Limiter>, api: Router) -> Router {
@@ -42,6 +50,8 @@ pub fn router(parts: Parts, limiter: Arc<Limiter>, api: Router) -> Router {
         .route("/sandbox/inbox/answers", put(control::script).get(control::scripted))
         .route("/sandbox/trigger/{event_type}", post(control::trigger))
         .route("/sandbox/fail", post(control::fail))
-        .with_state(sandbox)
+        .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(api)
+        .layer(middleware::from_fn_with_state(sandbox.clone(), requests::with_problems))
+        .with_state(sandbox)
 }

@@ -39,6 +39,10 @@ pub struct Parts {
     pub clock: Clock,
     /// The catalog of event types.
     pub contract: Arc<Contract>,
+    /// What requests for its own operations are judged by.
+    pub operations: Contract,
+    /// Where the pages about errors are.
+    pub error_pages_url: String,
     /// What arrived at the inbox.
     pub mailbox: Arc<Mailbox>,
     /// What a reset begins with again.

@@ -79,6 +79,10 @@ impl Sandbox {
 
 /// Sends a request: its status, and its body where that is JSON.
 async fn send(method: &str, url: &str, body: Option<Value>) -> (u16, Value) {
+    send_text(method, url, body.map(|body| body.to_string()).unwrap_or_default()).await
+}
+
+async fn send_text(method: &str, url: &str, body: String) -> (u16, Value) {
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build_http();
@@ -86,7 +90,6 @@ async fn send(method: &str, url: &str, body: Option<Value>) -> (u16, Value) {
         .method(method)
         .uri(url)
         .header("content-type", "application/json");
-    let body = body.map(|body| body.to_string()).unwrap_or_default();
     let response = client
         .request(request.body(Full::new(body.into())).unwrap())
         .await
@@ -271,6 +274,79 @@ async fn the_inbox_answers_as_it_is_told_and_then_as_usual() {
             status == 422 && problem["detail"].as_str().unwrap().contains(named),
             "{problem}"
         );
+    }
+}
+
+/// Requests below `/sandbox/`, each with a body; the status and the code of the answer, and where it finds fault.
+const WRONG: [(&str, &str, u16, &str, &[&str]); 12] = [
+    ("DELETE reset", "", 405, "method_not_allowed", &[]),
+    ("POST clock/advance", "{", 400, "bad_request", &[]),
+    ("POST clock/advance", "[]", 422, "validation_error", &[""]),
+    (
+        "POST clock/advance",
+        r#"{"second": 1}"#,
+        422,
+        "validation_error",
+        &["/second", "/seconds"],
+    ),
+    (
+        "POST clock/advance",
+        r#"{"seconds": 1, "seconds": 2}"#,
+        422,
+        "validation_error",
+        &["/seconds"],
+    ),
+    (
+        "POST clock/advance",
+        r#"{"seconds": 31622401}"#,
+        422,
+        "validation_error",
+        &["/seconds"],
+    ),
+    (
+        "PUT inbox/answers",
+        r#"[{}, {"status": "x", "times": 0}]"#,
+        422,
+        "validation_error",
+        &["/1/status", "/1/times"],
+    ),
+    ("POST fail", r#"{"status": 404}"#, 422, "validation_error", &["/status"]),
+    ("GET inbox?at_leas=1", "", 400, "bad_request", &["query/at_leas"]),
+    (
+        "GET inbox?at_least=1&at_least=2",
+        "",
+        400,
+        "bad_request",
+        &["query/at_least"],
+    ),
+    (
+        "GET inbox?wait_ms=30001&event_type=5",
+        "",
+        400,
+        "bad_request",
+        &["query/wait_ms"],
+    ),
+    ("POST trigger/job.finished", "", 404, "not_found", &[]),
+];
+
+#[tokio::test]
+async fn its_own_operations_say_what_is_wrong_as_those_of_the_api_do() {
+    let sandbox = Sandbox::start(&[]).await;
+    for (request, body, status, code, pointers) in WRONG {
+        let (method, path) = request.split_once(' ').unwrap();
+        let url = format!("{}/{path}", sandbox.fact("sandbox_url"));
+        let (answered, problem) = send_text(method, &url, body.to_owned()).await;
+        assert_eq!(
+            (answered, &problem["code"]),
+            (status, &json!(code)),
+            "{request}: {problem}"
+        );
+        assert_eq!(problem["type"], format!("https://docs.kallima.bio/errors/{code}"));
+        let path = path.split('?').next().unwrap();
+        assert_eq!(problem["instance"], format!("/sandbox/{path}"), "{problem}");
+        let errors = problem["errors"].as_array().into_iter().flatten();
+        let found: BTreeSet<_> = errors.map(|error| error["pointer"].as_str().unwrap()).collect();
+        assert_eq!(found, pointers.iter().copied().collect(), "{request}: {problem}");
     }
 }
 
