@@ -69,12 +69,12 @@ numbers = count(1)
 
 @schemathesis.hook
 def before_call(_context, case, _kwargs):
-    """Valid requests that would hardly ever get past their door are made ones that do."""
+    """Valid requests that would hardly ever be admitted are changed into ones that are."""
     if not is_valid(case):
         return
     number = next(numbers)
     headers = case.headers or {}
-    # The same few keys come again and again, each time with another request (409). One in four is left to it.
+    # The same few keys come repeatedly, each time with another request (409). One in four is left to it.
     key = headers.get("Idempotency-Key")
     if key is not None and number % 4 and len(key) < 200:
         headers["Idempotency-Key"] = f"{key}-{number}"
@@ -121,7 +121,7 @@ def refuses_valid_for_its_meaning_alone(_context, response, case):
 
 @schemathesis.check
 def refuses_only_what_was_asked_for(_context, response, case):
-    """412 is the answer to an If-Match that lists versions; 409 has a reason that the document names."""
+    """412 is the response to an If-Match that lists versions; 409 has a reason that the document names."""
     headers = case.headers or {}
     if response.status_code == 412:
         assert headers.get("If-Match", "*") != "*", "a precondition failed that nobody set"

@@ -48,15 +48,15 @@ pub fn destination(input: &[u8]) {
         addresses: AddressPolicy::new(networks.to_vec(), vec![]),
         allowed_ports: None,
     };
-    let judged = Destination::parse(text, &strict);
-    match &judged {
+    let checked = Destination::parse(text, &strict);
+    match &checked {
         Ok(destination) => is_public(destination),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-    if judged.is_ok() {
+    if checked.is_ok() {
         let opened = Destination::parse(text, &open);
         assert_eq!(
-            opened, judged,
+            opened, checked,
             "whatever is allowed to all is allowed to an operator who allows more"
         );
     }
@@ -142,7 +142,7 @@ pub fn event_filter(input: &[u8]) {
     };
     match FilterEntry::parse(entry, catalog()) {
         Ok(parsed) => {
-            assert!(catalog().any(matches), "{entry:?} would be silent for ever");
+            assert!(catalog().any(matches), "{entry:?} would be silent forever");
             let filter = EventFilter::from_entries(vec![parsed.clone()]);
             for event_type in catalog() {
                 assert_eq!(
@@ -187,21 +187,21 @@ pub fn pointer(input: &[u8]) {
     };
     for name in contract().bodies() {
         let mut faults = Faults::default();
-        contract().judge(name, &body, &mut faults);
+        contract().check_body(name, &body, &mut faults);
         for fault in faults.listed() {
             leads_somewhere(fault, &body, &fault.pointer);
         }
     }
     for event_type in contract().event_type_names() {
         let mut faults = Faults::default();
-        contract().judge_data(event_type, &body, &mut faults);
+        contract().check_data(event_type, &body, &mut faults);
         for fault in faults.listed() {
             leads_somewhere(fault, &body, fault.pointer.strip_prefix("/data").unwrap());
         }
     }
 }
 
-/// A fault's pointer leads to a place in the body, or to one where something is missing.
+/// A fault's pointer leads to a value in the body, or to one that is missing.
 fn leads_somewhere(fault: &Fault, body: &Value, pointer: &str) {
     assert!(!fault.detail.is_empty(), "{fault:?}");
     if fault.code == FaultCode::Required {
@@ -209,10 +209,10 @@ fn leads_somewhere(fault: &Fault, body: &Value, pointer: &str) {
         assert!(body.pointer(pointer).is_none(), "{fault:?} is there, in {body}");
         assert!(
             body.pointer(parent).is_some_and(Value::is_object),
-            "{fault:?} has no place in {body}"
+            "{fault:?} points to nothing in {body}"
         );
     } else {
-        assert!(body.pointer(pointer).is_some(), "{fault:?} has no place in {body}");
+        assert!(body.pointer(pointer).is_some(), "{fault:?} points to nothing in {body}");
     }
 }
 

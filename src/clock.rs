@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(
             follow(&node, &database, 0, 60_000),
             0,
-            "an answer that took long says nothing"
+            "a response that took long has no effect"
         );
         assert_eq!(node.now(), database.now());
     }

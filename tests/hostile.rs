@@ -60,7 +60,7 @@ where
     (url, connections)
 }
 
-/// Reads a request to the end of its body, as far as can be told here.
+/// Reads a request to the end of its body, which is recognized by its last byte.
 async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
@@ -74,24 +74,24 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers a request with these bytes, and keeps the connection open.
-async fn answer_and_hang(mut stream: TcpStream, answer: &'static [u8]) -> io::Result<()> {
-    answer_on(&mut stream, answer).await?;
+/// Responds to a request with these bytes, and keeps the connection open.
+async fn answer_and_hang(mut stream: TcpStream, response: &'static [u8]) -> io::Result<()> {
+    answer_on(&mut stream, response).await?;
     std::future::pending().await
 }
 
-/// Answers a request with these bytes, and closes the connection.
-async fn answer_and_close(mut stream: TcpStream, answer: &'static [u8]) -> io::Result<()> {
-    answer_on(&mut stream, answer).await
+/// Responds to a request with these bytes, and closes the connection.
+async fn answer_and_close(mut stream: TcpStream, response: &'static [u8]) -> io::Result<()> {
+    answer_on(&mut stream, response).await
 }
 
-async fn answer_on<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &[u8]) -> io::Result<()> {
+async fn answer_on<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, response: &[u8]) -> io::Result<()> {
     read_request(stream).await?;
-    stream.write_all(answer).await?;
+    stream.write_all(response).await?;
     stream.flush().await
 }
 
-/// Answers with a head, then with the same piece again and again, with pauses in between.
+/// Responds with a head, then repeatedly with the same piece, with pauses in between.
 async fn repeat(mut stream: TcpStream, head: &'static [u8], piece: &'static [u8], pause: Duration) -> io::Result<()> {
     answer_on(&mut stream, head).await?;
     loop {
@@ -147,7 +147,7 @@ async fn receivers_that_answer_nothing_time_out() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_end_times_out_whatever_it_says_first() {
+async fn a_response_that_does_not_end_times_out_whatever_it_says_first() {
     let app = hasty().await;
     let (url, _) =
         receiver(|stream| answer_and_hang(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")).await;
@@ -175,7 +175,7 @@ async fn an_answer_that_does_not_end_times_out_whatever_it_says_first() {
 }
 
 #[tokio::test]
-async fn a_flood_of_interim_answers_ends_the_attempt_and_a_few_do_not() {
+async fn a_flood_of_interim_responses_ends_the_attempt_and_a_few_do_not() {
     const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n";
     let app = App::dev().await;
     for pause in [Duration::ZERO, Duration::from_millis(5)] {
@@ -214,14 +214,14 @@ async fn connections_that_break_have_their_words() {
 #[tokio::test]
 async fn what_is_not_http_is_an_invalid_response() {
     let app = App::dev().await;
-    for answer in [
+    for response in [
         b"SSH-2.0-OpenSSH_9.2p1\r\n".as_slice(),
         b"HTTP/1.1 two hundred\r\n\r\n",
         b"HTTP/1.1 601 Beyond\r\nContent-Length: 0\r\n\r\n",
         // What a server that speaks only HTTP/2 says first: its settings.
         b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
     ] {
-        let (url, _) = receiver(move |stream| answer_and_hang(stream, answer)).await;
+        let (url, _) = receiver(move |stream| answer_and_hang(stream, response)).await;
         failed(&attempt(&app, &url).await, "invalid_response");
     }
     let lines: &'static str = Box::leak("X-Header: again\r\n".repeat(10_000).into_boxed_str());
@@ -250,7 +250,7 @@ async fn no_more_of_a_body_is_read_than_is_kept() {
     })
     .await;
     let delivery = attempt(&app, &url).await;
-    // The status was a success, and what the body goes on to say is nobody's business.
+    // The status was a success; the rest of the body does not matter.
     assert_eq!(delivery["status"], "delivered", "{delivery}");
     assert_eq!(delivery["response_body"], "x".repeat(4096));
     eventually(|| async { DROPPED.load(Ordering::SeqCst).then_some(()) }).await;
@@ -274,7 +274,7 @@ async fn redirects_are_not_followed() {
     assert_eq!(connections.load(Ordering::SeqCst), 0, "nobody went where it pointed");
 }
 
-/// A certificate authority, and a receiver's certificate by it: for this name, valid until that year.
+/// A certificate authority, and a receiver's certificate from it, for this name and valid until that year.
 pub(crate) fn certificate(
     authority: &CertifiedIssuer<'_, KeyPair>,
     name: &str,
@@ -291,7 +291,7 @@ pub(crate) fn certificate(
     )
 }
 
-/// A receiver behind TLS that answers 200.
+/// A receiver behind TLS that returns 200.
 pub(crate) async fn tls_receiver(identity: (CertificateDer<'static>, PrivateKeyDer<'static>)) -> u16 {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)

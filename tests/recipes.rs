@@ -37,20 +37,20 @@ fn part<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 }
 
 #[test]
-fn a_setting_stands_in_every_place_of_its_recipe() {
+fn a_setting_is_in_every_file_of_its_recipe() {
     let (schemas, settings) = (schemas(), settings());
     assert!(settings.len() >= 5, "the settings are read: {settings:?}");
     let declared: BTreeSet<String> = WebhookSettings::NAMES.iter().map(ToString::to_string).collect();
     let mut audited = properties(&schemas["FieldChanges"]);
     assert!(audited.remove(NO_SETTING));
-    for (place, found) in [
+    for (file, found) in [
         ("openapi.yaml, CreateWebhook", properties(&schemas["CreateWebhook"])),
         ("openapi.yaml, FieldChanges", audited),
         ("src/domain/webhook_settings.rs, settings!", declared),
     ] {
         assert_eq!(
             found, settings,
-            "{place} and openapi.yaml's UpdateWebhook: CONTRIBUTING.md has the recipe"
+            "{file} and openapi.yaml's UpdateWebhook: CONTRIBUTING.md has the recipe"
         );
     }
     let (migration, entity, body) = (
@@ -75,7 +75,7 @@ fn a_setting_stands_in_every_place_of_its_recipe() {
     }
 }
 
-/// A value that a change may set, and that no webhook of these tests has already.
+/// A value that a change may set, and that no webhook of these tests has yet.
 fn value(schema: &Value) -> Value {
     let example = &schema["examples"][0];
     match schema["type"][0].as_str().unwrap() {
@@ -97,7 +97,7 @@ async fn a_setting_is_stored_shown_and_audited() {
         body[&name] = value.clone();
         let created = app.post("/v1/webhooks", &body).await.expect(201);
         assert_eq!(created[&name], value, "{name}, created");
-        // In a transaction of its own, and in one that many changes may share.
+        // In a transaction of its own, and in one that changes share.
         for key in [Some("a key"), None] {
             let path = format!(
                 "/v1/webhooks/{}",
@@ -116,7 +116,7 @@ async fn a_setting_is_stored_shown_and_audited() {
             let before = plain.get(&name).cloned().unwrap_or_default();
             let noted = json!({ &name: { "before": before, "after": value } });
             assert_eq!(entries[0]["changes"], noted, "{name}, {key:?}");
-            // A change of something else leaves it alone.
+            // Other changes leave it alone.
             let other = if name == "description" {
                 json!({ "enabled": false })
             } else {

@@ -1,4 +1,4 @@
-//! Retention: old rows are deleted, pending deliveries stay, and publishing goes on meanwhile.
+//! Retention: old rows are deleted, pending deliveries stay, and publishing continues.
 
 use std::{cell::Cell, collections::HashSet, time::Duration};
 
@@ -71,7 +71,7 @@ async fn what_is_old_goes_and_what_is_owed_stays() {
     );
     assert_eq!(prune(&app, 30 * DAY).await, Pruned::default());
 
-    // Once it is switched on again, even the oldest debt is paid; then that event goes too.
+    // Once it is enabled again, even the oldest delivery is made; then that event is deleted, too.
     app.patch(&webhook, &json!({ "enabled": true })).await.expect(200);
     app.after_attempt(&owed, 2).await;
     assert_eq!(
@@ -110,7 +110,7 @@ async fn more_than_a_batch_goes_whoever_prunes() {
     );
 }
 
-/// Events after which the next test gives up: not one was pruned while they were published.
+/// After this many events the next test gives up: none was pruned while they were published.
 const PUBLISHED_MAX: usize = 5_000;
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn nothing_is_lost_when_pruning_meets_publishing() {
     for _ in 0..2 {
         app.webhook(&receiver.url).await;
     }
-    // Published until some were pruned meanwhile, however slowly the one or the other goes.
+    // Publishes until some have been pruned, however slow either is.
     let pruned = Cell::new(0);
     let publishing = async {
         let mut published = HashSet::new();

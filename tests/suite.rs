@@ -1,6 +1,6 @@
 //! The test suite, one binary. A module is named after the operation, or the promise, that it tests.
 //!
-//! `support::judge` validates every response that a test sees against openapi.yaml, and every delivery that a test's
+//! `support::validate` validates every response that a test sees against openapi.yaml, and every delivery that a test's
 //! receiver gets against its `webhooks` section: each test is a contract test, too.
 //!
 //! With `TEST_DATABASE_URL=postgres://…` every test gets a database of its own there; without it, an SQLite file.

@@ -17,8 +17,8 @@ async function checkFilledIn(block, id) {
     ),
   );
   for (const { name, isRequired, value } of inputs) {
-    const isWell = isRequired ? value !== '' : value === '' || name === 'limit';
-    check(isWell, `${id}: ${name} is filled in with "${value}"`);
+    const isRight = isRequired ? value !== '' : value === '' || name === 'limit';
+    check(isRight, `${id}: ${name} is filled in with "${value}"`);
   }
 }
 
@@ -43,8 +43,8 @@ async function walk(page, where) {
     await checkFilledIn(block, id);
     const { status, body } = await execute(block);
     const isGone = hasWalked && id.endsWith('-delete_webhook');
-    const isWell = isGone ? status === 404 : status >= 200 && status < 300;
-    check(isWell, `${where}: ${id} as it is filled in: ${status} ${body}`);
+    const isRight = isGone ? status === 404 : status >= 200 && status < 300;
+    check(isRight, `${where}: ${id} as it is filled in: ${status} ${body}`);
     check(status === 204 || !/^\s*(\[\s*\])?\s*$/.test(body), `${where}: ${id} has nothing to see`);
     const curl = await block.locator('.curl-command').innerText();
     check(curl.includes(base), `${where}: ${id}: the sample is not for this server`);

@@ -51,21 +51,21 @@ impl RequiredScope for EventsPublish {
 
 /// A caller with a valid token that has the scope. The token may belong to no organization.
 pub(super) struct Holder<S> {
-    /// The organization the token acts for; none for a platform token.
+    /// The organization that the token acts for; `None` for a platform token.
     pub(super) organization_id: Option<OrganizationId>,
     token_id: TokenId,
     /// What the request uses of the organization's limits.
     pub(super) meter: Meter,
     /// The request's span.
     pub(super) span: RequestSpan,
-    /// What the request holds while it is under way.
+    /// The permit that the request holds while it is in progress.
     permit: Option<RequestPermit>,
     scope: PhantomData<S>,
 }
 
 /// A caller with a valid token that has the scope and belongs to an organization.
 pub(super) struct Caller<S> {
-    /// The organization the token acts for.
+    /// The organization that the token acts for.
     pub(super) organization_id: OrganizationId,
     token_id: TokenId,
     client: Client,
@@ -163,8 +163,8 @@ impl<S> Caller<S> {
 /// The token in the `Authorization` header (RFC 6750, section 2.1). The scheme is case-insensitive (RFC 9110,
 /// section 11.1). Two headers are refused.
 ///
-/// A caller who pastes the whole header where only the token belongs gets a problem of its own: that is a fault in the
-/// header's form, and says nothing about the token.
+/// If the whole header was pasted where only the token belongs, a separate problem says so: that is about the header's
+/// form and reveals nothing about the token.
 fn bearer(headers: &HeaderMap) -> Result<Token, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let credentials = match (values.next(), values.next()) {

@@ -36,7 +36,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddress(pub IpAddr);
 
-/// Stands for the operation of a request that matches none in openapi.yaml.
+/// The operation of a request that matches none in openapi.yaml.
 pub const OTHER: &str = "other";
 
 /// The log target of the access log.
@@ -75,12 +75,12 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
     let meter = Meter::default();
     request.extensions_mut().insert(meter.clone());
     let span = log_span(&request, &request_id, operation, &traced);
-    let answering = next.run(request).instrument(span.clone());
+    let responding = next.run(request).instrument(span.clone());
     let mut response = if method.is_safe() {
-        answering.await
+        responding.await
     } else {
         // Even if the client hangs up, what the request has started is completed.
-        ToCompletion::new(answering).await
+        ToCompletion::new(responding).await
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if let Some(reason) = problem.unavailable_reason() {
@@ -101,7 +101,7 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
     state.metrics.request(operation, status, began.elapsed());
     let route = matched.as_ref().map(MatchedPath::as_str);
     let is_info = is_info(&state, operation, status);
-    span.in_scope(|| log_answer(is_info, route, status, began.elapsed()));
+    span.in_scope(|| log_response(is_info, route, status, began.elapsed()));
     traced.answered(status);
     response
 }
@@ -137,7 +137,7 @@ fn is_info(state: &ApiState, operation: &str, status: u16) -> bool {
 }
 
 /// Writes the access log's line for a response.
-fn log_answer(is_info: bool, route: Option<&str>, status: u16, took: Duration) {
+fn log_response(is_info: bool, route: Option<&str>, status: u16, took: Duration) {
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     if is_info {
         tracing::info!(target: ACCESS, { http.route = route, http.response.status_code = status, duration_ms }, "answered");

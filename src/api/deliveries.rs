@@ -1,4 +1,4 @@
-//! `/v1/webhook_deliveries`: what became of events, attempt by attempt.
+//! `/v1/webhook_deliveries`: deliveries and their attempts.
 
 use axum::{
     Json,
@@ -126,7 +126,7 @@ pub(super) async fn list_deliveries(
         limit,
         after,
     } = query;
-    let question = DeliveryQuery {
+    let filter = DeliveryQuery {
         webhook_id,
         event_id,
         event_type,
@@ -136,7 +136,7 @@ pub(super) async fn list_deliveries(
         after,
     };
     let limit = page::limit(&state, limit);
-    let found = deliveries::list(&state.db, caller.organization_id, &question, limit).await?;
+    let found = deliveries::list(&state.db, caller.organization_id, &filter, limit).await?;
     Ok(Page::new(found, limit, &address, |found| found.delivery.id, Ok)?)
 }
 
@@ -175,7 +175,7 @@ pub(super) async fn retry_delivery(
         let lease = match manual::take(&state.db, org, id, state.lease, state.clock.now()).await? {
             ManualLease::Leased(lease) => lease,
             ManualLease::NotFound => return Err(no_delivery()),
-            ManualLease::InProgress => return Err(Problem::conflict(UNDER_WAY)),
+            ManualLease::InProgress => return Err(Problem::conflict(IN_PROGRESS)),
             ManualLease::WebhookDeleted => return Err(Problem::conflict(WEBHOOK_DELETED)),
         };
         state.attempt_now.call(lease, AttemptTrigger::Manual).await?;
@@ -184,7 +184,7 @@ pub(super) async fn retry_delivery(
     submission.once_leased(&state, &caller.meter, org, retry).await
 }
 
-const UNDER_WAY: &str = "An attempt of this delivery is under way; ask again when it has ended.";
+const IN_PROGRESS: &str = "An attempt of this delivery is in progress; try again when it has ended.";
 const WEBHOOK_DELETED: &str = "The webhook of this delivery was deleted.";
 
 #[utoipa::path(

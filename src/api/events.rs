@@ -1,4 +1,4 @@
-//! `/v1/events`: publish what happened, and look at what was published.
+//! `/v1/events`: publish events, and read them back.
 
 use axum::{
     extract::State,
@@ -32,6 +32,7 @@ use crate::{
         fault_code::FaultCode,
         id::OrganizationId,
         operational::is_operational,
+        trace::TraceParent,
     },
     store::{
         StoreError,
@@ -84,9 +85,9 @@ impl RequestBody for PublishEvent {
     const BYTES_MAX: usize = 256 * 1024;
 
     /// The schema of `data` depends on `type`.
-    fn judge_shape(value: &Value, state: &ApiState, faults: &mut Faults) {
+    fn check_shape(value: &Value, state: &ApiState, faults: &mut Faults) {
         if let (Some(event_type), Some(data)) = (value["type"].as_str(), value.get("data")) {
-            state.contract.judge_data(event_type, data, faults);
+            state.contract.check_data(event_type, data, faults);
         }
     }
 
@@ -109,13 +110,13 @@ impl RequestBody for PublishEvent {
 /// Refuses event types that only the service itself publishes.
 fn not_reserved(event_type: &str) -> Result<(), ValidationError> {
     if is_operational(event_type) {
-        let detail = "is made by the service itself and cannot be published";
+        let detail = "is published only by the service itself";
         return Err(broken(FaultCode::ReservedEventType, &detail));
     }
     Ok(())
 }
 
-/// How many deliveries are shown with their event at most: as many as an organization may have webhooks.
+/// The maximum number of deliveries shown with their event: as many as an organization may have webhooks.
 const DELIVERIES_SHOWN_MAX: u64 = 100;
 
 /// Query of GET /v1/events.
@@ -148,22 +149,8 @@ pub(super) async fn publish_event(
     Trace(traceparent): Trace,
     Body(new, submission): Body<PublishEvent>,
 ) -> Result<Response, Problem> {
-    let NewEvent {
-        event_type,
-        data,
-        id,
-        org_id,
-    } = new;
-    let organization_id = addressee(&state, &holder, org_id).await?;
-    let event = Envelope {
-        id: id.unwrap_or_else(|| state.clock.new_event_id()),
-        object: EventObject::Event,
-        r#type: event_type,
-        created_at: state.clock.now(),
-        data,
-    };
-    let mut publication = Publication::new(organization_id, event).map_err(StoreError::from)?;
-    publication.traceparent = traceparent;
+    let org = addressee(&state, &holder, new.org_id).await?;
+    let publication = publication(&state, org, new, traceparent)?;
     let (id, payload) = (publication.event_id.clone(), publication.payload.clone());
     note_event(&holder.span, &id);
     let respond = move |recorded: &Recorded| accepted(&id, &payload, recorded);
@@ -174,17 +161,44 @@ pub(super) async fn publish_event(
         }
         recorded
     };
-    submission
-        .once(&state, &holder.meter, organization_id, respond, record)
-        .await
+    submission.once(&state, &holder.meter, org, respond, record).await
 }
 
-/// The response to a publication: the event as it is on the wire, whether this request recorded it or an earlier one.
+/// What is recorded of a new event.
+fn publication(
+    state: &ApiState,
+    org: OrganizationId,
+    new: NewEvent,
+    traceparent: Option<TraceParent>,
+) -> Result<Publication, StoreError> {
+    let NewEvent {
+        event_type,
+        data,
+        id,
+        org_id: _,
+    } = new;
+    let event = Envelope {
+        id: id.unwrap_or_else(|| state.clock.new_event_id()),
+        object: EventObject::Event,
+        r#type: event_type,
+        created_at: state.clock.now(),
+        data,
+    };
+    let mut publication = Publication::new(org, event)?;
+    publication.traceparent = traceparent;
+    Ok(publication)
+}
+
+/// The response to a publication: the event as it is on the wire, whether recorded by this request or an earlier one.
 fn accepted(id: &EventId, payload: &Bytes, recorded: &Recorded) -> Result<Kept, Problem> {
     let payload = match recorded {
         Recorded::New => payload,
         Recorded::Existing(event) => &event.payload,
-        Recorded::Conflict => return Err(Problem::conflict("Another event was published under this id.")),
+        Recorded::Conflict => {
+            return Err(Problem::conflict(
+                "Another event was published with this id; use a new id.",
+            ));
+        }
     };
     Kept::written(StatusCode::ACCEPTED, &[(LOCATION, format!("/v1/events/{id}"))], payload)
 }
@@ -204,7 +218,7 @@ async fn addressee(
         (Some(own), _) => Ok(own),
         (None, None) => Err(refused("is required with a platform token")),
         (None, Some(named)) if holder.act_for(state, named).await? => Ok(named),
-        (None, Some(_)) => Err(refused("is no organization")),
+        (None, Some(_)) => Err(refused("is not an organization")),
     }
 }
 
@@ -261,7 +275,7 @@ async fn owed(
     org: OrganizationId,
     event: &event::Event,
 ) -> Result<(Box<RawValue>, Option<String>), StoreError> {
-    let question = DeliveryQuery {
+    let filter = DeliveryQuery {
         event_id: Some(event.id.clone()),
         ..DeliveryQuery::default()
     };
@@ -269,7 +283,7 @@ async fn owed(
         items: DELIVERIES_SHOWN_MAX,
         bytes: state.page_bytes_max.saturating_sub(event.payload.len() as u64),
     };
-    let found = deliveries::list_bare(&state.db, org, &question, limit).await?;
+    let found = deliveries::list_bare(&state.db, org, &filter, limit).await?;
     let (json, next) = page::write(found, limit, |delivery| delivery.id, Ok)?;
     Ok((serde_json::from_slice(&json)?, next))
 }

@@ -1,5 +1,5 @@
-//! Validated extractors: a path parameter, a query, a body. What they hand over is valid; what is not they refuse with
-//! a problem that names the field.
+//! Validating extractors: a path parameter, a query, a body. Handlers get only what is valid; anything else is refused
+//! with a problem that names the field.
 
 use std::time::Duration;
 
@@ -42,26 +42,26 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for Path<T> {
             .unwrap_or_default();
         let mut faults = Faults::default();
         let (method, template) = route(parts);
-        state.contract.judge_path(method, template, text, &mut faults);
+        state.contract.check_path(method, template, text, &mut faults);
         if !faults.is_empty() {
             return Err(Problem::validation(faults));
         }
         let value = text.into_deserializer();
         T::deserialize(value).map(Self).map_err(|cause: value::Error| {
-            tracing::error!(exception.message = %cause, "the parameter of a path is valid but cannot be read");
+            tracing::error!(exception.message = %cause, "a path parameter is valid but cannot be parsed");
             Problem::internal_error()
         })
     }
 }
 
-/// The method and the path, as a template, by which the document knows the request.
+/// The method and the path template, which identify the operation in the document.
 fn route(parts: &Parts) -> (&str, &str) {
     let template = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     (parts.method.as_str(), template.unwrap_or_default())
 }
 
-/// A query, judged by the document as a body is: its shape first, then its meaning. An unknown parameter is refused as a
-/// bad one is: a typo must not be ignored in silence.
+/// A query, checked like a body: its shape by the document, then its meaning. An unknown parameter is refused like an
+/// invalid one: a typo must not be ignored silently.
 pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Meaning + Send> FromRequestParts<ApiState> for Query<T> {
@@ -75,15 +75,15 @@ impl<T: DeserializeOwned + Meaning + Send> FromRequestParts<ApiState> for Query<
             mut is_understood,
         } = state
             .contract
-            .judge_query(method, template, parts.uri.query().unwrap_or_default());
+            .check_query(method, template, parts.uri.query().unwrap_or_default());
         match serde_path_to_error::deserialize(Value::Object(values)) {
             Ok(query) => {
-                meaning::judge(&query, "query", state, &mut faults);
+                meaning::check(&query, "query", state, &mut faults);
                 if faults.is_empty() {
                     return Ok(Self(query));
                 }
             }
-            // A date that the calendar does not have.
+            // A date that does not exist in the calendar.
             Err(error) => {
                 is_understood = false;
                 let at = format!("query/{}", error.path());
@@ -117,7 +117,7 @@ impl FromRequestParts<ApiState> for NoQuery {
 /// A whole number of a body, in any spelling: to JSON Schema, `50.0` and `5e1` are the integer 50 too.
 pub(super) fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let number = <Option<f64> as serde::Deserialize>::deserialize(deserializer)?;
-    // Without its sign, a zero is written as one.
+    // Without its sign, -0.0 is written as zero.
     let whole = number.map(|number| {
         if number == 0.0 {
             Ok(0)
@@ -130,27 +130,27 @@ pub(super) fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) ->
         .map_err(|_| serde::de::Error::custom("must be a whole number"))
 }
 
-/// A request body as it is written, and what it becomes when it is valid.
+/// A request body as the client wrote it, and what it is parsed into.
 ///
-/// Two kinds of judge, and every fault of each is reported: of its shape, the schema of the type's name in openapi.yaml
-/// and [`judge_shape`](Self::judge_shape); of its meaning, the type's `validator` rules. A judge that finds more faults
-/// than are listed is the last one.
+/// There are two kinds of checks, and every fault that they find is reported. Its shape is checked by the schema of the
+/// type's name in openapi.yaml and by [`check_shape`](Self::check_shape), its meaning by the type's `validator` rules.
+/// Once the list of faults is full, no further check runs.
 pub(super) trait RequestBody: DeserializeOwned + ToSchema + Meaning + Send {
     /// What the handler gets.
     type Parsed: Send;
-    /// How large it may be.
+    /// Its maximum size.
     const BYTES_MAX: usize = 16 * 1024;
-    /// Whether no body at all means `{}`.
+    /// Whether a missing body means `{}`.
     const OPTIONAL: bool = false;
 
-    /// Judges shape that depends on what the body says, such as which schema is its payload's.
-    fn judge_shape(_value: &Value, _state: &ApiState, _faults: &mut Faults) {}
+    /// Checks the part of the shape that depends on the content, such as the schema of an event's data.
+    fn check_shape(_value: &Value, _state: &ApiState, _faults: &mut Faults) {}
 
-    /// Turns a body without faults into domain types. `None` is a body that a judge should have refused: our fault.
+    /// Turns a valid body into domain types. `None` for a body that a check should have refused: our fault.
     fn parse(self, state: &ApiState) -> Option<Self::Parsed>;
 }
 
-/// A valid body, as domain types, and how to do what it asks for once.
+/// A valid body, as domain types, and the submission that performs its write once.
 pub(super) struct Body<T: RequestBody>(pub(super) T::Parsed, pub(super) Submission);
 
 impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
@@ -169,7 +169,7 @@ impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
                 bytes
             }
         };
-        judge::<T>(state, &bytes).map(|parsed| Self(parsed, submission))
+        validated::<T>(state, &bytes).map(|parsed| Self(parsed, submission))
     }
 }
 
@@ -202,7 +202,7 @@ async fn read(
     headers: &HeaderMap,
     body: axum::body::Body,
     bytes_max: usize,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Bytes, Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
@@ -210,19 +210,19 @@ async fn read(
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(Problem::payload_too_large(bytes_max));
     }
-    let collecting = tokio::time::timeout(patience, Limited::new(body, bytes_max).collect()).await;
+    let collecting = tokio::time::timeout(timeout, Limited::new(body, bytes_max).collect()).await;
     let collected = collecting.map_err(|_| Problem::bad_request("The body took too long to arrive."))?;
     let collected = collected.map_err(|error| {
         if error.is::<LengthLimitError>() {
             Problem::payload_too_large(bytes_max)
         } else {
-            Problem::bad_request("The body broke off.")
+            Problem::bad_request("The body ended before it was complete.")
         }
     })?;
     Ok(collected.to_bytes())
 }
 
-/// Refuses what is not plain `application/json`; parameters such as a charset do not matter (RFC 8259, section 11).
+/// Refuses anything but uncompressed `application/json`; parameters such as a charset are ignored (RFC 8259, section 11).
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let media_type = text(header::CONTENT_TYPE).map(|written| written.split(';').next().unwrap_or_default().trim());
@@ -239,14 +239,14 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Problem> {
+fn validated<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Problem> {
     let mut faults = Faults::default();
     let value = parse(bytes, &mut faults)?;
     if !faults.is_full() {
-        state.contract.judge(&T::name(), &value, &mut faults);
+        state.contract.check_body(&T::name(), &value, &mut faults);
     }
     if !faults.is_full() {
-        T::judge_shape(&value, state, &mut faults);
+        T::check_shape(&value, state, &mut faults);
     }
     let body: T = if faults.is_empty() {
         serde_json::from_slice(bytes)
@@ -260,18 +260,18 @@ fn judge<T: RequestBody>(state: &ApiState, bytes: &[u8]) -> Result<T::Parsed, Pr
         faults.add("", FaultCode::Type, &cause);
         Problem::validation(std::mem::take(&mut faults))
     })?;
-    meaning::judge(&body, "", state, &mut faults);
+    meaning::check(&body, "", state, &mut faults);
     if !faults.is_empty() {
         return Err(Problem::validation(faults));
     }
     body.parse(state).ok_or_else(|| {
-        tracing::error!(kallima.body = %T::name(), "no judge refused a body that cannot be parsed");
+        tracing::error!(kallima.body = %T::name(), "a body that passed every check cannot be parsed");
         Problem::internal_error()
     })
 }
 
-/// The fields that nobody has complained of yet: the other judges see them all the same, so that every fault is reported
-/// at once. `None` if there is nothing left to judge.
+/// The fields without a fault so far. The remaining checks see these, so that every fault is reported at once. `None` if
+/// there is nothing left to check.
 fn without_faults(mut value: Value, faults: &Faults) -> Option<Value> {
     if faults.is_full() {
         return None;

@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ApiState, problem::Problem, responses::NotNow};
+use super::{ApiState, problem::Problem, responses::Unavailable};
 use crate::store::readiness::Unready;
 
 /// The state of the service.
@@ -32,7 +32,7 @@ pub(super) async fn get_liveness() -> Json<Health> {
 
 #[utoipa::path(
     get, path = "/readyz", tag = "service", security(()),
-    responses((status = 200, body = Health), NotNow),
+    responses((status = 200, body = Health), Unavailable),
 )]
 pub(super) async fn get_readiness(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
     if state.stopping.load(Ordering::SeqCst) {
@@ -41,17 +41,17 @@ pub(super) async fn get_readiness(State(state): State<ApiState>) -> Result<Json<
     match state.db.unready() {
         Some(Unready::Clock(_)) => {
             return Err(Problem::unready(
-                "The clock of this node is wrong: it and the database's differ too much.",
+                "The clocks of this node and of the database differ too much.",
             ));
         }
         Some(Unready::Keys(_)) => {
             return Err(Problem::unready(
-                "The master keys of this node do not open the signing secrets.",
+                "The master keys of this node cannot open the signing secrets.",
             ));
         }
         Some(Unready::Database) => {
             return Err(Problem::unready(
-                "The database has taken no write of this node for three seconds.",
+                "The database has accepted no write of this node for three seconds.",
             ));
         }
         None => {}

@@ -234,7 +234,7 @@ impl Submission {
             Err(problem) if problem.is_refusal() => (idempotency::release(&state.db, &run).await, Err(problem)),
             Err(problem) => (idempotency::pause(&state.db, &run).await, Err(problem)),
         };
-        // The write stands. Once the lease has ended, the next run finds what this one created.
+        // The write is done. Once the lease has ended, the next run finds what this one created.
         if let Err(error) = settled {
             tracing::warn!(exception.message = %error, "idempotency key not released: it is held until its lease ends");
         }

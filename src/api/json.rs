@@ -177,7 +177,7 @@ fn add_repeated(name: &str, within: Option<&Location<'_>>, faults: &mut Faults) 
     }
     let segment = Segment::Name(name);
     faults.add_with(Location { segment, within }.pointer(), || {
-        (FaultCode::DuplicateField, "is there more than once")
+        (FaultCode::DuplicateField, "appears more than once")
     });
 }
 

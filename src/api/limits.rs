@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long limits are cached: a change takes effect on every node within this time.
-const BELIEVED: Duration = Duration::from_secs(3);
+const CACHED: Duration = Duration::from_secs(3);
 
 /// How long an empty bucket takes to fill. After that long without a request, an organization can be evicted.
 const FILLED: Duration = Duration::from_mins(1);
@@ -73,7 +73,7 @@ impl Permits {
     }
 }
 
-/// A permit, given back when dropped.
+/// A permit, released when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     permits: Arc<Permits>,
@@ -109,7 +109,7 @@ impl RequestPermit {
     pub(super) fn exchange_for(&self, permits: &Arc<Permits>, party: Party) -> Result<(), Problem> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(&*held, Some(Held::Permit(permit)) if permit.party == party) {
-            // Given back first: a request holds one permit, whomever it acts for.
+            // Released first: a request holds only one permit, whichever organization it acts for.
             *held = None;
             *held = Some(Held::Permit(permits.take(party)?));
         }
@@ -139,7 +139,7 @@ pub(super) struct OrganizationLimits {
     read_at: Duration,
 }
 
-/// The limits and buckets of organizations that made requests lately.
+/// The limits and buckets of organizations that made requests recently.
 #[derive(Debug)]
 pub struct Limiter {
     clock: Monotonic,
@@ -169,7 +169,7 @@ impl Limiter {
     ) -> Result<Option<OrganizationLimits>, StoreError> {
         let now = self.clock.now();
         let known = self.lock().get(&org).cloned();
-        if let Some(known) = known.filter(|known| now.saturating_sub(known.read_at) < BELIEVED) {
+        if let Some(known) = known.filter(|known| now.saturating_sub(known.read_at) < CACHED) {
             return Ok(Some(known));
         }
         let limits = organizations::limits(db, org).await?;

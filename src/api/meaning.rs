@@ -1,5 +1,5 @@
 //! What a request means, checked by `validator`: rules that no schema can state, such as whether deliveries may go to a
-//! URL. The shape of a body or a query is checked before, by its schema.
+//! URL. The shape of a body or a query is checked first, by its schema.
 
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -41,7 +41,7 @@ pub(super) fn known_event_type(event_type: &str, state: &ApiState) -> Result<(),
 
 /// Adds every fault in the meaning of a part of a request: those of whole fields first, then those inside fields, each in a
 /// fixed order (`validator` keeps its errors in a hash map). `at` precedes the name of a field in a pointer.
-pub(super) fn judge(part: &impl Meaning, at: &str, state: &ApiState, faults: &mut Faults) {
+pub(super) fn check(part: &impl Meaning, at: &str, state: &ApiState, faults: &mut Faults) {
     let Err(errors) = part.validate_with_args(state) else {
         return;
     };

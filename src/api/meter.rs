@@ -176,7 +176,7 @@ impl Meter {
     }
 }
 
-/// Rounded up, and at least one: retrying after this is never too early.
+/// Rounds up, to at least one: a retry after this time is never too early.
 fn whole_seconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis().div_ceil(1000))
         .unwrap_or(u64::MAX)

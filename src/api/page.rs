@@ -1,4 +1,4 @@
-//! Pages of a list: a limit of items and of bytes, a cursor, and a `Link` to the next page (RFC 8288).
+//! Pages of a list: limits on items and bytes, a cursor, and a `Link` to the next page (RFC 8288).
 
 use axum::{
     http::{
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_link_keeps_the_question_and_moves_the_cursor() {
+    fn the_next_link_keeps_the_query_and_moves_the_cursor() {
         let link = "<https://example.com/v1/events?limit=2&event_type=a%26b&after=b>; rel=\"next\"".to_owned();
         assert_eq!(
             page(&["c", "b"], Some("b"), 100),

@@ -1,5 +1,5 @@
-//! The pages for people, and the files that they load. They are no part of openapi.yaml, which is about the API; what
-//! fails here is a problem all the same.
+//! The pages for people, and the files that they load. openapi.yaml, which is about the API, does not contain them; their
+//! errors are problems like any other.
 
 use axum::{
     Router,
@@ -21,7 +21,7 @@ use crate::pages::{
     swagger,
 };
 
-/// Bytes of a file's digest that its entity tag shows.
+/// How many bytes of a file's digest its entity tag contains.
 const TAG_BYTES: usize = 16;
 
 /// The routes of the pages.
@@ -72,7 +72,7 @@ fn is_gzip_taken(headers: &HeaderMap) -> bool {
 
 async fn show_page(uri: Uri, headers: HeaderMap, address: PublicAddress) -> Result<Response, Problem> {
     let base = address.of("");
-    // It stands in samples of shells and of languages, whose quotation marks a host could end.
+    // The pages quote it in code samples, and a host name must not be able to end the quotation.
     let is_plain = base
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b":/.-_[]".contains(&byte));
@@ -83,7 +83,7 @@ async fn show_page(uri: Uri, headers: HeaderMap, address: PublicAddress) -> Resu
     }
 }
 
-/// Shows a file, or says that the browser has it already. Browsers ask each time: a file changes with the server alone.
+/// Returns a file, or 304 if the browser has it already. Browsers check each time; a file changes only with the server.
 fn shown(headers: &HeaderMap, file: File, policy: &'static str) -> Response {
     let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&file.bytes)[..TAG_BYTES]));
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
@@ -93,19 +93,19 @@ fn shown(headers: &HeaderMap, file: File, policy: &'static str) -> Response {
     } else {
         ([(header::CONTENT_TYPE, file.media_type)], file.bytes).into_response()
     };
-    let answered = response.headers_mut();
+    let response_headers = response.headers_mut();
     if file.is_compressed && !is_known {
-        answered.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response_headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     if let Ok(tag) = HeaderValue::try_from(tag) {
-        answered.insert(header::ETAG, tag);
+        response_headers.insert(header::ETAG, tag);
     }
     for (name, value) in [
         (header::CACHE_CONTROL, "no-cache"),
         (header::CONTENT_SECURITY_POLICY, policy),
         (header::REFERRER_POLICY, "no-referrer"),
     ] {
-        answered.insert(name, HeaderValue::from_static(value));
+        response_headers.insert(name, HeaderValue::from_static(value));
     }
     response
 }

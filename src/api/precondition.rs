@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::{ApiState, problem::Problem};
 use crate::domain::precondition::IfMatch;
 
-/// The versions that the request may change; `None` if it does not say.
+/// The versions that the request may change; `None` without the header.
 #[derive(Clone)]
 pub(super) struct Precondition(pub(super) Option<IfMatch>);
 

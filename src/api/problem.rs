@@ -16,10 +16,10 @@ use crate::{
     store::StoreError,
 };
 
-/// When to come back after a 503, in seconds.
+/// `Retry-After` of a 503, in seconds.
 const UNAVAILABLE_RETRY_S: u64 = 1;
 
-/// When to ask for the response of a request that is still running, in seconds.
+/// `Retry-After` for a request that is still running, in seconds.
 const RUNNING_RETRY_S: u64 = 1;
 
 /// The media type of problems (RFC 9457).
@@ -28,11 +28,11 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 /// The maximum length of a fault's pointer; a longer one is cut to the nearest value that contains it.
 pub const POINTER_BYTES_MAX: usize = 256;
 
-/// How long the sentence of a fault may be, and of a request that cannot be read: some repeat what was sent.
-const SENTENCE_BYTES_MAX: usize = 512;
+/// The maximum length of a fault's detail, and of a bad request's: some repeat what was sent.
+const DETAIL_BYTES_MAX: usize = 512;
 
-/// How much of an answer the faults may take, so that all of it stays below 32 KiB. They are in it twice: in `errors`, and
-/// in `detail`.
+/// How much of a response the faults may take, so that it stays below 32 KiB. They are in it twice: in `errors` and in
+/// `detail`.
 const FAULTS_BYTES_MAX: usize = 30 * 1024;
 
 /// One thing that is wrong with a request.
@@ -62,7 +62,7 @@ impl From<Fault> for FieldError {
 }
 
 impl FieldError {
-    /// How many bytes of an answer it takes at most, in `errors` and in `detail`.
+    /// The most bytes that it takes of a response, in `errors` and in `detail`.
     fn bytes(&self) -> usize {
         const FRAME: usize = r#"{"pointer":"","code":"duplicate_parameter","detail":""},the body ; "#.len() + 1;
         let Self {
@@ -73,8 +73,8 @@ impl FieldError {
         FRAME + 2 * (json_bytes(pointer) + json_bytes(detail))
     }
 
-    /// The fault as a part of a sentence.
-    fn said(&self) -> String {
+    /// The fault as a part of the problem's `detail`.
+    fn in_words(&self) -> String {
         let Self { pointer, detail, .. } = self;
         let what = if pointer.is_empty() { "the body" } else { pointer };
         format!("{what} {detail}")
@@ -91,16 +91,16 @@ fn json_bytes(text: &str) -> usize {
     text.bytes().map(bytes).sum()
 }
 
-/// A sentence that is not too long.
-fn cut(mut sentence: String) -> String {
-    if sentence.len() > SENTENCE_BYTES_MAX {
-        sentence.truncate(sentence.floor_char_boundary(SENTENCE_BYTES_MAX));
-        sentence.push('…');
+/// Truncates a detail that is too long.
+fn cut(mut detail: String) -> String {
+    if detail.len() > DETAIL_BYTES_MAX {
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
+        detail.push('…');
     }
-    sentence
+    detail
 }
 
-/// Problem details as they stand on the wire.
+/// Problem details as they are on the wire.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemBody {
@@ -123,7 +123,7 @@ pub(super) struct ProblemBody {
     retry_after_seconds: Option<i64>,
 }
 
-/// A refusal or a failure. It is rendered where the request's id and path are known.
+/// A refusal or a failure. [`context`](super::context) renders it, which knows the request's id and path.
 #[derive(Clone, Debug)]
 pub struct Problem {
     code: ProblemCode,
@@ -154,7 +154,7 @@ impl Problem {
         }
     }
 
-    /// 503, for that reason.
+    /// 503, for this reason.
     fn unavailable(reason: UnavailableReason, detail: impl Into<String>) -> Self {
         Self {
             retry_after_s: Some(UNAVAILABLE_RETRY_S),
@@ -168,12 +168,12 @@ impl Problem {
         self.unavailable
     }
 
-    /// 400: the request cannot be read.
+    /// 400: the request is malformed.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::BadRequest, cut(detail.into()))
     }
 
-    /// 401: one answer for a token that is missing, malformed, unknown or revoked.
+    /// 401: the same for a token that is missing, malformed, unknown or revoked.
     pub(super) fn unauthorized() -> Self {
         Self::new(
             ProblemCode::Unauthorized,
@@ -194,21 +194,21 @@ impl Problem {
         Self::new(ProblemCode::Forbidden, detail)
     }
 
-    /// 404: one answer for what does not exist and for what is somebody else's.
+    /// 404: the same for what does not exist and for what belongs to another organization.
     pub(super) fn not_found(thing: &str) -> Self {
         Self::new(ProblemCode::NotFound, format!("No {thing} with that id."))
     }
 
-    /// 409: the state of the thing does not allow this now.
+    /// 409: the current state does not allow this.
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::Conflict, detail)
     }
 
-    /// 409: the same request, by its idempotency key, has not ended yet.
+    /// 409: a request with the same idempotency key is still running.
     pub(super) fn still_running() -> Self {
         Self {
             retry_after_s: Some(RUNNING_RETRY_S),
-            ..Self::conflict("The request with this Idempotency-Key is still running.")
+            ..Self::conflict("The request with this Idempotency-Key is still running; repeat it to get its response.")
         }
     }
 
@@ -216,20 +216,20 @@ impl Problem {
     pub(super) fn idempotency_mismatch() -> Self {
         Self::new(
             ProblemCode::IdempotencyMismatch,
-            "This Idempotency-Key was used for another request; take a new one.",
+            "This Idempotency-Key was used for another request; use a new one.",
         )
     }
 
-    /// 412: the thing is not what the client has seen.
+    /// 412: the resource is not the version that the client has seen.
     pub(super) fn precondition_failed(thing: &str) -> Self {
-        let detail = format!("The {thing} has changed meanwhile: its ETag is not one that If-Match lists.");
+        let detail = format!("The {thing} has changed: If-Match does not list its current ETag. Read it again.");
         Self::new(ProblemCode::PreconditionFailed, detail)
     }
 
-    /// 412: the client names no version that there could be.
+    /// 412: `If-Match` cannot match any version.
     pub(super) fn weak_precondition() -> Self {
         let detail = "If-Match lists weak tags only, which match no version (RFC 9110, section 13.1.1): send the ETag as \
-                      it was answered, without W/ before it.";
+                      it was returned, without W/ before it.";
         Self::new(ProblemCode::PreconditionFailed, detail)
     }
 
@@ -251,7 +251,7 @@ impl Problem {
         Self::faulty(ProblemCode::ValidationError, faults)
     }
 
-    /// 400: the query cannot be understood.
+    /// 400: the query is malformed.
     pub(super) fn bad_query(faults: Faults) -> Self {
         Self::faulty(ProblemCode::BadRequest, faults)
     }
@@ -265,27 +265,27 @@ impl Problem {
         }
     }
 
-    /// Every fault at once, as far as they fit; the others are counted.
+    /// Lists as many faults as fit, and counts the others.
     fn faulty(code: ProblemCode, faults: Faults) -> Self {
         let (listed, mut more) = faults.into_parts();
         let mut room = FAULTS_BYTES_MAX;
-        let (mut errors, mut said) = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len() + 1));
+        let (mut errors, mut details) = (Vec::with_capacity(listed.len()), Vec::with_capacity(listed.len() + 1));
         for error in listed.into_iter().map(FieldError::from) {
             let left = room.checked_sub(error.bytes());
             room = left.unwrap_or(0);
             if left.is_some() {
-                said.push(error.said());
+                details.push(error.in_words());
                 errors.push(error);
             } else {
                 more += 1;
             }
         }
         if more > 0 {
-            said.push(format!("and {more} more"));
+            details.push(format!("and {more} more"));
         }
         Self {
             errors,
-            ..Self::new(code, said.join("; "))
+            ..Self::new(code, details.join("; "))
         }
     }
 
@@ -296,43 +296,43 @@ impl Problem {
         Self::validation(faults)
     }
 
-    /// 429: more requests than the organization may make a minute.
+    /// 429: more requests than the organization may make per minute.
     pub(super) fn rate_limit_exceeded(requests_per_minute_max: u32, retry_after_s: u64) -> Self {
-        let detail = format!("This organization may make {requests_per_minute_max} requests a minute.");
+        let detail = format!("This organization may make {requests_per_minute_max} requests per minute.");
         Self {
             retry_after_s: Some(retry_after_s),
             ..Self::new(ProblemCode::RateLimitExceeded, detail)
         }
     }
 
-    /// 429: more writes than the organization may make a month.
+    /// 429: more writes than the organization may make per calendar month.
     pub(super) fn quota_exceeded(writes_per_month_max: u32, retry_after_s: u64) -> Self {
-        let detail = format!("This organization may make {writes_per_month_max} writes a calendar month.");
+        let detail = format!("This organization may make {writes_per_month_max} writes per calendar month.");
         Self {
             retry_after_s: Some(retry_after_s),
             ..Self::new(ProblemCode::QuotaExceeded, detail)
         }
     }
 
-    /// 503 of a node that must not be sent requests now.
+    /// 503: the node must not be sent requests now.
     pub(super) fn unready(detail: &'static str) -> Self {
         Self::unavailable(UnavailableReason::NotReady, detail)
     }
 
-    /// 503 of a node that has as many requests under way as it takes.
+    /// 503: the node handles as many requests as it can.
     pub(super) fn overloaded() -> Self {
-        let detail = "The service has as many requests under way as it takes; nothing was done. Try again in a moment.";
+        let detail = "The service is handling as many requests as it can; nothing was done. Try again soon.";
         Self::unavailable(UnavailableReason::Overloaded, detail)
     }
 
-    /// 503 of a request that took so long that it was given up.
+    /// 503: the request took so long that it was abandoned.
     pub(super) fn took_too_long() -> Self {
-        let detail = "The service could not answer in time; it may still have done what you asked. Look, or send the \
+        let detail = "The service could not respond in time; it may still have done what you asked. Check, or send the \
                       request again with the same Idempotency-Key.";
         Self::unavailable(UnavailableReason::Timeout, detail)
     }
 
-    /// 503 of a service that is about to stop.
+    /// 503: the service is about to stop.
     pub(super) fn stopping() -> Self {
         Self::unavailable(UnavailableReason::Stopping, "The service is stopping.")
     }
@@ -341,17 +341,17 @@ impl Problem {
     pub(crate) fn internal_error() -> Self {
         Self::new(
             ProblemCode::InternalError,
-            "Something failed on our side; the request id finds it in our logs.",
+            "Something failed on our side. Quote the request id when you report it.",
         )
     }
 
-    /// Whether the request is at fault, so that sending another one is the thing to do.
+    /// Whether the request itself is at fault, so that only another one can succeed.
     pub(super) fn is_refusal(&self) -> bool {
         let status = self.code.status();
         status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
     }
 
-    /// Gives the response its body and headers. The code completes the address of the page about it.
+    /// Gives the response its body and headers. `pages` and the code make the address of the page about it.
     pub(crate) fn render(self, response: &mut Response, pages: &str, path: &str, request_id: &str) {
         let Self {
             code,
@@ -369,7 +369,7 @@ impl Problem {
             code,
             request_id: request_id.to_owned(),
             errors: (!errors.is_empty()).then_some(errors),
-            // Beside the header, the body says it for a limit alone.
+            // In the body, only a limit's problem has it.
             retry_after_seconds: retry_after_s
                 .filter(|_| code.status() == StatusCode::TOO_MANY_REQUESTS)
                 .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
@@ -400,13 +400,13 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Unavailable(cause) => {
                 tracing::warn!(exception.message = %cause, "the database is not available");
-                let detail = "The service cannot reach its database just now; nothing was changed.";
+                let detail = "The service cannot reach its database; nothing was changed. Try again soon.";
                 Self::unavailable(UnavailableReason::Database, detail)
             }
             StoreError::InDoubt(cause) => {
                 tracing::warn!(exception.message = %cause, "the connection broke while a write was committed");
                 let detail = "The connection to the database broke while this was being written: it may or may not have been \
-                              done. Repeat the request with the same Idempotency-Key, or look before you repeat it.";
+                              done. Repeat the request with the same Idempotency-Key, or check before you repeat it.";
                 Self::unavailable(UnavailableReason::Database, detail)
             }
             StoreError::Refused(_) | StoreError::Corrupt(_) => {
@@ -417,12 +417,12 @@ impl From<StoreError> for Problem {
     }
 }
 
-/// 404 of a route that is in no document.
+/// 404: no such route.
 pub(super) async fn unknown_route() -> Problem {
     Problem::new(ProblemCode::NotFound, "There is no such route; /docs lists them all.")
 }
 
-/// 405; the router adds `Allow`.
+/// 405: the router adds `Allow`.
 pub(crate) async fn method_not_allowed() -> Problem {
     Problem::new(
         ProblemCode::MethodNotAllowed,

@@ -1,4 +1,4 @@
-//! What protects the handlers from a hostile or merely busy world: load shedding, a deadline, panics, cross-origin rules.
+//! What protects the handlers: load shedding, a deadline, a catch for panics, cross-origin rules.
 
 use std::{
     any::Any,
@@ -108,17 +108,17 @@ fn unclear_framing() -> Problem {
     )
 }
 
-/// Abandons a request that takes longer than everything that it may wait for together, so that nothing that hangs holds a
+/// Abandons a request that takes longer than everything it may wait for together, so that no hanging request holds a
 /// permit forever.
-async fn end(timeout: Duration, answering: impl Future<Output = Response>) -> Response {
-    let answer = tokio::time::timeout(timeout, answering).await;
-    answer.unwrap_or_else(|_| {
+async fn end(timeout: Duration, responding: impl Future<Output = Response>) -> Response {
+    let response = tokio::time::timeout(timeout, responding).await;
+    response.unwrap_or_else(|_| {
         tracing::error!("request abandoned: it took too long");
         Problem::took_too_long().into_response()
     })
 }
 
-/// A handler that panics is our fault like any other 500. The panic's location and message are on standard error.
+/// The response if a handler panics. The panic's location and message are on standard error.
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     tracing::error!("handler panicked");
     Problem::internal_error().into_response()

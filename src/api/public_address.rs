@@ -1,4 +1,4 @@
-//! Under which address clients reach this server: what the operator says, or else what the request was sent to.
+//! The address at which clients reach this server: what the operator configured, otherwise what the request was sent to.
 
 use std::convert::Infallible;
 
@@ -9,18 +9,18 @@ use axum::{
 
 use super::{ApiState, context::PeerAddress};
 
-/// What a proxy says of the request that it received.
+/// The headers in which a proxy says what the client sent its request to.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// A host name has at most 253 characters, and a port five (RFC 1035, section 2.3.4).
 const HOST_LENGTH_MAX: usize = 260;
 
-/// The address of a request, from which links to other resources follow.
+/// The address of a request, on which links to other resources are based.
 #[derive(Clone, Debug)]
 pub(super) struct PublicAddress {
-    /// Scheme and host, and the path before ours where there is one, without a slash at the end. Empty for a request that
-    /// names no host that could be: its links are relative.
+    /// Scheme, host, and the path prefix if there is one, without a slash at the end. Empty if the request names no valid
+    /// host: then links are relative.
     base: String,
     uri: Uri,
 }
@@ -61,7 +61,7 @@ impl FromRequestParts<ApiState> for PublicAddress {
     }
 }
 
-/// Whether the connection is one of a proxy that the operator trusts.
+/// Whether the connection comes from a proxy that the operator trusts.
 fn is_by_proxy(parts: &Parts, state: &ApiState) -> bool {
     parts.extensions.get().is_some_and(|PeerAddress(peer)| {
         let peer = peer.to_canonical();
@@ -69,23 +69,23 @@ fn is_by_proxy(parts: &Parts, state: &ApiState) -> bool {
     })
 }
 
-/// Where a request was sent to, as this server sees it.
+/// What a request was sent to, as this server sees it.
 struct Sent<'a> {
     scheme: &'static str,
     host: Option<&'a str>,
 }
 
 impl<'a> Sent<'a> {
-    /// By HTTP/2 the host is a part of the target (RFC 9113, section 8.3.1), by HTTP/1.1 it may be.
+    /// With HTTP/2 the host is a part of the target (RFC 9113, section 8.3.1), with HTTP/1.1 it may be.
     fn of(uri: &'a Uri, headers: &'a HeaderMap, scheme: &'static str) -> Self {
         let header = || headers.get(HOST)?.to_str().ok();
         let host = uri.authority().map(Authority::as_str).or_else(header);
         Self { scheme, host }
     }
 
-    /// The address that the client used: this one, unless a trusted proxy names another.
+    /// The address that the client used: this server's, unless a trusted proxy names another.
     fn address(&self, headers: &HeaderMap, is_by_proxy: bool) -> Option<String> {
-        // Of several values the last one is that of the nearest proxy.
+        // Of several values, the last one is from the nearest proxy.
         let forwarded = |name: &HeaderName| {
             let value = headers.get_all(name).iter().next_back().filter(|_| is_by_proxy)?;
             value.to_str().ok()?.rsplit(',').next().map(str::trim)
@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(asked(&headers(&[("host", host)]), false).as_deref(), expected, "{host}");
         }
         assert_eq!(asked(&HeaderMap::new(), false), None);
-        // By HTTP/2, and in the absolute form of HTTP/1.1, the target counts.
+        // With HTTP/2, and in the absolute form of HTTP/1.1, the target counts.
         let (uri, headers) = (
             Uri::from_static("https://b.example/v1/events"),
             headers(&[("host", "a.example")]),

@@ -1,4 +1,4 @@
-//! `/v1/webhooks/{webhook_id}/replay`: many deliveries again.
+//! `/v1/webhooks/{webhook_id}/replay`: retries many deliveries.
 
 use axum::{
     Json,
@@ -42,7 +42,7 @@ pub(super) struct ReplayWebhook {
     dry_run: Option<bool>,
 }
 
-/// Which deliveries are replayed.
+/// The status of the deliveries to replay.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ReplayStatus {
@@ -61,7 +61,7 @@ pub(super) struct Replaying {
 }
 
 impl Replaying {
-    fn span(self, webhook_id: WebhookId) -> replay::ReplayFilter {
+    fn filter(self, webhook_id: WebhookId) -> replay::ReplayFilter {
         let status = match self.status {
             ReplayStatus::Failed => DeliveryStatus::Failed,
             ReplayStatus::Delivered => DeliveryStatus::Delivered,
@@ -76,17 +76,17 @@ impl Replaying {
 }
 
 impl ReplayWebhook {
-    /// The end of the span: now, unless the body names another.
+    /// The end of the period: now, unless the body names another.
     fn until(&self, state: &ApiState) -> Timestamp {
         self.until.unwrap_or_else(|| state.clock.now())
     }
 }
 
-/// Refuses a span that is empty or ends before it starts.
+/// Refuses a period that is empty or ends before it starts.
 fn since_before_until(body: &ReplayWebhook, state: &ApiState) -> Result<(), ValidationError> {
     let until = body.until(state);
     if body.since.is_some_and(|since| since >= until) {
-        let detail = format!("must be earlier than {until}, the end of the span");
+        let detail = format!("must be earlier than {until}, the end of the period");
         return Err(broken_at(FaultCode::Range, &[("/since".to_owned(), detail)]));
     }
     Ok(())
@@ -109,7 +109,7 @@ impl RequestBody for ReplayWebhook {
     }
 }
 
-/// What a replay put back into the queue.
+/// What a replay has put back into the queue.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Replay {
     object: ReplayObject,
@@ -140,12 +140,12 @@ pub(super) async fn replay_webhook(
     _: NoQuery,
     Body(replaying, submission): Body<ReplayWebhook>,
 ) -> Result<Response, Problem> {
-    let (org, span) = (caller.organization_id, replaying.span(webhook_id));
+    let (org, filter) = (caller.organization_id, replaying.filter(webhook_id));
     let replay = async |_| {
         let count = if replaying.dry_run {
-            replay::count(&state.db, org, &span).await?
+            replay::count(&state.db, org, &filter).await?
         } else {
-            replay::replay(&state.db, org, &span, state.clock.now()).await?
+            replay::replay(&state.db, org, &filter, state.clock.now()).await?
         };
         let count = count.ok_or_else(no_webhook)?;
         let view = Replay {

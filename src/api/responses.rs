@@ -34,7 +34,7 @@ groups! {
     WithToken = [401, 403, 429, 500, 503];
     /// Of an operation with an id in its path: unknown, or malformed.
     WithId = [404, 422];
-    /// Of an operation with a query: malformed, or it names what cannot exist.
+    /// Of an operation with a query: malformed, or it names something that cannot exist.
     WithQuery = [400, 422];
     /// Of an operation without a query, and without anything else that makes it a bad request: there is one all the same.
     WithNoQuery = [400];
@@ -46,8 +46,8 @@ groups! {
     WithIdempotencyKey = [400, 409];
     /// Of an operation that takes `If-Match`: the version is another one.
     WithPrecondition = [400, 412];
-    /// Of an operation that needs the database and nothing else.
-    NotNow = [503];
+    /// Of an operation that only needs the database.
+    Unavailable = [503];
 }
 
 /// A problem with this status, and the headers that come with it.

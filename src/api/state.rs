@@ -1,4 +1,4 @@
-//! What every handler can reach.
+//! What every handler can use.
 
 use std::{
     future::Future,
@@ -51,7 +51,7 @@ impl std::fmt::Debug for AttemptNow {
     }
 }
 
-/// What every handler can reach. Clones share it: each request takes several, so a clone must only bump one counter.
+/// What every handler can use. Each request clones it several times, so a clone only increments one counter.
 #[derive(Clone, Debug)]
 pub struct ApiState(Arc<ApiParts>);
 
@@ -84,7 +84,7 @@ pub struct ApiParts {
     pub trusted_proxies: Arc<[IpNet]>,
     /// What the listener speaks: `http` or `https`.
     pub scheme: &'static str,
-    /// The address under which clients reach this server, where the operator names it; without a slash at the end.
+    /// The address at which clients reach this server, if the operator configured it; without a slash at the end.
     pub public_url: Option<Arc<str>>,
     /// The origins whose pages may use the API from a browser.
     pub cors_origins: Arc<[HeaderValue]>,
@@ -92,7 +92,7 @@ pub struct ApiParts {
     pub entrance: Arc<Semaphore>,
     /// A permit for each request of an organization in progress, until its response has been sent.
     pub requests: Arc<Permits>,
-    /// The order in which their work starts.
+    /// The order in which requests start.
     pub entry: Entry,
     /// A permit for each attempt that a request makes and waits for.
     pub manual_attempts: Arc<Permits>,
@@ -104,7 +104,7 @@ pub struct ApiParts {
     pub request_timeout: Duration,
     /// How long a request's body may take to arrive.
     pub body_read_timeout: Duration,
-    /// How long the lease of a delivery lasts that is taken for one attempt.
+    /// How long the lease of a manual attempt lasts.
     pub lease: Duration,
     /// How long a request that makes an attempt holds its idempotency key: longer than any request lasts.
     pub key_lease: Duration,

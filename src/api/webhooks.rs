@@ -100,7 +100,7 @@ impl<'a> ValidateArgs<'a> for CreateWebhook {
     }
 }
 
-/// What the schema of a creation adds to that of a change; only the document needs it as a type.
+/// What the schema of a creation adds to that of a change; a type only for the document.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a schema")]
 struct Creation {
@@ -124,7 +124,7 @@ impl ToSchema for CreateWebhook {
     }
 }
 
-/// How an entry of a filter is spelled; only the document needs it as a type.
+/// The schema of a filter entry; a type only for the document.
 #[derive(ToSchema)]
 #[schema(min_length = 1, max_length = 64, pattern = r"^[a-z_]+\.([a-z_]+|\*)$")]
 #[expect(dead_code, reason = "a schema")]
@@ -244,7 +244,11 @@ pub(super) async fn create_webhook(
 
 /// The response to a creation.
 fn created(created: &Created) -> Result<Kept, Problem> {
-    let full = || Problem::conflict(format!("An organization may have {WEBHOOKS_MAX} webhooks at most."));
+    let full = || {
+        Problem::conflict(format!(
+            "An organization may have at most {WEBHOOKS_MAX} webhooks; delete one first."
+        ))
+    };
     let (webhook, secret) = created.as_ref().ok_or_else(full)?;
     let headers = [
         (LOCATION, format!("/v1/webhooks/{}", webhook.id)),

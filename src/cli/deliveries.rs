@@ -127,7 +127,7 @@ impl DeliveriesCommand {
     }
 }
 
-/// What came of the last attempt: the status of the answer, or why there was none.
+/// The result of the last attempt: the status of the response, or why there was none.
 pub(super) fn last(delivery: &Delivery) -> String {
     match (delivery.response_status, delivery.error) {
         (Some(status), _) => status.to_string(),

@@ -64,7 +64,7 @@ fn redacted_url(value: &str) -> String {
     let Some(several) = several.filter(|_| postgres_url::hosts(value).is_ok()) else {
         return redacted_single(value);
     };
-    // Meanwhile one host stands for all of them.
+    // Until then, one host stands for all of them.
     let single = redacted_single(&format!("{}host{}", several.before, several.after));
     match postgres_url::parts(&single) {
         Some(shown) => format!("{}{}{}", shown.before, several.hosts, shown.after),

@@ -120,7 +120,7 @@ pub(super) async fn run(options: SandboxOptions) -> CommandResult {
         () = signals.stop() => {}
         failure = server.failure() => return Err(failure.into()),
     }
-    // Nothing of it is to be kept, so nobody waits for what is under way.
+    // Nothing of it is kept, so there is no need to wait for what is in progress.
     drop(folder);
     Ok(())
 }

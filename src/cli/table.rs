@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::CommandResult;
 
-/// What stands where there is nothing to say.
+/// Fills a cell without a value.
 pub(super) const NOTHING: &str = "-";
 
 /// A table with a header.

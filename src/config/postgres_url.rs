@@ -77,13 +77,13 @@ pub fn hosts(url: &str) -> Result<Vec<Url>, String> {
     }
     let hosts: Vec<Url> = written.map(of).collect::<Result<_, _>>()?;
     if let Some(first) = hosts.first() {
-        judge(first)?;
+        check(first)?;
     }
-    judge_session_attributes(parts.after)?;
+    check_session_attributes(parts.after)?;
     Ok(hosts)
 }
 
-fn judge(url: &Url) -> Result<(), String> {
+fn check(url: &Url) -> Result<(), String> {
     let mut has = [false; 2];
     for (name, value) in url.query_pairs() {
         match &*name {
@@ -117,7 +117,7 @@ fn is_session_attributes(parameter: &str) -> bool {
     parameter.split('=').next() == Some("target_session_attrs")
 }
 
-fn judge_session_attributes(after: &str) -> Result<(), String> {
+fn check_session_attributes(after: &str) -> Result<(), String> {
     let given = parameters(after).filter(|parameter| is_session_attributes(parameter));
     let mut values = given.map(|parameter| parameter.split_once('=').unwrap_or_default().1);
     if values.all(|value| SESSION_ATTRIBUTES.contains(&value)) {

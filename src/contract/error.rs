@@ -1,6 +1,6 @@
-//! Why openapi.yaml cannot be worked with.
+//! Why openapi.yaml cannot be used.
 
-/// A document that says something this program cannot work with; found at start, never later.
+/// A document that this program cannot use; found at start, never later.
 #[derive(Debug, thiserror::Error)]
 pub enum ContractError {
     /// Its JSON is not laid out as an OpenAPI document.
@@ -9,7 +9,7 @@ pub enum ContractError {
     /// A part that must be there is not.
     #[error("openapi.yaml has no {0}")]
     Missing(String),
-    /// A schema that no validator can be made of.
+    /// A schema that cannot be compiled.
     #[error("openapi.yaml, schema {name}: {cause}")]
     Schema {
         /// The schema's name.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashSet};
 
 use crate::domain::fault_code::FaultCode;
 
-/// How many faults of a request are listed; the others are counted.
+/// How many faults of a request are listed; further ones are counted.
 pub const FAULTS_MAX: usize = 100;
 
 /// One thing that is wrong with a request.

@@ -1,6 +1,6 @@
-//! `openapi.yaml`, embedded and read once: the catalog of event types, the schemas that bodies are judged by.
+//! `openapi.yaml`, embedded and read once: the catalog of event types, and the schemas of bodies and parameters.
 //!
-//! Whatever the document says is asked of the document; nothing here or elsewhere lists it again.
+//! What the document says is read from the document; nothing here or elsewhere lists it again.
 
 mod error;
 mod fault;
@@ -65,7 +65,7 @@ pub enum EventTypeObject {
     EventType,
 }
 
-/// What the program has to know of the document. The document itself is not kept.
+/// What the program needs to know of the document. The document itself is not kept.
 pub struct Contract {
     event_types: Vec<EventType>,
     /// By the template of the path, then by the method in lowercase.
@@ -124,7 +124,7 @@ struct Operation {
 /// What is known of an operation.
 struct KnownOperation {
     id: &'static str,
-    /// The statuses that it may answer.
+    /// The statuses that it may return.
     statuses: Vec<u16>,
     /// The parameter of its path.
     path: Option<Parameter>,
@@ -153,7 +153,7 @@ impl Contract {
                 },
             patterns,
         } = serde_json::from_str(source)?;
-        // What references lead into.
+        // What `$ref`s point into.
         let root = json!({ "components": { "schemas": schemas, "parameters": parameters, "responses": responses } });
         let (mut operations, mut bodies) = (HashMap::new(), HashMap::new());
         for (template, item) in paths {
@@ -191,8 +191,7 @@ impl Contract {
         })
     }
 
-    /// The whole document as a JSON value, in its own order. It is read when it is first asked for, which the server
-    /// never does.
+    /// The whole document as a JSON value, in its own order. It is parsed on first use; the server never uses it.
     #[must_use]
     pub fn document(&self) -> &Value {
         self.document
@@ -211,7 +210,7 @@ impl Contract {
         known.map(|(_, operation)| operation)
     }
 
-    /// Every operation by its id, with the statuses that it may answer.
+    /// Every operation by its id, with the statuses that it may return.
     pub fn operations(&self) -> impl Iterator<Item = (&'static str, &[u16])> {
         let operations = self.operations.values().flatten();
         operations.map(|(_, operation)| (operation.id, operation.statuses.as_slice()))
@@ -239,44 +238,44 @@ impl Contract {
         self.bodies.keys().map(String::as_str)
     }
 
-    /// Adds every fault of `value` by the component schema `name`, which is a body's; a schema that is not there has no
-    /// complaints, and a contract test sees to it that each body's is there.
-    pub fn judge(&self, name: &str, value: &Value, faults: &mut Faults) {
+    /// Adds every fault of a body by the component schema `name`. An unknown schema finds no faults; a contract test
+    /// ensures that each body has one.
+    pub fn check_body(&self, name: &str, value: &Value, faults: &mut Faults) {
         if let Some((shape, beside)) = self.bodies.get(name) {
-            shape.judge(value, "", beside, &self.words, faults);
+            shape.check(value, "", beside, &self.words, faults);
         }
     }
 
     /// Adds every fault of an event's `data` by its type's schema. The pointers begin with `/data`.
-    pub fn judge_data(&self, event_type: &str, data: &Value, faults: &mut Faults) {
+    pub fn check_data(&self, event_type: &str, data: &Value, faults: &mut Faults) {
         if let Some(shape) = self.data.get(event_type) {
-            shape.judge(data, "/data", &Beside::default(), &self.words, faults);
+            shape.check(data, "/data", &Beside::default(), &self.words, faults);
         }
     }
 
     /// Adds the fault of the parameter of a path, at `path/` and its name.
-    pub fn judge_path(&self, method: &str, template: &str, text: &str, faults: &mut Faults) {
+    pub fn check_path(&self, method: &str, template: &str, text: &str, faults: &mut Faults) {
         if let Some(parameter) = self
-            .asked(method, template)
+            .requested(method, template)
             .and_then(|operation| operation.path.as_ref())
         {
             let at = format!("path/{}", parameter.name);
-            parameter.judge(text, &at, &self.words, faults);
+            parameter.check(text, &at, &self.words, faults);
         }
     }
 
-    /// Reads and judges the query of an operation, as it stands in the request.
+    /// Parses and checks the query of an operation, as it is in the request.
     #[must_use]
-    pub fn judge_query(&self, method: &str, template: &str, text: &str) -> Query {
+    pub fn check_query(&self, method: &str, template: &str, text: &str) -> Query {
         let none = HashSet::new();
         let (known, body) = self
-            .asked(method, template)
+            .requested(method, template)
             .map_or((&[][..], &none), |operation| (&operation.query, &operation.body));
-        query::judge(text, known, body, &self.words)
+        query::check(text, known, body, &self.words)
     }
 
-    /// The operation that a request is judged by: `HEAD` asks what `GET` does.
-    fn asked(&self, method: &str, template: &str) -> Option<&KnownOperation> {
+    /// The operation that a request is checked by: for `HEAD`, that of `GET`.
+    fn requested(&self, method: &str, template: &str) -> Option<&KnownOperation> {
         self.operation(if method == "HEAD" { "GET" } else { method }, template)
     }
 }
@@ -306,7 +305,7 @@ impl KnownOperation {
     }
 }
 
-/// The name and the shape of an operation's body, and what is easily mistaken for a part of it.
+/// The name and the shape of an operation's body, and what is easily mistaken for a part of the body.
 fn read_body(
     root: &Value,
     operation: &Operation,
@@ -322,8 +321,8 @@ fn read_body(
     };
     for (_, response) in operation.responses.iter().filter(|(status, _)| status.starts_with('2')) {
         let response = resolve(root, &serde_json::from_str(response.get())?, 0);
-        let answered = resolve(root, at(&response, "/content/application~1json/schema")?, 0);
-        beside.read_only.extend(properties(&answered).map(ToOwned::to_owned));
+        let content = resolve(root, at(&response, "/content/application~1json/schema")?, 0);
+        beside.read_only.extend(properties(&content).map(ToOwned::to_owned));
     }
     beside
         .read_only

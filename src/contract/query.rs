@@ -1,4 +1,4 @@
-//! The parameters of a path and of a query: text, read as what the document says it is, and judged by its schema.
+//! The parameters of a path and of a query: text, parsed as the document says, and checked by its schema.
 
 use std::{
     borrow::Cow,
@@ -27,28 +27,28 @@ pub(super) struct Parameter {
     example: String,
 }
 
-/// What the text of a parameter is read as.
+/// What the text of a parameter is parsed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Text,
-    /// The name of a thing: an id, a cursor, an event type. It is judged as one in a body is.
+    /// The name of a thing: an id, a cursor, an event type. Checked like one in a body.
     Name,
     Instant,
     Integer,
     Boolean,
 }
 
-/// A query, read and judged.
+/// A query, parsed and checked.
 pub struct Query {
-    /// The parameters, without those that are at fault: by default where there is one.
+    /// The valid parameters, and the defaults of absent ones.
     pub values: Map<String, Value>,
     /// What is wrong, each at `query/` and a parameter's name.
     pub faults: Faults,
-    /// Whether every fault is that of a name: the query is understood, but names what cannot be.
+    /// Whether every fault is in a name: then the query is understood, but names what cannot exist.
     pub is_understood: bool,
 }
 
-/// Digits of a whole number at most; no parameter takes more.
+/// The maximum number of digits; no parameter needs more.
 const DIGITS_MAX: usize = 15;
 
 impl Parameter {
@@ -69,7 +69,7 @@ impl Parameter {
             _ if schema.get("pattern").is_some() => Kind::Name,
             _ => Kind::Text,
         };
-        // The one that is not the default shows what the parameter is for.
+        // The value that is not the default shows what the parameter is for.
         let example = match kind {
             Kind::Boolean => "true".to_owned(),
             _ => example.as_str().map_or_else(|| example.to_string(), ToOwned::to_owned),
@@ -83,13 +83,13 @@ impl Parameter {
         })
     }
 
-    /// Its name, and a value that it may have.
+    /// Its name, and an example value.
     pub(super) fn sample(&self) -> (String, String) {
         (self.name.clone(), self.example.clone())
     }
 
-    /// Judges the text of a parameter at `at`, and returns the value that it is.
-    pub(super) fn judge(&self, text: &str, at: &str, words: &Vocabulary, faults: &mut Faults) -> Option<Value> {
+    /// Checks the text of a parameter, whose pointer is `at`, and returns its value.
+    pub(super) fn check(&self, text: &str, at: &str, words: &Vocabulary, faults: &mut Faults) -> Option<Value> {
         let Some(value) = self.kind.read(text) else {
             faults.add_with(at.to_owned(), || {
                 (FaultCode::Type, words.must_be(self.shape.schema(), false))
@@ -97,7 +97,7 @@ impl Parameter {
             return None;
         };
         let mut found = Faults::default();
-        self.shape.judge(&value, at, &Beside::default(), words, &mut found);
+        self.shape.check(&value, at, &Beside::default(), words, &mut found);
         let is_valid = found.is_empty();
         faults.extend(found);
         is_valid.then_some(value)
@@ -108,7 +108,7 @@ impl Kind {
     fn read(self, text: &str) -> Option<Value> {
         match self {
             Self::Text | Self::Name => Some(text.into()),
-            // An unescaped `+` means a space, and only the offset can contain either.
+            // An unescaped `+` is decoded as a space, and only the offset can contain either.
             Self::Instant => Some(text.replace(' ', "+").into()),
             Self::Integer => {
                 let digits = text.strip_prefix('-').unwrap_or(text);
@@ -126,8 +126,8 @@ impl Kind {
     }
 }
 
-/// Judges a query by the parameters that its operation has; `body` are the fields of its body.
-pub(super) fn judge(text: &str, known: &[Parameter], body: &HashSet<String>, words: &Vocabulary) -> Query {
+/// Checks a query against the parameters of its operation; `body` are the fields of its body.
+pub(super) fn check(text: &str, known: &[Parameter], body: &HashSet<String>, words: &Vocabulary) -> Query {
     let defaults = known
         .iter()
         .filter_map(|known| Some((known.name.clone(), known.default.clone()?)));
@@ -157,11 +157,11 @@ pub(super) fn judge(text: &str, known: &[Parameter], body: &HashSet<String>, wor
             query.faults.add(
                 &at,
                 FaultCode::DuplicateParameter,
-                &"is there more than once: send it once",
+                &"appears more than once: send it once",
             );
             continue;
         }
-        match parameter.judge(value, &at, words, &mut query.faults) {
+        match parameter.check(value, &at, words, &mut query.faults) {
             Some(value) => drop(query.values.insert(parameter.name.clone(), value)),
             None => query.is_understood &= parameter.kind == Kind::Name,
         }

@@ -1,4 +1,4 @@
-//! Schemas of the document, made complete in themselves and compiled.
+//! Schemas of the document, with references resolved, and compiled.
 
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
@@ -21,7 +21,7 @@ pub fn resolve(document: &Value, schema: &Value, depth: usize) -> Value {
                 && depth < REFERENCE_DEPTH_MAX
             {
                 let mut resolved = resolve(document, target, depth + 1);
-                // JSON Schema 2020-12 lets a reference have neighbours: they hold beside what it points to.
+                // In JSON Schema 2020-12, keywords beside a `$ref` apply, too.
                 if let Some(resolved) = resolved.as_object_mut() {
                     let beside = members.iter().filter(|(key, _)| *key != "$ref");
                     resolved.extend(beside.map(|(key, value)| (key.clone(), resolve(document, value, depth))));
@@ -31,16 +31,16 @@ pub fn resolve(document: &Value, schema: &Value, depth: usize) -> Value {
             let resolved = members
                 .iter()
                 .map(|(key, value)| (key.clone(), resolve(document, value, depth)));
-            united(resolved.collect())
+            merged(resolved.collect())
         }
         Value::Array(items) => items.iter().map(|item| resolve(document, item, depth)).collect(),
         other => other.clone(),
     }
 }
 
-/// An `allOf` that only adds members to an object, as that one object: the meaning is the same, and whoever reads the
-/// schema (a person, a fault's pointer, a test) finds all members together. Any other schema is returned unchanged.
-fn united(schema: Map<String, Value>) -> Value {
+/// Merges an `allOf` that only adds members to an object into one object. The meaning is the same, and everyone who
+/// reads the schema (a person, a fault's pointer, a test) finds all members together. Any other schema is returned unchanged.
+fn merged(schema: Map<String, Value>) -> Value {
     let mut whole = schema.clone();
     let Some(Value::Array(parts)) = whole.remove("allOf") else {
         return Value::Object(schema);
@@ -53,7 +53,7 @@ fn united(schema: Map<String, Value>) -> Value {
     Value::Object(whole)
 }
 
-/// Adds what one part of an `allOf` says; `None` if it says more than which members there are, or contradicts the others.
+/// Adds one part of an `allOf`; `None` if it says more than which members there are, or contradicts the others.
 fn add(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<()> {
     for (keyword, said) in part {
         match keyword.as_str() {
@@ -78,8 +78,7 @@ fn add(whole: &mut Map<String, Value>, part: &Map<String, Value>) -> Option<()> 
     Some(())
 }
 
-/// A validator of `schema`, which is complete in itself: so it keeps nothing but what it needs. Its patterns are matched
-/// in linear time, whatever text a client sends.
+/// Compiles `schema`, which contains no references. Its patterns are matched in linear time, whatever text a client sends.
 pub(super) fn compile(name: &str, schema: &Value) -> Result<Validator, ContractError> {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
@@ -91,27 +90,27 @@ pub(super) fn compile(name: &str, schema: &Value) -> Result<Validator, ContractE
         })
 }
 
-/// A copy of `schema` without its prose, in which a word that may be null is an enum with null in it. That means the same
-/// as the document's `oneOf`, of which the validator would say that no branch fits, with a copy of the value for each.
-pub(super) fn in_plain_words(schema: &Value) -> Value {
+/// A copy of `schema` without descriptions, in which a nullable word is an enum that contains null. That means the same
+/// as the document's `oneOf`, for which the validator would report every branch, each with a copy of the value.
+pub(super) fn simplified(schema: &Value) -> Value {
     match schema {
         Value::Object(members) => match nullable_words(members) {
             Some(words) => json!({ "enum": words }),
             None => members
                 .iter()
-                // A property of this name is no text, but a schema.
+                // A property of this name is a schema, not a text.
                 .filter(|(key, value)| *key != "description" || !value.is_string())
-                .map(|(key, value)| (key.clone(), in_plain_words(value)))
+                .map(|(key, value)| (key.clone(), simplified(value)))
                 .collect(),
         },
-        Value::Array(items) => items.iter().map(in_plain_words).collect(),
+        Value::Array(items) => items.iter().map(simplified).collect(),
         other => other.clone(),
     }
 }
 
 /// The words of `{"oneOf": [{"type": "null"}, {"type": "string", "enum": […]}]}`, and null.
 fn nullable_words(members: &Map<String, Value>) -> Option<Vec<Value>> {
-    // Beside the branches, what only describes them.
+    // Keywords beside the branches that only describe them.
     let describes = |key: &String| matches!(key.as_str(), "description" | "default" | "examples" | "title");
     if members.keys().any(|key| key != "oneOf" && !describes(key)) {
         return None;
@@ -169,7 +168,7 @@ mod tests {
     #[test]
     fn a_word_that_may_be_null_is_an_enum_with_null_in_it() {
         let words = json!({ "type": "string", "enum": ["a", "b"], "description": "" });
-        let plain = in_plain_words(&json!({ "properties": { "x": { "oneOf": [{ "type": "null" }, words] } } }));
+        let plain = simplified(&json!({ "properties": { "x": { "oneOf": [{ "type": "null" }, words] } } }));
         assert_eq!(plain, json!({ "properties": { "x": { "enum": ["a", "b", null] } } }));
         for other in [
             json!({ "oneOf": [{ "type": "null" }, { "type": "string" }] }),
@@ -178,7 +177,7 @@ mod tests {
             json!({ "oneOf": [{ "type": "array" }, { "type": "string", "enum": ["a"] }] }),
             json!({ "oneOf": [{ "type": "null" }, { "type": "string", "enum": ["a"] }], "maxLength": 0 }),
         ] {
-            assert_eq!(in_plain_words(&other), other);
+            assert_eq!(simplified(&other), other);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A schema of the document, compiled, and what is wrong with a value that does not fit it.
+//! A compiled schema of the document, and what is wrong with a value that does not match it.
 
 use std::collections::HashSet;
 
@@ -17,25 +17,25 @@ use crate::domain::{
     pointer::escape,
 };
 
-/// A compiled schema, and the schema itself, for sentences.
+/// A compiled schema, and its source, for messages.
 pub(super) struct Shape {
     validator: Validator,
     schema: Value,
 }
 
-/// What stands beside a body in its operation, and is easily mistaken for a part of it.
+/// What an operation has beside its body, and is easily mistaken for a part of it.
 #[derive(Default)]
 pub(super) struct Beside {
-    /// The members that the operation answers with, and that are no fields of the body.
+    /// The members of the operation's response that are not fields of the body.
     pub(super) read_only: HashSet<String>,
-    /// The parameters of the query, each with a value that it may have.
+    /// The parameters of the query, each with an example value.
     pub(super) query: Vec<(String, String)>,
 }
 
 impl Shape {
     /// Compiles a schema that is complete in itself.
     pub(super) fn compile(name: &str, schema: &Value) -> Result<Self, ContractError> {
-        let schema = schema::in_plain_words(schema);
+        let schema = schema::simplified(schema);
         Ok(Self {
             validator: schema::compile(name, &schema)?,
             schema,
@@ -47,14 +47,14 @@ impl Shape {
         properties(&self.schema)
     }
 
-    /// The schema, as it is judged by.
+    /// The schema that values are checked against.
     pub(super) fn schema(&self) -> &Value {
         &self.schema
     }
 
-    /// Adds whatever there is to say against `value`, which is at `at` in the request.
-    pub(super) fn judge(&self, value: &Value, at: &str, beside: &Beside, words: &Vocabulary, faults: &mut Faults) {
-        // Most values are valid, and this is far quicker to find out than what is wrong with the others.
+    /// Adds every fault of `value`, whose pointer in the request is `at`.
+    pub(super) fn check(&self, value: &Value, at: &str, beside: &Beside, words: &Vocabulary, faults: &mut Faults) {
+        // Most values are valid, and finding that out is far quicker than listing errors.
         if self.validator.is_valid(value) {
             return;
         }
@@ -63,7 +63,7 @@ impl Shape {
         }
     }
 
-    /// What one complaint of the validator means to somebody who wrote the request.
+    /// Adds one error of the validator, in the terms of whoever wrote the request.
     fn add(
         &self,
         error: &ValidationError<'_>,
@@ -78,7 +78,7 @@ impl Shape {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
                 self.add_unknown(unexpected.iter(), unexpected.len(), &here(), beside, faults);
             }
-            // A schema without any property says so in this way: every field is one too many.
+            // The error of a schema without properties: every field is one too many.
             ValidationErrorKind::FalseSchema => {
                 let object = value.pointer(error.instance_path().as_str()).and_then(Value::as_object);
                 let names = object.into_iter().flat_map(Map::keys);
@@ -92,14 +92,14 @@ impl Shape {
         }
     }
 
-    /// The part of the schema whose keyword complains.
+    /// The part of the schema whose keyword failed.
     fn around(&self, error: &ValidationError<'_>) -> &Value {
         let keyword = error.schema_path().as_str();
         let around = keyword.rsplit_once('/').map_or("", |(around, _)| around);
         self.schema.pointer(around).unwrap_or(&Value::Null)
     }
 
-    /// The names of one object are all different, so that those past the list are only counted.
+    /// The names in one object are distinct, so those past the list are only counted.
     fn add_unknown<'a>(
         &self,
         names: impl Iterator<Item = &'a String>,
@@ -156,7 +156,7 @@ mod tests {
         };
         let mut faults = Faults::default();
         let shape = Shape::compile("test", schema).unwrap();
-        shape.judge(value, "", &Beside::default(), &words, &mut faults);
+        shape.check(value, "", &Beside::default(), &words, &mut faults);
         faults
     }
 

@@ -1,4 +1,4 @@
-//! What the document says of a part of a request, in a sentence for whoever wrote it: "must be …".
+//! What the document requires of a part of a request, in a sentence for the client: "must be …".
 
 use std::collections::HashMap;
 
@@ -14,16 +14,16 @@ use crate::domain::{
 /// The words that sentences are made of.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
-    /// What a text of a pattern is: the document's `x-patterns`.
+    /// What a string that matches a pattern is: the document's `x-patterns`.
     pub(super) patterns: HashMap<String, String>,
     /// The names of the catalog.
     pub(super) event_types: Vec<String>,
 }
 
-/// How the words of each pattern begin that an event type has.
+/// The words for the patterns of event types begin with this.
 const EVENT_TYPE: &str = "an event type";
 
-/// What a text of a format is, and one of them.
+/// What a string of each format is, and an example.
 const FORMATS: [(&str, &str, &str); 4] = [
     ("uuid", "a UUID", "019db9c8-3900-7651-8317-1ff4a6a3a450"),
     (
@@ -46,13 +46,13 @@ pub(super) fn code(kind: &ValidationErrorKind) -> FaultCode {
         ValidationErrorKind::MaxItems { .. } => FaultCode::MaxItems,
         ValidationErrorKind::Minimum { .. } => FaultCode::Minimum,
         ValidationErrorKind::Maximum { .. } => FaultCode::Maximum,
-        // A contract test sees to it that no schema of a request has a keyword that is not named here.
+        // A contract test ensures that schemas of requests use no other keyword.
         _ => FaultCode::Type,
     }
 }
 
 impl Vocabulary {
-    /// What is wrong by `schema`, without a word of the value itself: it may be as long as a body.
+    /// What is wrong according to `schema`. Never quotes the value, which may be as long as a body.
     pub(super) fn explain(&self, error: &ValidationError<'_>, schema: &Value) -> String {
         let text = error.instance().as_str().unwrap_or_default();
         match error.kind() {
@@ -84,7 +84,7 @@ impl Vocabulary {
         words.is_some_and(|words| words.starts_with(EVENT_TYPE))
     }
 
-    /// What a value of `schema` must be, and for `or_null`, whether null will do.
+    /// What a value of `schema` must be; with `or_null`, also that it may be null.
     pub(super) fn must_be(&self, schema: &Value, or_null: bool) -> String {
         let Some(keywords) = schema.as_object() else {
             return "is not allowed here".to_owned();
@@ -101,7 +101,7 @@ impl Vocabulary {
         format!("must be {choices}{}", sample(keywords))
     }
 
-    /// What a value can be, but for null.
+    /// What a value can be, except null.
     fn choices(&self, keywords: &Map<String, Value>) -> Vec<String> {
         if let Some(words) = keywords.get("enum").and_then(Value::as_array) {
             return words.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect();
@@ -149,7 +149,7 @@ fn range(keywords: &Map<String, Value>) -> String {
     }
 }
 
-/// One value that would do, where a form has to be seen to be understood: the document's example, or that of the format.
+/// A valid value, for forms that are understood by example: the document's example, or that of the format.
 fn sample(keywords: &Map<String, Value>) -> String {
     let has_form = ["format", "pattern"]
         .iter()

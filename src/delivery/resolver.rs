@@ -1,9 +1,9 @@
 //! Finding the addresses of a host name, by look-ups that end when their attempt ends.
 //!
 //! The system's `getaddrinfo` cannot be canceled: a look-up that hangs keeps a thread of the runtime's blocking pool until
-//! the system gives up, long after its attempt timed out. One organization whose names nobody answers would hold every
-//! thread and stop the look-ups of all others. hickory sends the queries itself, so a look-up is a future: dropped, it is
-//! gone. What that costs: sources other than DNS and the hosts file (`nsswitch.conf`, mDNS) are not consulted.
+//! the system gives up, long after its attempt timed out. One organization whose names no server resolves would hold every
+//! thread and stop the look-ups of all others. hickory sends the queries itself, so a look-up is a future, which ends when
+//! it is dropped. The cost: sources other than DNS and the hosts file (`nsswitch.conf`, mDNS) are not consulted.
 
 use std::{
     future::Future,
@@ -23,10 +23,10 @@ use tokio::sync::Mutex;
 
 use super::dial::BoxFuture;
 
-/// How long the system's configuration is believed, so that a change of `/etc/resolv.conf` or `/etc/hosts` needs no restart.
-const BELIEVED: Duration = Duration::from_secs(30);
+/// How long the system's configuration is cached, so that a change of `/etc/resolv.conf` or `/etc/hosts` needs no restart.
+const CACHED: Duration = Duration::from_secs(30);
 
-/// How many queries one TCP connection to a name server may carry at once; any more would fail. Only long answers go by TCP.
+/// How many queries one TCP connection to a name server may carry at once; more would fail. Only long responses use TCP.
 const TCP_QUERIES_MAX: usize = 4096;
 
 /// Finds the addresses of a host name.
@@ -76,7 +76,7 @@ impl SystemResolver {
     async fn current(&self) -> io::Result<TokioResolver> {
         let mut known = self.0.lock().await;
         match &*known {
-            Some((read_at, resolver)) if read_at.elapsed() < BELIEVED => Ok(resolver.clone()),
+            Some((read_at, resolver)) if read_at.elapsed() < CACHED => Ok(resolver.clone()),
             _ => {
                 // It reads two files.
                 let built = tokio::task::spawn_blocking(|| {
@@ -101,7 +101,7 @@ fn system_config() -> (ResolverConfig, ResolverOpts) {
 }
 
 fn build(config: ResolverConfig, mut options: ResolverOpts) -> Result<TokioResolver, NetError> {
-    // Customers choose the names, and so how much their answers fill. The name server has a cache.
+    // Customers choose the names, and so could fill a cache. The name server has one.
     options.cache_size = 0;
     options.max_active_requests = TCP_QUERIES_MAX;
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
@@ -114,7 +114,7 @@ async fn look_up(resolver: &TokioResolver, name: &str) -> io::Result<Vec<IpAddr>
     Ok(found.iter().collect())
 }
 
-/// Keeps the system's error numbers: some say that this machine has run out of something.
+/// Keeps the system's error numbers: some say that this machine has run out of a resource.
 fn io_error(error: NetError) -> io::Error {
     match error {
         NetError::Io(cause) => cause
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// A name server that says 192.0.2.1 of every name, but never answers for names that begin with `hangs`.
+    /// A name server that resolves every name to 192.0.2.1, but never responds for names that begin with `hangs`.
     fn name_server() -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
@@ -146,13 +146,13 @@ mod tests {
                     continue;
                 }
                 let is_ipv4 = labels[question - 3] == 1;
-                let mut answer = query[..2].to_vec();
-                answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_ipv4), 0, 0, 0, 0]);
-                answer.extend(&labels[..question]);
+                let mut response = query[..2].to_vec();
+                response.extend([0x81, 0x80, 0, 1, 0, u8::from(is_ipv4), 0, 0, 0, 0]);
+                response.extend(&labels[..question]);
                 if is_ipv4 {
-                    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+                    response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
                 }
-                socket.send_to(&answer, client).unwrap();
+                socket.send_to(&response, client).unwrap();
             }
         });
         address

@@ -31,11 +31,11 @@ pub enum FaultCode {
     UnknownField,
     /// A member that only the service writes.
     ReadOnly,
-    /// A member that is there more than once.
+    /// A member that appears more than once.
     DuplicateField,
     /// A parameter that the operation does not have.
     UnknownParameter,
-    /// A parameter that is there more than once.
+    /// A parameter that appears more than once.
     DuplicateParameter,
     /// No event type of the catalog.
     UnknownEventType,

@@ -34,7 +34,7 @@ pub fn sign(secret: &Secret, event_id: &str, timestamp_s: i64, body: &[u8]) -> S
     }
 }
 
-/// The key of `Kallima-Signature`: the secret without its prefix, as it stands, not base64-decoded.
+/// The key of `Kallima-Signature`: the secret without its prefix, as it is, not base64-decoded.
 pub(super) fn kallima_key(secret: &Secret) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(secret.expose_key().as_bytes().to_vec())
 }

@@ -152,7 +152,7 @@ pub fn verify(
     let claim = Claim::read(scheme, headers)?;
     let expected = claim.digest(&key(scheme, secret), body);
     let is_match = |given: &&str| bool::from(expected.as_bytes().ct_eq(given.as_bytes()));
-    // The time is judged only once it is known to be the sender's word.
+    // The time is checked only once it is known to be the sender's word.
     if !claim.digests.iter().any(is_match) {
         return Err(Refusal::Mismatch {
             expected: claim.header(&expected),

@@ -7,7 +7,7 @@ use strum::VariantArray;
 
 /// A word of a closed list. Its text is the same on the wire, in the database, in metrics and in the log.
 pub trait Word: Copy + Into<&'static str> + PartialEq + VariantArray {
-    /// Stands for a word that a newer version wrote. Read only, never written, and never accepted in a request.
+    /// Replaces a word that a newer version wrote. Read only, never written, and never accepted in a request.
     const UNKNOWN: Self;
 
     /// The text of the word.

@@ -162,9 +162,9 @@ impl Families {
 impl Api {
     fn new(to: &mut To<'_>) -> Self {
         let requests = "Requests answered, by operation of openapi.yaml and status";
-        let duration = "From a request's head to its answer's head, by operation";
-        let running = "Requests of organizations under way on this node, their answers included";
-        let running_max = "Requests that may be under way on this node";
+        let duration = "From a request's head to its response's head, by operation";
+        let running = "Requests of organizations in progress on this node, until their responses are sent";
+        let running_max = "Requests that may be in progress on this node";
         let unavailable = "Requests that were answered 503, by the reason";
         let published = "Events published on this node";
         Self {
@@ -181,11 +181,11 @@ impl Api {
 impl Deliveries {
     fn new(to: &mut To<'_>) -> Self {
         let attempts = "Attempts that ended, by trigger and outcome: delivered, or the word of the error";
-        let duration = "How long attempts took, to the last byte of the answer";
+        let duration = "How long attempts took, to the last byte of the response";
         let first = "From the publication of an event to the start of the first attempt of a delivery";
         let delivered = "From the publication of an event to the end of the attempt that delivered it; without replays";
-        let running = "Attempts whose requests are under way on this node";
-        let running_max = "Attempts that may be under way on this node";
+        let running = "Attempts whose requests are in progress on this node";
+        let running_max = "Attempts that may be in progress on this node";
         let waiting = "Deliveries that this node has leased and that wait for an attempt";
         let exhausted = "Deliveries that failed for good: their schedule is used up";
         let lost = "Leases that were lost during an attempt, or ended without a record";
@@ -193,7 +193,7 @@ impl Deliveries {
         let pending = "Pending deliveries of the whole database by what they wait for; each counted up to 100000";
         let due_age = "How long the oldest delivery that is due, and leased to no node, has been due";
         let owed_age =
-            "How long the oldest delivery that should be under way has been owed: due, or leased unattempted";
+            "How long the oldest delivery that should be in progress has been owed: due, or leased unattempted";
         let breakers = "Webhooks with pending deliveries whose breaker is open: only probes go out to them";
         Self {
             attempts: to.add("attempts", attempts, Family::default()),

@@ -27,7 +27,7 @@ pub(super) struct Article {
     pub(super) text: String,
     /// One request in several languages.
     pub(super) samples: Vec<Sample>,
-    /// What is sent and answered.
+    /// What is sent and returned.
     pub(super) examples: Vec<Sample>,
 }
 

@@ -79,7 +79,7 @@ pub(super) fn operation(operation: &Operation<'_>, base: &str) -> Article {
     }
 }
 
-/// The page of an event type: what arrives, and what the answer means.
+/// The page of an event type: what arrives, and what each response means.
 pub(super) fn event_type(event: &Operation<'_>) -> Article {
     let mut page = format!("{}\n", event.description());
     let body = event.body().unwrap_or_default();
@@ -93,7 +93,7 @@ pub(super) fn event_type(event: &Operation<'_>) -> Article {
         "\n## Body\n\n`application/json`\n\n{}",
         fields::of_schema(&body["schema"])
     );
-    page.push_str("\n## Your answer\n\n| status | what follows |\n|---|---|\n");
+    page.push_str("\n## Your response\n\n| status | what follows |\n|---|---|\n");
     for (status, response) in event.responses() {
         let _ = writeln!(page, "| {status} | {} |", one_line(text(&response, "description")));
     }
@@ -109,7 +109,7 @@ pub(super) fn event_type(event: &Operation<'_>) -> Article {
     }
 }
 
-/// What is answered: success with its members and headers, errors in a table.
+/// The responses: success with its members and headers, errors in a table.
 fn responses(operation: &Operation<'_>, page: &mut String, shown: &mut Vec<Sample>) {
     let (well, refused): (Vec<_>, Vec<_>) = operation
         .responses()

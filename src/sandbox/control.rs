@@ -33,7 +33,7 @@ use crate::{
 /// How long an advance may take, however much is due on its way.
 const ADVANCE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How long a reset waits for attempts under way, which would otherwise arrive after it.
+/// How long a reset waits for attempts in progress, which would otherwise arrive after it.
 const RESET_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// The pause between two looks at whether the engine is at rest.
@@ -86,7 +86,7 @@ pub(super) async fn advance(
     while clock.now() < until || sandbox::rest(db, clock.now()).await? == Rest::Busy {
         if began.elapsed() > ADVANCE_TIME_MAX {
             let detail = format!(
-                "Attempts were still due or under way after {} s: the clock is at {}, not yet at {until}. Advance it \
+                "Attempts were still due or in progress after {} s: the clock is at {}, not yet at {until}. Advance it \
                  again, by the rest.",
                 ADVANCE_TIME_MAX.as_secs(),
                 clock.now()

@@ -82,7 +82,7 @@ async fn accept(_body: Bytes) -> Response {
 }
 
 async fn keep(State(keeper): State<Keeper>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let (webhook_id, fault) = judge(&keeper, &headers, &body).await;
+    let (webhook_id, fault) = check(&keeper, &headers, &body).await;
     let answer = keeper.mailbox.next_answer();
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let arrival = Arrival {
@@ -107,7 +107,7 @@ async fn keep(State(keeper): State<Keeper>, method: Method, uri: Uri, headers: H
 }
 
 /// Whose delivery it is, and what is wrong with its signatures.
-async fn judge(keeper: &Keeper, headers: &HeaderMap, body: &[u8]) -> (Option<WebhookId>, Option<String>) {
+async fn check(keeper: &Keeper, headers: &HeaderMap, body: &[u8]) -> (Option<WebhookId>, Option<String>) {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(id) = header("kallima-delivery").and_then(|id| id.parse::<DeliveryId>().ok()) else {
         return (None, Some("there is no header Kallima-Delivery with an id".to_owned()));

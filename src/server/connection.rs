@@ -44,7 +44,7 @@ const WINDOW_BYTES: u32 = 65_535;
 /// closed.
 const UNSEEN_RESETS_MAX: usize = 20;
 
-/// How often an HTTP/2 client is pinged, and how long its answer may take.
+/// How often an HTTP/2 client is pinged, and how long its response may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 

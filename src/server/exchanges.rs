@@ -34,11 +34,11 @@ pub(super) struct Exchanges {
     understood: AtomicU64,
     /// How many requests hyper has handed over.
     begun: AtomicU64,
-    /// How many of them are over: answered, or canceled.
+    /// How many of them are over: responded to, or canceled.
     ended: AtomicU64,
     /// How many of them have been answered to the last byte.
     answered: AtomicU64,
-    /// How many pieces of answers hyper has taken.
+    /// How many pieces of responses hyper has taken.
     pieces: AtomicU64,
     streams: Mutex<Streams>,
 }
@@ -58,8 +58,8 @@ impl Exchanges {
         self.understood.store(understood, Ordering::Relaxed);
     }
 
-    /// Whether a request is under way.
-    pub(super) fn is_under_way(&self) -> bool {
+    /// Whether a request is in progress.
+    pub(super) fn is_busy(&self) -> bool {
         self.begun.load(Ordering::Acquire) != self.ended.load(Ordering::Acquire)
     }
 
@@ -129,7 +129,7 @@ impl Drop for Exchange {
         if self.is_http2 {
             let mut streams = self.exchanges.streams();
             streams.waiting.remove(&self.number);
-            if let Some(reader) = streams.reader.take_if(|_| !self.exchanges.is_under_way()) {
+            if let Some(reader) = streams.reader.take_if(|_| !self.exchanges.is_busy()) {
                 drop(streams);
                 reader.wake();
             }
@@ -151,7 +151,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// The answer of a request, of which nothing has left yet.
+    /// The response to a request, of which nothing has been sent yet.
     pub(super) fn new(body: RouterBody, exchange: Exchange) -> Self {
         exchange.begin_stretch();
         Self {

@@ -112,7 +112,7 @@ impl Tls {
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
         let files = self.certificate.files.clone();
         // What the last check saw. The contents at the start are already loaded.
-        let (mut seen, mut judged) = (files.look().await, true);
+        let (mut seen, mut checked) = (files.look().await, true);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {}
@@ -120,9 +120,9 @@ impl Tls {
             }
             let look = files.look().await;
             if look != seen {
-                (seen, judged) = (look, false);
-            } else if !judged {
-                judged = true;
+                (seen, checked) = (look, false);
+            } else if !checked {
+                checked = true;
                 self.certificate.take(&seen);
             }
         }

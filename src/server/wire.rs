@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | sends a request's head | `head_read`, from its first byte (of the first head: from the connection's start) | cut off |
 //! | sends nothing between two requests | `idle` | closed |
-//! | does not read its answer | `write` for what hyper has buffered: 48 KiB, by HTTP/2 20 KiB | cut off, what was not read is discarded |
+//! | does not read its response | `write` for what hyper has buffered: 48 KiB, by HTTP/2 20 KiB | cut off, what was not read is discarded |
 //! | grants an HTTP/2 response no window | `write` for each 48 KiB of it | cut off |
 //! | still sends a body that its response did not wait for | `LINGER`, and 16 MiB | cut off |
 //! | cancels HTTP/2 requests, or sends frames that belong to none | only so many, in proportion to the responses that it read | cut off |
@@ -55,7 +55,7 @@ pub(super) struct Timeouts {
     pub(super) head_read: Duration,
     /// To begin the next request.
     pub(super) idle: Duration,
-    /// To read what is buffered of an answer.
+    /// To read what is buffered of a response.
     pub(super) write: Duration,
 }
 
@@ -184,7 +184,7 @@ impl Wire {
     /// What the server is waiting for; `None` while a request is in progress or its response is unread, which have other
     /// deadlines.
     fn waits_for(&self) -> Option<Wait> {
-        if self.exchanges.is_under_way() || self.stalled.is_some() {
+        if self.exchanges.is_busy() || self.stalled.is_some() {
             return None;
         }
         Some(match &self.protocol {

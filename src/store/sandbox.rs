@@ -38,14 +38,14 @@ const REST: &str = "
 /// Whether the engine has something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// An attempt is under way, or due.
+    /// An attempt is in progress, or due.
     Busy,
     /// Nothing is due before this instant; never, if there is none.
     Until(Option<Timestamp>),
 }
 
 /// Puts the database back to its organizations and tokens, with these examples. What waits in this node's memory is
-/// forgotten; an attempt that is under way ends, and changes nothing.
+/// forgotten; an attempt in progress ends, and changes nothing.
 pub async fn reset(db: &Database, org: OrganizationId, examples: Option<Examples>) -> Result<(), StoreError> {
     let inner = db.clone();
     let write = db.write(move |tx| {

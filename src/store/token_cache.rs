@@ -11,7 +11,7 @@ use crate::domain::{
     token::Scopes,
 };
 
-/// Who calls: what a valid token stands for.
+/// The caller that a valid token identifies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenHolder {
     /// The token's id.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::support::{App, app::eventually};
 
 #[tokio::test]
-async fn authentication_is_decided_before_anything_else_is_judged() {
+async fn authentication_is_decided_before_anything_else_is_checked() {
     let app = App::dev().await;
     let ask = app
         .ask("PATCH", "/v1/webhooks/nonsense?rotate_secret=nonsense")
@@ -30,7 +30,7 @@ async fn the_case_of_the_scheme_does_not_matter() {
 }
 
 #[tokio::test]
-async fn a_scheme_that_stands_there_twice_is_named_whatever_the_token_is() {
+async fn a_scheme_that_is_given_twice_is_named_whatever_the_token_is() {
     let app = App::dev().await;
     for token in [app.token.as_str(), "ab_nobody"] {
         for scheme in ["Bearer Bearer ", "bearer  BEARER  "] {
@@ -89,7 +89,7 @@ async fn the_last_use_of_a_token_is_noted_once_a_minute() {
     let use_it = async || app.ask("GET", "/v1/webhooks").token(&token).send().await.expect(200);
     assert_eq!(last_used_at().await, None);
     let first = app.clock.now();
-    // Many at once are one use.
+    // Many at once count as one use.
     tokio::join!(use_it(), use_it(), use_it(), use_it());
     eventually(|| async { (last_used_at().await == Some(first)).then_some(()) }).await;
     app.advance(Duration::from_secs(59)).await;
@@ -100,7 +100,7 @@ async fn the_last_use_of_a_token_is_noted_once_a_minute() {
         Some(first),
         "less than a minute later it is not noted"
     );
-    // Where a token is believed for two seconds, it is looked up again by then.
+    // Where tokens are cached for two seconds, it is looked up again by then.
     app.advance(Duration::from_secs(2)).await;
     use_it().await;
     let second = app.clock.now();

@@ -6,23 +6,23 @@ use kallima_webhooks::contract::{Contract, FAULTS_MAX};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-use crate::support::{App, client::Answer};
+use crate::support::{App, client::ApiResponse};
 
-/// How large an answer to a bad body may be.
+/// The maximum size of a response to a bad body.
 const ANSWER_BYTES_MAX: usize = 32 * 1024;
 
-/// How many times the work of a plain body of the same size the worst one may make. It is about 6; work that is quadratic
-/// makes it thousands.
+/// How many times the work of a plain body of the same size the worst one may cause. It is about 6; quadratic work would
+/// make it thousands.
 const WORK_RATIO_MAX: u32 = 30;
 
-/// Work below this is never too much, however little a plain body makes: a request costs something by itself.
+/// Work below this is never too much, however little a plain body causes: each request has a fixed cost.
 const WORK_FLOOR: Duration = Duration::from_millis(20);
 
-/// How often a body is tried before its work counts as too much: the least of them counts, since work can only seem more
-/// than it is.
+/// How often a body is tried before its work counts as too much. The minimum counts, because a measurement can only be too
+/// high.
 const TRIES: usize = 5;
 
-/// Nobody's webhook or delivery: a valid body is then judged and nothing is done.
+/// An id that nothing has: a valid body is checked, and then nothing is done.
 const NOBODY: &str = "0190a000-0000-7000-8000-000000000000";
 
 /// An operation with a body.
@@ -31,7 +31,7 @@ struct Operation {
     path: String,
     bytes_max: usize,
     schema: &'static str,
-    /// A valid body but for its end, at which members can be added, and that end.
+    /// A valid body up to its end, where members can be added, and that end.
     valid: (&'static str, &'static str),
 }
 
@@ -66,27 +66,27 @@ impl Operation {
         format!("{head}{}{tail}", " ".repeat(self.bytes_max - head.len() - tail.len()))
     }
 
-    async fn send(&self, app: &App, body: &str) -> Answer {
+    async fn send(&self, app: &App, body: &str) -> ApiResponse {
         app.ask(self.method, &self.path).text(body).send().await
     }
 
     /// The processor time that a body takes, the client's part included: the server runs on this thread.
-    async fn work(&self, app: &App, body: &str) -> (Duration, Answer) {
+    async fn work(&self, app: &App, body: &str) -> (Duration, ApiResponse) {
         let before = clock_gettime(ClockId::ThreadCPUTime);
-        let answer = self.send(app, body).await;
+        let response = self.send(app, body).await;
         let after = clock_gettime(ClockId::ThreadCPUTime);
-        (Duration::try_from(after - before).unwrap(), answer)
+        (Duration::try_from(after - before).unwrap(), response)
     }
 
-    /// Where a value can stand in a body: what is before it, and what is after.
-    fn places(&self) -> Vec<(String, String)> {
+    /// The positions of values in a body: what precedes each, and what follows it.
+    fn positions(&self) -> Vec<(String, String)> {
         let contract = Contract::load().unwrap();
         let names = |schema: &Value| -> Vec<String> {
             let members = schema["properties"].as_object().into_iter().flatten();
             members.map(|(name, _)| name.clone()).collect()
         };
         let schema = &contract.document()["components"]["schemas"][self.schema];
-        let mut places: Vec<_> = names(schema)
+        let mut positions: Vec<_> = names(schema)
             .into_iter()
             .chain(["unknown".to_owned()])
             .map(|name| (format!("{{\"{name}\":"), "}".to_owned()))
@@ -98,22 +98,22 @@ impl Operation {
                 .into_iter()
                 .map(|name| ("humanization.completed", name))
                 .chain([("job.failed", "job_type".to_owned())]);
-            places.extend(data.map(|(event_type, name)| {
+            positions.extend(data.map(|(event_type, name)| {
                 let head = format!("{{\"type\":\"{event_type}\",\"data\":{{\"{name}\":");
                 (head, "}}".to_owned())
             }));
         }
-        places
+        positions
     }
 
-    /// Values that are hard on somebody, each in every place.
+    /// Values that are costly for some part of the server, each in every position.
     fn values(&self) -> Vec<String> {
         let mut values = Vec::new();
-        for (head, tail) in self.places() {
+        for (head, tail) in self.positions() {
             let room = self.bytes_max - head.len() - tail.len();
             let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
             let objects = format!("{}0{}", "{\"\":".repeat(100), "}".repeat(100));
-            // Nobody's types, each of another length, whose nearest neighbours are looked for.
+            // Unknown types of many lengths, for each of which the nearest one is searched.
             let types = |index: usize| format!("\"{}._{}\"", "x".repeat(index % 40 + 1), "y".repeat(20));
             for value in [
                 filled(room, ("\"", "\""), "", |_| "A".to_owned()),
@@ -139,7 +139,7 @@ impl Operation {
         values
     }
 
-    /// Members that are hard on somebody, beside those of a valid body.
+    /// Costly members beside those of a valid body.
     fn members(&self) -> Vec<String> {
         let frame = (format!("{},", self.valid.0).replace("{,", "{"), self.valid.1);
         let frame = (frame.0.as_str(), frame.1);
@@ -165,7 +165,7 @@ impl Operation {
     }
 }
 
-/// A text that is as long as there is room: `frame` around as many items as fit.
+/// A text of maximum length: `frame` around as many items as fit.
 fn filled(room: usize, frame: (&str, &str), separator: &str, item: impl Fn(usize) -> String) -> String {
     let (head, tail) = frame;
     let mut text = head.to_owned();
@@ -182,22 +182,22 @@ fn filled(room: usize, frame: (&str, &str), separator: &str, item: impl Fn(usize
     text + tail
 }
 
-/// What an answer to a bad body may be at most.
-fn is_bounded(answer: &Answer, body: &str) {
+/// The maximum that a response to a bad body may have.
+fn is_bounded(response: &ApiResponse, body: &str) {
     let start = || body.chars().take(100).collect::<String>();
     assert!(
-        answer.body.len() <= ANSWER_BYTES_MAX,
+        response.body.len() <= ANSWER_BYTES_MAX,
         "{}: {} bytes",
         start(),
-        answer.body.len()
+        response.body.len()
     );
     assert!(
-        [202, 400, 404, 422].contains(&answer.status.as_u16()),
+        [202, 400, 404, 422].contains(&response.status.as_u16()),
         "{}: {}",
         start(),
-        answer.status
+        response.status
     );
-    let Value::Array(errors) = &answer.json()["errors"] else {
+    let Value::Array(errors) = &response.json()["errors"] else {
         return;
     };
     assert!(
@@ -217,12 +217,12 @@ async fn the_worst_bodies_make_little_more_work_than_a_plain_one() {
         let plain_body = operation.plain();
         let mut plain = Duration::MAX;
         for _ in 0..TRIES {
-            let (work, answer) = operation.work(&app, &plain_body).await;
+            let (work, response) = operation.work(&app, &plain_body).await;
             assert!(
-                [201, 202, 404].contains(&answer.status.as_u16()),
+                [201, 202, 404].contains(&response.status.as_u16()),
                 "{}: {}",
                 operation.path,
-                answer.status
+                response.status
             );
             plain = plain.min(work);
         }
@@ -231,8 +231,8 @@ async fn the_worst_bodies_make_little_more_work_than_a_plain_one() {
         for body in operation.values().into_iter().chain(operation.members()) {
             let mut least = Duration::MAX;
             for _ in 0..TRIES {
-                let (work, answer) = operation.work(&app, &body).await;
-                is_bounded(&answer, &body);
+                let (work, response) = operation.work(&app, &body).await;
+                is_bounded(&response, &body);
                 least = least.min(work);
                 if least <= most {
                     break;
@@ -261,10 +261,10 @@ async fn a_hundred_faults_are_listed_and_the_others_counted() {
         let (head, tail) = operation.valid;
         let names: Vec<String> = (0..512).map(|index| format!("\"unknown_{index}\":0")).collect();
         let body = format!("{head},{}{tail}", names.join(",")).replace("{,", "{");
-        let answer = operation.send(&app, &body).await;
-        is_bounded(&answer, &body);
-        assert_eq!(answer.expect_faults().len(), FAULTS_MAX, "{}", operation.path);
-        let problem = answer.json();
+        let response = operation.send(&app, &body).await;
+        is_bounded(&response, &body);
+        assert_eq!(response.expect_faults().len(), FAULTS_MAX, "{}", operation.path);
+        let problem = response.json();
         let detail = problem["detail"].as_str().unwrap();
         assert!(
             detail.starts_with("/unknown_0 is not a field of this body; /unknown_1 "),
@@ -275,16 +275,16 @@ async fn a_hundred_faults_are_listed_and_the_others_counted() {
 }
 
 #[tokio::test]
-async fn faults_at_long_pointers_fit_into_the_answer() {
+async fn faults_at_long_pointers_fit_into_the_response() {
     let app = App::dev().await;
     for name in ["n".repeat(100), "n".repeat(300), "\\u0001/~\\\"".repeat(20)] {
         let members: Vec<String> = (0..120).map(|index| format!("\"{index}{name}\":0")).collect();
         let body = format!("{{\"data\":{{{0}}},{0}}}", members.join(","));
-        let answer = app.ask("POST", "/v1/events").text(&body).send().await;
-        is_bounded(&answer, &body);
-        let listed = answer.expect_faults();
+        let response = app.ask("POST", "/v1/events").text(&body).send().await;
+        is_bounded(&response, &body);
+        let listed = response.expect_faults();
         let unique: BTreeSet<&String> = listed.iter().collect();
-        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        let detail = response.json()["detail"].as_str().unwrap().to_owned();
         let more: usize = detail
             .rsplit_once("; and ")
             .unwrap()
@@ -329,9 +329,9 @@ async fn a_member_that_is_there_twice_is_refused_wherever_it_is() {
             vec!["/data", "/data/job_id", "/id"],
         ),
     ] {
-        let answer = app.ask("POST", path).text(&body).send().await;
-        let mut found = answer.expect_faults();
-        assert_eq!(answer.json()["errors"][0]["code"], "duplicate_field");
+        let response = app.ask("POST", path).text(&body).send().await;
+        let mut found = response.expect_faults();
+        assert_eq!(response.json()["errors"][0]["code"], "duplicate_field");
         found.sort();
         assert_eq!(found, faults, "{body}");
     }
@@ -347,7 +347,7 @@ async fn a_member_that_is_there_twice_is_refused_wherever_it_is() {
 async fn what_a_request_says_is_not_repeated_at_length() {
     let app = App::dev().await;
     let name = "%01".repeat(9000);
-    let answer = app.get(&format!("/v1/webhooks?{name}=1")).await;
-    answer.expect_problem(400, "bad_request");
-    assert!(answer.body.len() < 4096, "{} bytes", answer.body.len());
+    let response = app.get(&format!("/v1/webhooks?{name}=1")).await;
+    response.expect_problem(400, "bad_request");
+    assert!(response.body.len() < 4096, "{} bytes", response.body.len());
 }

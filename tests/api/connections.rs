@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::support::{App, app::eventually};
 
-/// Longer than anything takes: it only decides how soon a test fails that must.
+/// Longer than anything takes: it only decides how soon a failing test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn address(base: &str) -> &str {
@@ -26,7 +26,7 @@ async fn connect(base: &str) -> TcpStream {
     TcpStream::connect(address(base)).await.unwrap()
 }
 
-/// A connection whose client has little room for what it does not read.
+/// A connection whose client buffers little of what it does not read.
 async fn narrow(base: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -41,30 +41,30 @@ fn get(path: &str, token: Option<&str>) -> String {
     )
 }
 
-/// Sends the same request so often that the answers are more than the kernel buffers, and reads none of them.
-async fn ask_without_reading(stream: &mut TcpStream, request: &str, answer_bytes: usize) {
-    let times = 8_000_000 / answer_bytes;
+/// Sends the same request so often that the responses exceed the kernel's buffers, and reads none of them.
+async fn ask_without_reading(stream: &mut TcpStream, request: &str, response_bytes: usize) {
+    let times = 8_000_000 / response_bytes;
     stream.write_all(request.repeat(times.max(8)).as_bytes()).await.unwrap();
 }
 
-/// Sends a request and reads its answer, which ends with `end`, so that the connection is idle.
+/// Sends a request and reads its response, which ends with `end`, so that the connection is idle.
 async fn exchange(stream: &mut TcpStream, request: &str, end: &str) -> std::io::Result<String> {
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(end.as_bytes()) {
+    let mut response = Vec::new();
+    while !response.ends_with(end.as_bytes()) {
         let mut buffer = [0; 4096];
         match stream.read(&mut buffer).await? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            count => answer.extend_from_slice(&buffer[..count]),
+            count => response.extend_from_slice(&buffer[..count]),
         }
     }
-    Ok(String::from_utf8(answer).unwrap())
+    Ok(String::from_utf8(response).unwrap())
 }
 
 async fn is_alive(stream: &mut TcpStream) -> bool {
     let request = get("/healthz", None);
-    let answer = exchange(stream, &request, r#"{"status":"ok"}"#);
-    timeout(PATIENCE, answer)
+    let response = exchange(stream, &request, r#"{"status":"ok"}"#);
+    timeout(PATIENCE, response)
         .await
         .expect("it is answered or closed")
         .is_ok()
@@ -102,7 +102,7 @@ async fn every_head_must_arrive_in_time_and_so_must_the_first_byte() {
     let mut second = connect(&app.base).await;
     assert!(is_alive(&mut second).await);
     second.write_all(b"GET /healthz HTTP/1.1\r\nho").await.unwrap();
-    // A reset, or an end: the head was not answered in any case.
+    // A reset or an end of stream: either way, the request got no response.
     let closed = timeout(PATIENCE, second.read(&mut [0])).await.expect("it is closed");
     assert_eq!(closed.unwrap_or(0), 0);
 }
@@ -111,14 +111,14 @@ async fn every_head_must_arrive_in_time_and_so_must_the_first_byte() {
 async fn a_client_that_does_not_read_is_cut_off_with_or_without_a_token() {
     let limits = ["--dev", "--write-timeout-ms", "300"];
     let app = App::builder().arguments(&limits).start().await;
-    for (path, token, answer_bytes) in [
+    for (path, token, response_bytes) in [
         ("/openapi.json", None, 100_000),
         ("/docs/swagger-ui-bundle.js", None, 1_000_000),
         ("/v1/webhooks", Some(app.token.as_str()), 300),
         ("/v1/webhooks", None, 300),
     ] {
         let mut stream = narrow(&app.base).await;
-        ask_without_reading(&mut stream, &get(path, token), answer_bytes).await;
+        ask_without_reading(&mut stream, &get(path, token), response_bytes).await;
         cut_off(&stream).await;
     }
     app.get("/v1/webhooks").await.expect(200);
@@ -155,7 +155,7 @@ async fn a_client_that_reads_a_byte_now_and_then_is_cut_off_and_a_slow_one_is_no
             0 => break,
             count => read += count,
         }
-        // 32 KiB in a twentieth of the time that 48 KiB may take.
+        // 32 KiB, in a twentieth of the time that 48 KiB may take.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(read > whole, "head and body: {read} of {whole} bytes");
@@ -174,20 +174,21 @@ async fn the_metrics_are_served_although_clients_do_not_read_them() {
     }
     let mut stream = connect(metrics).await;
     let request = get("/metrics", None);
-    let answer = exchange(&mut stream, &request, "# EOF\n");
-    let answer = timeout(PATIENCE, answer).await.expect("it is answered").unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = exchange(&mut stream, &request, "# EOF\n");
+    let response = timeout(PATIENCE, response).await.expect("it is answered").unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
 #[tokio::test]
-async fn a_request_is_under_way_until_its_answer_has_left() {
+async fn a_request_is_in_progress_until_its_response_is_sent() {
     let limits = ["--dev", "--requests-max", "1"];
     let app = App::builder().arguments(&limits).start().await;
     for _ in 0..4 {
         let data = json!({ "job_id": Uuid::new_v4(), "text": "x".repeat(200_000) });
         let event = json!({ "type": "humanization.completed", "data": data });
-        let published = || async { Some(app.post("/v1/events", &event).await).filter(|answer| answer.status == 202) };
-        // The answer before may still be on its way.
+        let published =
+            || async { Some(app.post("/v1/events", &event).await).filter(|response| response.status == 202) };
+        // The previous response may still be on its way.
         eventually(published).await;
     }
     let mut stream = narrow(&app.base).await;
@@ -248,18 +249,18 @@ async fn a_request_without_a_clear_end_is_refused_and_the_connection_closed() {
                     format!("{before}GET /metrics HTTP/1.1\r\nhost: x\r\n{fields}\r\n\r\n0\r\n\r\n{smuggled}");
                 let mut stream = connect(base).await;
                 stream.write_all(request.as_bytes()).await.unwrap();
-                let mut answer = String::new();
-                timeout(PATIENCE, stream.read_to_string(&mut answer))
+                let mut response = String::new();
+                timeout(PATIENCE, stream.read_to_string(&mut response))
                     .await
                     .expect("closed")
                     .unwrap();
-                let answers: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).collect();
+                let responses: Vec<&str> = response.split("HTTP/1.1 ").skip(1).collect();
                 let expected = if before.is_empty() { 1 } else { 2 };
-                assert_eq!(answers.len(), expected, "{fields}: {answer}");
-                let refused = answers.last().unwrap().to_lowercase();
+                assert_eq!(responses.len(), expected, "{fields}: {response}");
+                let refused = responses.last().unwrap().to_lowercase();
                 assert!(
                     refused.starts_with("400") && refused.contains("connection: close"),
-                    "{fields}: {answer}"
+                    "{fields}: {response}"
                 );
             }
         }

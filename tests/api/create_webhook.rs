@@ -9,8 +9,8 @@ const URL: &str = "https://your-service.example.com/webhooks/kallima";
 #[tokio::test]
 async fn a_plain_webhook_has_exactly_its_seven_keys_and_the_secret_once() {
     let app = App::builder().start().await;
-    let answer = app.post("/v1/webhooks", &json!({ "url": URL })).await;
-    let created = answer.expect(201);
+    let response = app.post("/v1/webhooks", &json!({ "url": URL })).await;
+    let created = response.expect(201);
     let keys: Vec<&String> = created.as_object().unwrap().keys().collect();
     assert_eq!(
         keys,
@@ -31,7 +31,7 @@ async fn a_plain_webhook_has_exactly_its_seven_keys_and_the_secret_once() {
     );
     assert_eq!(created["created_at"], created["updated_at"]);
     assert!(created["created_at"].as_str().unwrap().ends_with("+00:00"));
-    let location = answer.header("location").unwrap();
+    let location = response.header("location").unwrap();
     let read = app.get(location).await.expect(200);
     let mut expected = created.clone();
     expected.as_object_mut().unwrap().remove("secret");
@@ -56,14 +56,14 @@ async fn everything_can_be_said_at_once() {
 }
 
 #[tokio::test]
-async fn every_fault_is_told_at_once_with_its_place() {
+async fn every_fault_is_reported_at_once_with_its_pointer() {
     let app = App::builder().start().await;
     let body = json!({
         "url": "http://example.com/", "events": ["humanisation.completed", "job.failed", "nothing.*"], "enabled": "yes",
         "description": "x".repeat(257), "bogus/~": 1,
     });
-    let answer = app.post("/v1/webhooks", &body).await;
-    let mut faults = answer.expect_faults();
+    let response = app.post("/v1/webhooks", &body).await;
+    let mut faults = response.expect_faults();
     faults.sort();
     assert_eq!(
         faults,
@@ -76,7 +76,7 @@ async fn every_fault_is_told_at_once_with_its_place() {
             "/url"
         ]
     );
-    let problem = answer.json();
+    let problem = response.json();
     let nearest = problem["errors"]
         .as_array()
         .unwrap()
@@ -150,7 +150,7 @@ async fn an_internationalized_url_is_stored_in_its_ascii_form() {
         .await
         .expect(200);
     assert_eq!(changed["url"], "https://xn--r8jz45g.xn--zckzah/");
-    // The stored form is what the limit is about.
+    // The limit is on the stored form.
     let long = format!("https://bücher.example/{}", "ß".repeat(400));
     let refused = app.post("/v1/webhooks", &json!({ "url": long })).await;
     assert_eq!(refused.expect_faults(), ["/url"]);
@@ -166,7 +166,7 @@ async fn an_organization_may_have_a_hundred() {
     let (one, other) = tokio::join!(app.post("/v1/webhooks", &body), app.post("/v1/webhooks", &body));
     let mut statuses = [one.status.as_u16(), other.status.as_u16()];
     statuses.sort_unstable();
-    assert_eq!(statuses, [201, 409], "two at once do not both take the last place");
+    assert_eq!(statuses, [201, 409], "two at once do not both get through");
     app.post("/v1/webhooks", &body).await.expect_problem(409, "conflict");
     let (_, token) = app.new_organization().await;
     app.ask("POST", "/v1/webhooks")

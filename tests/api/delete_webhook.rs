@@ -14,8 +14,8 @@ async fn what_is_pending_is_canceled_and_the_log_stays() {
     );
     let event = app.publish().await;
     app.after_attempt(&event, 1).await;
-    let answer = app.delete(&path).await;
-    answer.expect(204);
+    let response = app.delete(&path).await;
+    response.expect(204);
     for ask in [app.get(&path).await, app.delete(&path).await] {
         ask.expect_problem(404, "not_found");
     }

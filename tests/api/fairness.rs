@@ -8,8 +8,8 @@ use tokio::{
 
 use crate::support::{App, Gate, Receiver, Reply, app::eventually, client::Ask};
 
-/// A request that is under way as long as its connection is open: it was let in, and its body does not come. `None` if it is
-/// refused.
+/// A request that is in progress as long as its connection is open: it was admitted, and its body never arrives. `None` if
+/// it is refused.
 async fn hold(app: &App, token: &str) -> Option<TcpStream> {
     let address = app.base.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -18,16 +18,16 @@ async fn hold(app: &App, token: &str) -> Option<TcpStream> {
          content-type: application/json\r\ncontent-length: 100\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = [0; 1024];
-    let length = stream.read(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
-    // The body is asked for once the caller is known.
-    if answer.starts_with("http/1.1 100") {
+    let mut response = [0; 1024];
+    let length = stream.read(&mut response).await.unwrap();
+    let response = String::from_utf8_lossy(&response[..length]).to_lowercase();
+    // `100 Continue` is sent once the caller is known.
+    if response.starts_with("http/1.1 100") {
         return Some(stream);
     }
     assert!(
-        answer.starts_with("http/1.1 503") && answer.contains("retry-after: 1\r\n"),
-        "{answer}"
+        response.starts_with("http/1.1 503") && response.contains("retry-after: 1\r\n"),
+        "{response}"
     );
     None
 }
@@ -45,13 +45,13 @@ async fn one_organization_may_use_all_requests_and_leaves_a_reserve_that_fills_u
     assert!(is_refused(&busy).await);
     let mut others = vec![hold(&app, &other).await.expect("the reserve, an eighth, is for others")];
     assert!(is_refused(&other).await && is_refused(&busy).await, "there are no more");
-    // What comes free goes to the other until it has its fair share, four of eight.
+    // Released permits go to the other organization until it has its fair share, four of eight.
     for _ in 0..3 {
         drop(held.pop());
         others.push(eventually(async || hold(&app, &other).await).await);
         assert!(is_refused(&other).await && is_refused(&busy).await);
     }
-    // From then on it is there for a third.
+    // From then on, a third organization gets them.
     let third = app.new_organization().await.1;
     drop(held.pop());
     let newcomer = eventually(async || {

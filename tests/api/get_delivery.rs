@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{App, Receiver, Reply};
 
 #[tokio::test]
-async fn a_delivery_is_shown_with_its_payload_and_the_last_answer() {
+async fn a_delivery_is_shown_with_its_payload_and_the_last_response() {
     let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
     let receiver = Receiver::start([Reply::status(503).body(&"x".repeat(5000))]).await;
     let webhook = app.webhook(&receiver.url).await;

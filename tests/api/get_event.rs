@@ -18,9 +18,9 @@ async fn an_event_shows_its_deliveries_without_its_payload_as_many_as_there_is_r
     let published = app.post("/v1/events", &body).await.expect(202);
     let id = published["id"].as_str().unwrap();
     receiver.wait_for(5).await;
-    let answer = app.get(&format!("/v1/events/{id}")).await;
-    assert!(answer.body.len() < 2500, "{} bytes", answer.body.len());
-    let mut shown = answer.expect(200);
+    let response = app.get(&format!("/v1/events/{id}")).await;
+    assert!(response.body.len() < 2500, "{} bytes", response.body.len());
+    let mut shown = response.expect(200);
     let deliveries = shown.as_object_mut().unwrap().remove("deliveries").unwrap();
     assert_eq!(shown, published);
     let ids = |list: &Value| -> Vec<String> {
@@ -37,11 +37,11 @@ async fn an_event_shows_its_deliveries_without_its_payload_as_many_as_there_is_r
             .iter()
             .all(|delivery| delivery.get("payload").is_none())
     );
-    let mut page = next(answer.header("link"));
+    let mut page = next(response.header("link"));
     while let Some(path) = page {
-        let answer = app.get(&path).await;
-        page = next(answer.header("link"));
-        seen.extend(ids(&answer.expect(200)));
+        let response = app.get(&path).await;
+        page = next(response.header("link"));
+        seen.extend(ids(&response.expect(200)));
     }
     assert_eq!(seen.len(), 5, "the rest is behind the link: {seen:?}");
     assert!(

@@ -16,17 +16,18 @@ async fn connect(app: &App) -> TcpStream {
         .unwrap()
 }
 
-/// What the server answers to this text until it closes the connection, all of it in lower case.
+/// What the server responds to this text until it closes the connection, in lower case.
 async fn raw(app: &App, text: &str) -> String {
     let mut stream = connect(app).await;
-    // The server may have had enough before all of it is sent.
+    // The server may close the connection before all of it is sent.
     drop(stream.write_all(text.as_bytes()).await);
-    let mut answer = Vec::new();
-    drop(stream.read_to_end(&mut answer).await);
-    String::from_utf8_lossy(&answer).to_lowercase()
+    let mut response = Vec::new();
+    drop(stream.read_to_end(&mut response).await);
+    String::from_utf8_lossy(&response).to_lowercase()
 }
 
-/// Sends `head`, then a letter now and then, until the server closes the connection. What it said, and after how long.
+/// Sends `head`, then a letter now and then, until the server closes the connection. Returns what it sent, and how long it
+/// took.
 async fn drip(app: &App, head: &str) -> (String, Duration) {
     let began = Instant::now();
     let (mut reader, mut writer) = connect(app).await.into_split();
@@ -36,11 +37,11 @@ async fn drip(app: &App, head: &str) -> (String, Duration) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let mut answer = Vec::new();
-    let closed = tokio::time::timeout(Duration::from_mins(1), reader.read_to_end(&mut answer));
+    let mut response = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_mins(1), reader.read_to_end(&mut response));
     drop(closed.await.expect("the connection is closed in bounded time"));
     dripping.abort();
-    (String::from_utf8_lossy(&answer).into_owned(), began.elapsed())
+    (String::from_utf8_lossy(&response).into_owned(), began.elapsed())
 }
 
 #[tokio::test]
@@ -65,11 +66,11 @@ async fn a_slow_head_and_a_slow_body_end_in_bounded_time_and_hold_up_nobody() {
         }
     };
     let heads = async { tokio::join!(drip(&app, head), drip(&app, head), drip(&app, head)).0 };
-    let ((_, head_took), (answer, body_took), ()) = tokio::join!(heads, drip(&app, &body), others);
+    let ((_, head_took), (response, body_took), ()) = tokio::join!(heads, drip(&app, &body), others);
     assert!(head_took >= Duration::from_millis(450) && body_took >= Duration::from_millis(450));
     assert!(
-        answer.starts_with("HTTP/1.1 400") && answer.contains("took too long"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 400") && response.contains("took too long"),
+        "{response}"
     );
 }
 
@@ -150,7 +151,7 @@ async fn more_requests_than_the_node_takes_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn browsers_are_told_to_stay_within_bounds() {
+async fn responses_carry_security_headers_for_browsers() {
     let app = App::dev().await;
     let nosniff = Some("nosniff");
     for path in [
@@ -181,8 +182,8 @@ async fn other_origins_are_let_in_by_name_alone() {
     };
     let closed = App::dev().await;
     for method in ["GET", "OPTIONS"] {
-        let answer = raw(&closed, &ask(method, "https://app.example.com")).await;
-        assert!(!answer.contains("access-control"), "{answer}");
+        let response = raw(&closed, &ask(method, "https://app.example.com")).await;
+        assert!(!response.contains("access-control"), "{response}");
     }
     let arguments = ["--dev", "--cors-allow-origin", "https://app.example.com"];
     let open = App::builder().arguments(&arguments).start().await;
@@ -196,7 +197,7 @@ async fn other_origins_are_let_in_by_name_alone() {
     ] {
         assert!(preflight.contains(part), "{part}: {preflight}");
     }
-    // A refusal can be read from there too.
+    // Such an origin can read a refusal, too.
     let refused = raw(&open, &ask("GET", "https://app.example.com")).await;
     assert!(
         refused.starts_with("http/1.1 401") && refused.contains("access-control-expose-headers"),

@@ -1,4 +1,4 @@
-//! HTTP/2: it is the same API, and its clients are bounded as those of HTTP/1.1 are, frame by frame.
+//! HTTP/2: the same API, with the same bounds on clients as HTTP/1.1, frame by frame.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::support::{
     },
 };
 
-/// Longer than anything takes: it only decides how soon a test fails that must.
+/// Longer than anything takes: it only decides how soon a failing test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A connection that speaks HTTP/2 frame by frame.
@@ -30,7 +30,7 @@ impl Raw {
         Self::greet(TcpStream::connect(address).await.unwrap(), settings).await
     }
 
-    /// Has little room for what it does not read.
+    /// Buffers little of what it does not read.
     async fn narrow(app: &App) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -49,7 +49,7 @@ impl Raw {
         self.0.write_all(bytes).await.is_ok()
     }
 
-    /// The next frame: kind, flags, stream, payload. None where the server has closed.
+    /// The next frame: kind, flags, stream, payload. `None` if the server has closed.
     async fn read(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let read = async {
             let mut header = [0; 9];
@@ -62,7 +62,7 @@ impl Raw {
         timeout(PATIENCE, read).await.expect("it goes on or is closed")
     }
 
-    /// Skips to the next frame of this kind on this stream. None where the server closes before.
+    /// Skips to the next frame of this kind on this stream. `None` if the server closes first.
     async fn skip_to(&mut self, kind: u8, stream: u32) -> Option<Vec<u8>> {
         loop {
             let (seen, _, of, payload) = self.read().await?;
@@ -145,7 +145,7 @@ async fn a_connection_says_its_limits_and_keeps_them() {
         .map(|one| (one[1], u32::from_be_bytes(one[2..].try_into().unwrap())))
         .collect();
     for expected in [(3, 32), (4, 65_535), (6, 16 * 1024)] {
-        // The window that everyone has need not be said.
+        // The default window need not be announced.
         assert!(
             settings.contains(&expected) || expected.0 == 4,
             "{expected:?} in {settings:?}"
@@ -163,7 +163,7 @@ async fn a_connection_says_its_limits_and_keeps_them() {
     }
     let refused = raw.skip_to(RST_STREAM, 65).await.expect("the 33rd is refused");
     assert_eq!(refused, 7_u32.to_be_bytes(), "REFUSED_STREAM: it can be sent again");
-    // One more header than a head may have bytes for.
+    // One more header than the size of a head allows.
     let mut raw = Raw::connect(&app, &[]).await;
     let fields: Vec<u8> = (0..60).flat_map(|_| field(58, &"x".repeat(250))).collect();
     let large = [block("GET", "/healthz", None), fields].concat();
@@ -172,9 +172,12 @@ async fn a_connection_says_its_limits_and_keeps_them() {
         "in one frame, and with 32 bytes for each header too much"
     );
     assert!(raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &large)).await);
-    let answer = raw.skip_to(HEADERS, 1).await.expect("it is refused");
+    let response = raw.skip_to(HEADERS, 1).await.expect("it is refused");
     // Its status in HPACK: `:status`, and three digits compressed.
-    assert!(answer.starts_with(&[0x48, 0x83, 0x69, 0x90, 0xff]), "431: {answer:x?}");
+    assert!(
+        response.starts_with(&[0x48, 0x83, 0x69, 0x90, 0xff]),
+        "431: {response:x?}"
+    );
 }
 
 #[tokio::test]
@@ -196,7 +199,7 @@ async fn a_client_that_cancels_what_it_asks_for_is_cut_off() {
     raw.closed().await;
     assert!(sent < 10_000, "all were taken");
     app.get("/v1/webhooks").await.expect(200);
-    // One that cancels now and then is not.
+    // A client that cancels now and then is not cut off.
     let mut raw = Raw::connect(&app, &[]).await;
     for number in 0..150 {
         let (canceled, whole) = (4 * number + 1, 4 * number + 3);
@@ -217,7 +220,7 @@ async fn a_client_that_sends_frames_for_nothing_is_cut_off() {
     ] {
         let mut raw = Raw::connect(&app, &[]).await;
         assert!(raw.is_alive(1).await);
-        // What it is answered is read, so that it is not for this that it is cut off.
+        // It reads the responses, so that this is not why it is cut off.
         let (mut reading, mut writing) = raw.0.into_split();
         let drained = tokio::spawn(async move { tokio::io::copy(&mut reading, &mut tokio::io::sink()).await });
         let mut sent = 0;
@@ -247,7 +250,7 @@ async fn a_head_must_arrive_in_time() {
         assert!(raw.send(part).await);
         raw.closed().await;
     }
-    // Another piece now and then does not help.
+    // Another byte now and then does not help.
     let mut raw = Raw::connect(&app, &[]).await;
     assert!(raw.send(&open).await);
     let began = Instant::now();
@@ -294,7 +297,7 @@ async fn pings_do_not_keep_an_idle_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_granted_no_window_is_cut_off_and_holds_no_request() {
+async fn a_response_that_is_granted_no_window_is_cut_off_and_holds_no_request() {
     let limits = ["--dev", "--write-timeout-ms", "1000", "--requests-max", "1"];
     let app = App::builder().arguments(&limits).start().await;
     // Each stream has a window of no byte, and then of one byte now and then.
@@ -325,7 +328,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
         .start()
         .await;
     let mut raw = Raw::narrow(&app).await;
-    // All the window there can be, so that the connection alone is what is full.
+    // The largest window, so that only the connection is full.
     assert!(
         raw.send(&frame(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()))
             .await
@@ -358,13 +361,13 @@ async fn a_server_that_stops_says_goodbye() {
     let mut raw = Raw::connect(&app, &[]).await;
     assert!(raw.is_alive(1).await);
     let stopping = tokio::spawn(app.stop());
-    let mut is_told = false;
+    let mut is_announced = false;
     while let Some((kind, _, _, payload)) = raw.read().await {
-        is_told |= kind == GOAWAY;
+        is_announced |= kind == GOAWAY;
         if kind == PING {
             raw.send(&frame(PING, ACK, 0, &payload)).await;
         }
     }
-    assert!(is_told);
+    assert!(is_announced);
     timeout(PATIENCE, stopping).await.unwrap().unwrap();
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::support::{
     App, Receiver,
-    client::{Answer, Ask},
+    client::{ApiResponse, Ask},
 };
 
 fn keyed(app: &App, method: &str, path: &str, key: &str, body: &Value) -> Ask {
@@ -20,8 +20,8 @@ fn event() -> Value {
     json!({ "type": "job.completed", "data": { "job_id": Uuid::new_v4() } })
 }
 
-fn is_replay(answer: &Answer) -> bool {
-    answer.header("idempotency-replayed") == Some("true")
+fn is_replay(response: &ApiResponse) -> bool {
+    response.header("idempotency-replayed") == Some("true")
 }
 
 /// Makes every key's request look as if its node had died before it could keep the response.
@@ -179,13 +179,13 @@ async fn of_fifty_requests_at_once_with_one_key_exactly_one_runs() {
         .collect();
     let (mut ran, mut ids) = (0, std::collections::HashSet::new());
     for ask in asks {
-        let answer = ask.await.unwrap();
-        if answer.status == 202 {
-            ran += u32::from(!is_replay(&answer));
-            ids.insert(answer.json()["id"].as_str().unwrap().to_owned());
+        let response = ask.await.unwrap();
+        if response.status == 202 {
+            ran += u32::from(!is_replay(&response));
+            ids.insert(response.json()["id"].as_str().unwrap().to_owned());
         } else {
-            answer.expect_problem(409, "conflict");
-            assert_eq!(answer.header("retry-after"), Some("1"));
+            response.expect_problem(409, "conflict");
+            assert_eq!(response.header("retry-after"), Some("1"));
         }
     }
     assert_eq!((ran, ids.len()), (1, 1));
@@ -195,13 +195,13 @@ async fn of_fifty_requests_at_once_with_one_key_exactly_one_runs() {
 }
 
 #[tokio::test]
-async fn a_crash_between_a_test_and_its_answer_doubles_nothing() {
+async fn a_crash_between_a_test_and_its_response_doubles_nothing() {
     let receiver = Receiver::start([]).await;
     let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
     let webhook = app.webhook(&receiver.url).await;
     let path = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
     let tested = keyed(&app, "POST", &path, "one", &json!({})).send().await.expect(200);
-    // The lease of the dead run lasts; then the same request is done again.
+    // Until the dead run's lease ends the request is refused; then it is performed again.
     let lease_ms = app.clock.now().as_millis() + 10_000;
     forget_responses(&app, &lease_ms.to_string()).await;
     let early = keyed(&app, "POST", &path, "one", &json!({})).send().await;
@@ -237,7 +237,7 @@ async fn a_key_is_forgotten_after_a_day_and_then_removed() {
 
 #[tokio::test]
 async fn a_replay_uses_no_quota_and_works_when_that_is_used_up() {
-    // A clock that stands: no month turns between two requests.
+    // With a clock that stands still, no new month begins between two requests.
     let mut app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
     let limits = Limits {
         requests_per_minute_max: None,

@@ -2,19 +2,19 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Receiver, Reply, client::Answer};
+use crate::support::{App, Receiver, Reply, client::ApiResponse};
 
-fn tag(answer: &Answer) -> String {
-    answer.header("etag").expect("an ETag").to_owned()
+fn tag(response: &ApiResponse) -> String {
+    response.header("etag").expect("an ETag").to_owned()
 }
 
 async fn created(app: &App, url: &str) -> (String, String) {
-    let answer = app.post("/v1/webhooks", &json!({ "url": url })).await;
-    let path = format!("/v1/webhooks/{}", answer.expect(201)["id"].as_str().unwrap());
-    (path, tag(&answer))
+    let response = app.post("/v1/webhooks", &json!({ "url": url })).await;
+    let path = format!("/v1/webhooks/{}", response.expect(201)["id"].as_str().unwrap());
+    (path, tag(&response))
 }
 
-async fn patch_if(app: &App, path: &str, tags: &str, body: &Value) -> Answer {
+async fn patch_if(app: &App, path: &str, tags: &str, body: &Value) -> ApiResponse {
     app.ask("PATCH", path).header("if-match", tags).json(body).send().await
 }
 
@@ -82,7 +82,7 @@ async fn only_the_version_that_was_seen_is_changed_or_deleted() {
         .expect(200);
     let delete = app.ask("DELETE", &path).header("if-match", "*").send().await;
     delete.expect(204);
-    // Without the thing there is no version to be wrong about.
+    // A webhook that does not exist has no version.
     patch_if(&app, &path, "*", &body).await.expect_problem(404, "not_found");
     patch_if(&app, &path, &first, &body)
         .await
@@ -94,8 +94,8 @@ async fn what_is_no_list_of_tags_is_refused_by_the_headers_name() {
     let app = App::dev().await;
     let (path, first) = created(&app, "http://127.0.0.1:9/").await;
     for malformed in ["", "x", "\"x", "**", "\"x\" \"y\"", "w/\"x\""] {
-        let answer = patch_if(&app, &path, malformed, &json!({ "description": "one" })).await;
-        let problem = answer.expect_problem(400, "bad_request");
+        let response = patch_if(&app, &path, malformed, &json!({ "description": "one" })).await;
+        let problem = response.expect_problem(400, "bad_request");
         assert!(problem["detail"].as_str().unwrap().contains("If-Match"), "{problem}");
         let delete = app.ask("DELETE", &path).header("if-match", malformed).send().await;
         delete.expect_problem(400, "bad_request");
@@ -125,11 +125,11 @@ async fn of_changes_to_one_version_exactly_one_wins() {
         let asks: Vec<_> = asks.map(tokio::spawn).collect();
         let mut won = Vec::new();
         for ask in asks {
-            let answer = ask.await.unwrap();
-            if answer.status == 200 {
-                won.push(answer);
+            let response = ask.await.unwrap();
+            if response.status == 200 {
+                won.push(response);
             } else {
-                answer.expect_problem(412, "precondition_failed");
+                response.expect_problem(412, "precondition_failed");
             }
         }
         let [winner] = won.as_slice() else {

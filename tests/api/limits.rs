@@ -11,7 +11,7 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{App, client::Answer};
+use crate::support::{App, client::ApiResponse};
 
 fn limits(requests_per_minute_max: u32, writes_per_month_max: u32) -> Limits {
     Limits {
@@ -20,7 +20,7 @@ fn limits(requests_per_minute_max: u32, writes_per_month_max: u32) -> Limits {
     }
 }
 
-/// A server whose clock stands at `now` and whose organization has these limits; zero is none.
+/// A server whose clock shows `now` and whose organization has these limits; zero means no limit.
 async fn app(now: &str, requests_per_minute_max: u32, writes_per_month_max: u32) -> App {
     let clock = Clock::manual(Timestamp::parse(now).unwrap());
     let mut app = App::builder().arguments(&["--dev"]).clock(clock).start().await;
@@ -29,38 +29,38 @@ async fn app(now: &str, requests_per_minute_max: u32, writes_per_month_max: u32)
     app
 }
 
-/// Limit, remaining and reset of `rate` or `quota`; none where the response tells nothing of it.
-fn told(answer: &Answer, what: &str) -> Option<(u32, u32, String)> {
+/// Limit, remaining and reset of `rate` or `quota`; `None` if the response has no such headers.
+fn limit(response: &ApiResponse, what: &str) -> Option<(u32, u32, String)> {
     let number = |name: &str| {
-        answer
+        response
             .header(&format!("x-{what}-{name}"))
             .map(|text| text.parse().unwrap())
     };
-    let reset = answer.header(&format!("x-{what}-reset")).map(ToOwned::to_owned);
-    let told = number("limit").zip(number("remaining")).zip(reset);
-    told.map(|((limit, remaining), reset)| (limit, remaining, reset))
+    let reset = response.header(&format!("x-{what}-reset")).map(ToOwned::to_owned);
+    let all = number("limit").zip(number("remaining")).zip(reset);
+    all.map(|((limit, remaining), reset)| (limit, remaining, reset))
 }
 
-fn rate(answer: &Answer) -> Option<(u32, u32, String)> {
-    told(answer, "ratelimit")
+fn rate(response: &ApiResponse) -> Option<(u32, u32, String)> {
+    limit(response, "ratelimit")
 }
 
-fn quota_left(answer: &Answer) -> u32 {
-    told(answer, "quota").expect("the quota is told").1
+fn quota_left(response: &ApiResponse) -> u32 {
+    limit(response, "quota").expect("the response has the quota").1
 }
 
-async fn create(app: &App) -> Answer {
+async fn create(app: &App) -> ApiResponse {
     app.post("/v1/webhooks", &json!({ "url": "http://127.0.0.1:9/" })).await
 }
 
 #[tokio::test]
-async fn an_organization_without_limits_is_told_of_none() {
+async fn an_organization_without_limits_gets_no_headers_of_limits() {
     let app = App::dev().await;
-    let answer = create(&app).await;
-    answer.expect(201);
-    assert!(rate(&answer).is_none() && told(&answer, "quota").is_none());
+    let response = create(&app).await;
+    response.expect(201);
+    assert!(rate(&response).is_none() && limit(&response, "quota").is_none());
     assert!(
-        answer
+        response
             .headers
             .keys()
             .all(|name| !name.as_str().contains("limit") && !name.as_str().contains("quota"))
@@ -68,14 +68,14 @@ async fn an_organization_without_limits_is_told_of_none() {
 }
 
 #[tokio::test]
-async fn the_rate_is_told_used_up_and_filled_again() {
+async fn the_rate_is_reported_used_up_and_filled_again() {
     let app = app("2026-11-23T10:00:00Z", 3, 0).await;
     let reset = |seconds: u32| format!("Mon, 23 Nov 2026 10:{:02}:{:02} GMT", seconds / 60, seconds % 60);
     for (remaining, full_after_s) in [(2, 20), (1, 40), (0, 60)] {
-        let answer = app.get("/v1/webhooks").await;
-        answer.expect(200);
-        assert_eq!(rate(&answer), Some((3, remaining, reset(full_after_s))));
-        assert!(told(&answer, "quota").is_none(), "it has no quota");
+        let response = app.get("/v1/webhooks").await;
+        response.expect(200);
+        assert_eq!(rate(&response), Some((3, remaining, reset(full_after_s))));
+        assert!(limit(&response, "quota").is_none(), "it has no quota");
     }
     let refused = app.get("/v1/webhooks").await;
     let problem = refused.expect_problem(429, "rate_limit_exceeded");
@@ -89,17 +89,17 @@ async fn the_rate_is_told_used_up_and_filled_again() {
     app.get("/v1/webhooks").await.expect(200);
     app.get("/v1/webhooks").await.expect_problem(429, "rate_limit_exceeded");
     app.advance(Duration::from_mins(10)).await;
-    let answer = app.get("/v1/webhooks").await;
-    assert_eq!(rate(&answer).unwrap().1, 2, "no more than a minute's requests gather");
+    let response = app.get("/v1/webhooks").await;
+    assert_eq!(rate(&response).unwrap().1, 2, "no more than a minute's requests gather");
 }
 
 #[tokio::test]
 async fn errors_tell_of_the_limits_once_the_caller_is_known() {
     let app = app("2026-11-23T10:00:00Z", 100, 100).await;
     let anonymous = app.ask("GET", "/v1/webhooks").anonymous().send().await;
-    assert!(rate(&anonymous).is_none() && told(&anonymous, "quota").is_none());
+    assert!(rate(&anonymous).is_none() && limit(&anonymous, "quota").is_none());
     let (reader, _) = app.new_token(Some(app.organization), &[Scope::WebhooksRead]).await;
-    let answers = [
+    let responses = [
         app.get(&format!("/v1/webhooks/{}", Uuid::nil())).await,
         app.get("/v1/webhooks/nonsense").await,
         app.get("/v1/webhooks?limit=0").await,
@@ -110,10 +110,10 @@ async fn errors_tell_of_the_limits_once_the_caller_is_known() {
             .send()
             .await,
     ];
-    for (used, answer) in answers.iter().enumerate() {
+    for (used, response) in responses.iter().enumerate() {
         let left = 99 - u32::try_from(used).unwrap();
-        assert_eq!(rate(answer).unwrap().1, left, "{}", answer.status);
-        assert_eq!(quota_left(answer), 100, "{}", answer.status);
+        assert_eq!(rate(response).unwrap().1, left, "{}", response.status);
+        assert_eq!(quota_left(response), 100, "{}", response.status);
     }
     let used_up = self::app("2026-11-23T10:00:00Z", 1, 0).await;
     used_up.get("/v1/webhooks").await.expect(200);
@@ -134,7 +134,7 @@ async fn only_writes_that_are_done_use_the_quota() {
     let created = create(&app).await;
     let path = format!("/v1/webhooks/{}", created.expect(201)["id"].as_str().unwrap());
     let reset = "Tue, 01 Dec 2026 00:00:00 GMT".to_owned();
-    assert_eq!(told(&created, "quota"), Some((5, 4, reset)));
+    assert_eq!(limit(&created, "quota"), Some((5, 4, reset)));
     assert!(rate(&created).is_none(), "it has no rate limit");
     assert_eq!(quota_left(&app.get(&path).await), 4, "a reading is none");
     let stale = app
@@ -198,7 +198,7 @@ async fn the_quota_is_whole_again_when_the_month_turns() {
     let created = create(&app).await;
     created.expect(201);
     assert_eq!(
-        told(&created, "quota"),
+        limit(&created, "quota"),
         Some((1, 0, "Mon, 01 Feb 2027 00:00:00 GMT".to_owned()))
     );
     create(&app).await.expect_problem(429, "quota_exceeded");
@@ -207,7 +207,7 @@ async fn the_quota_is_whole_again_when_the_month_turns() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_at_once_never_overshoot_the_quota() {
     let app = app("2026-11-23T10:00:00Z", 0, 7).await;
-    // Every third is refused by its own fault, and gives back what it had reserved.
+    // Every third is invalid, and gives back what it had reserved.
     let asks = (0..30).map(|number| {
         let body = json!({ "type": "job.completed", "data": { "job_id": Uuid::new_v4() } });
         let missing = format!("/v1/webhooks/{}", Uuid::nil());

@@ -19,10 +19,10 @@ async fn every_attempt_is_listed_by_its_number_over_the_pages() {
     let (mut page, mut seen) = (Some(format!("{path}/attempts?limit=2")), Vec::new());
     let mut pages = 0;
     while let Some(at) = page {
-        let answer = app.get(&at).await;
-        page = next(answer.header("link"));
+        let response = app.get(&at).await;
+        page = next(response.header("link"));
         pages += 1;
-        for attempt in answer.expect(200).as_array().unwrap() {
+        for attempt in response.expect(200).as_array().unwrap() {
             let members = ["number", "trigger", "response_status", "response_body", "error"];
             seen.push(Value::from_iter(members.map(|member| attempt[member].clone())));
         }

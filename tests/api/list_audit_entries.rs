@@ -6,19 +6,19 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
 use super::list_webhooks::next;
-use crate::support::{App, Gate, Receiver, Reply, client::Answer};
+use crate::support::{App, Gate, Receiver, Reply, client::ApiResponse};
 
 fn path(webhook: &Value) -> String {
     format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap())
 }
 
 async fn audit(app: &App, webhook: &Value) -> Vec<Value> {
-    let answer = app.get(&format!("{}/audit", path(webhook))).await;
-    answer.expect(200).as_array().unwrap().clone()
+    let response = app.get(&format!("{}/audit", path(webhook))).await;
+    response.expect(200).as_array().unwrap().clone()
 }
 
-fn request_id(answer: &Answer) -> &str {
-    answer.header("x-request-id").unwrap()
+fn request_id(response: &ApiResponse) -> &str {
+    response.header("x-request-id").unwrap()
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn every_write_is_remembered_with_who_what_when_and_from_where() {
         .send()
         .await;
     changed.expect(200);
-    // What changes nothing is no write.
+    // A request that changes nothing is not a write.
     app.patch(&path(&webhook), &change).await.expect(200);
     let rotate = format!("{}?rotate_secret=true", path(&webhook));
     let rotated = app.ask("PATCH", &rotate).send().await.expect(200);
@@ -51,7 +51,7 @@ async fn every_write_is_remembered_with_who_what_when_and_from_where() {
     gone.expect(204);
 
     let entries = audit(&app, &webhook).await;
-    let told: Vec<_> = entries
+    let shown: Vec<_> = entries
         .iter()
         .map(|entry| (&entry["action"], &entry["secret_rotated"], &entry["changes"]))
         .map(|(action, rotated, changes)| json!([action, rotated, changes]))
@@ -75,9 +75,9 @@ async fn every_write_is_remembered_with_who_what_when_and_from_where() {
             "events": { "before": null, "after": ["job.*"] },
         }]),
     ];
-    assert_eq!(told, expected);
-    for (entry, answer) in [(&entries[0], &gone), (&entries[2], &changed), (&entries[3], &made)] {
-        assert_eq!(entry["request_id"], request_id(answer));
+    assert_eq!(shown, expected);
+    for (entry, response) in [(&entries[0], &gone), (&entries[2], &changed), (&entries[3], &made)] {
+        assert_eq!(entry["request_id"], request_id(response));
         assert_eq!(entry["address"], "127.0.0.1");
         assert_eq!(entry["actor"], "token");
     }
@@ -99,7 +99,7 @@ async fn the_services_own_disabling_is_remembered_once() {
     let app = App::builder().arguments(&["--dev"]).patient().start().await;
     let webhook = app.webhook(&receiver.url).await;
     let (first, second) = (app.publish().await, app.publish().await);
-    // Both are under way before either is answered.
+    // Both are in progress before either gets its response.
     receiver.wait_for(2).await;
     gate.open();
     app.after_attempt(&first, 1).await;
@@ -129,13 +129,13 @@ async fn what_is_anothers_or_nobodys_is_not_found_also_after_its_deletion() {
     let webhook = app.webhook("http://127.0.0.1:9/").await;
     let (_, other) = app.new_organization().await;
     for _ in 0..2 {
-        let answer = app
+        let response = app
             .ask("GET", &format!("{}/audit", path(&webhook)))
             .token(&other)
             .send()
             .await;
-        answer.expect_problem(404, "not_found");
-        // Deleted, or not there any more: all the same to others.
+        response.expect_problem(404, "not_found");
+        // Deleted or pruned: both look the same to others.
         app.delete(&path(&webhook)).await;
     }
     assert_eq!(audit(&app, &webhook).await.len(), 2);
@@ -173,13 +173,13 @@ async fn pages_follow_by_link() {
     let mut seen = Vec::new();
     let mut page = Some(format!("{}/audit?limit=2", path(&webhook)));
     while let Some(path) = page {
-        let answer = app.get(&path).await;
-        seen.extend(answer.expect(200).as_array().unwrap().clone());
-        page = next(answer.header("link"));
+        let response = app.get(&path).await;
+        seen.extend(response.expect(200).as_array().unwrap().clone());
+        page = next(response.header("link"));
     }
     assert_eq!((seen.len(), &seen), (5, &all));
 
-    // Retention takes the oldest of any webhook; a cursor holds whatever is gone.
+    // Retention deletes the oldest of any webhook; a cursor remains valid when its entry is gone.
     let first = app.get(&format!("{}/audit?limit=2", path(&webhook))).await;
     let beside = app.database.connect().await;
     let prune = "DELETE FROM audit_entries WHERE action = 'updated'";

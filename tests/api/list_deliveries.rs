@@ -94,9 +94,9 @@ async fn what_waits_is_listed_page_by_page_however_much_it_is() {
     ] {
         let (mut page, mut seen) = (Some(format!("/v1/webhook_deliveries?{query}")), Vec::new());
         while let Some(path) = page {
-            let answer = app.get(&path).await;
-            page = next(answer.header("link"));
-            let list = answer.expect(200);
+            let response = app.get(&path).await;
+            page = next(response.header("link"));
+            let list = response.expect(200);
             let ids = list.as_array().unwrap().iter();
             seen.extend(ids.map(|delivery| delivery["id"].as_str().unwrap().to_owned()));
         }
@@ -125,8 +125,8 @@ async fn a_word_of_a_newer_version_is_read_as_unknown() {
     }
     let id = failed["id"].as_str().unwrap();
     let error = async |path: &str| {
-        let answer = app.get(path).await.expect(200);
-        answer.as_array().map_or(&answer, |list| &list[0])["error"].clone()
+        let response = app.get(path).await.expect(200);
+        response.as_array().map_or(&response, |list| &list[0])["error"].clone()
     };
     for path in [
         "/v1/webhook_deliveries".to_owned(),
@@ -139,13 +139,13 @@ async fn a_word_of_a_newer_version_is_read_as_unknown() {
     assert_eq!(shown["deliveries"][0]["error"], "unknown");
 }
 
-/// The pages of a list from `path` on: how many items each has, and the ids of all.
+/// The pages of a list that starts at `path`: the number of items on each, and the ids of all.
 async fn pages(app: &App, path: &str) -> (Vec<usize>, Vec<String>) {
     let (mut page, mut lengths, mut ids) = (Some(path.to_owned()), Vec::new(), Vec::new());
     while let Some(path) = page {
-        let answer = app.get(&path).await;
-        page = next(answer.header("link"));
-        let list = answer.expect(200);
+        let response = app.get(&path).await;
+        page = next(response.header("link"));
+        let list = response.expect(200);
         let list = list.as_array().unwrap();
         lengths.push(list.len());
         ids.extend(list.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
@@ -155,13 +155,13 @@ async fn pages(app: &App, path: &str) -> (Vec<usize>, Vec<String>) {
 
 #[tokio::test]
 async fn what_is_rare_is_looked_for_in_pages_of_a_bounded_cost() {
-    // The history is an old one, and is to stay.
+    // Old history that retention must not delete.
     let app = App::builder()
         .arguments(&["--dev", "--retention-days", "0"])
         .start()
         .await;
     let beside = app.database.connect().await;
-    // The oldest one is of another type, and it alone has failed.
+    // Only the oldest one is of another type, and has failed.
     let count = 2 * LOOKED_AT_MAX + 1;
     let webhook = history::deliveries(&beside, app.organization, count).await;
     let oldest = app.get("/v1/webhook_deliveries?event_type=job.failed").await;
@@ -175,7 +175,7 @@ async fn what_is_rare_is_looked_for_in_pages_of_a_bounded_cost() {
         let (lengths, ids) = pages(&app, &format!("/v1/webhook_deliveries?{query}")).await;
         assert_eq!((lengths, ids.len()), (vec![0, 0, 1], 1), "{query}");
     }
-    // What an index finds alone is on the first page.
+    // What an index alone can find is on the first page.
     for query in [
         "status=failed",
         "status=canceled",
@@ -230,9 +230,9 @@ async fn texts_count_as_they_are_written() {
         app.delivery_when(&event, |delivery| delivery["status"] == "delivered")
             .await;
     }
-    let answer = app.get("/v1/webhook_deliveries").await;
-    assert!(answer.body.len() <= BYTES_MAX, "{}", answer.body.len());
-    assert_eq!(answer.expect(200).as_array().unwrap().len(), 3);
+    let response = app.get("/v1/webhook_deliveries").await;
+    assert!(response.body.len() <= BYTES_MAX, "{}", response.body.len());
+    assert_eq!(response.expect(200).as_array().unwrap().len(), 3);
     let (lengths, ids) = pages(&app, "/v1/webhook_deliveries").await;
     assert_eq!((lengths, ids.len()), (vec![3, 3], 6));
 }

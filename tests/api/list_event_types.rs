@@ -2,7 +2,7 @@
 
 use kallima_webhooks::contract::Contract;
 
-use crate::support::{App, judge::validator};
+use crate::support::{App, validate::validator};
 
 #[tokio::test]
 async fn the_catalog_is_the_webhooks_section_of_the_document() {

@@ -20,8 +20,8 @@ async fn events_are_listed_newest_first_and_paged() {
     made.reverse();
     let (mut seen, mut path) = (Vec::new(), Some("/v1/events?limit=2".to_owned()));
     while let Some(page) = path {
-        let answer = app.get(&page).await;
-        let events = answer.expect(200);
+        let response = app.get(&page).await;
+        let events = response.expect(200);
         seen.extend(
             events
                 .as_array()
@@ -29,7 +29,7 @@ async fn events_are_listed_newest_first_and_paged() {
                 .iter()
                 .map(|event| event["id"].as_str().unwrap().to_owned()),
         );
-        path = next(answer.header("link"));
+        path = next(response.header("link"));
     }
     seen.sort();
     made.sort();
@@ -38,7 +38,7 @@ async fn events_are_listed_newest_first_and_paged() {
         .get("/v1/events?after=evt_01JBAAAA000000000000000000")
         .await
         .expect(200);
-    assert_eq!(older, json!([]), "an id that nobody has still has its place in time");
+    assert_eq!(older, json!([]), "an id that nothing has still has its time");
     let none = app.get("/v1/events?after=evt_8ZZZZZZZZZZZZZZZZZZZZZZZZZ").await;
     assert_eq!(none.expect_faults(), ["query/after"]);
 }
@@ -46,7 +46,7 @@ async fn events_are_listed_newest_first_and_paged() {
 #[tokio::test]
 async fn a_cursor_holds_when_its_event_is_gone_whatever_its_id_says() {
     let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
-    // A publisher's own id may hold any time.
+    // A publisher's own id may contain any time.
     let (before, after) = ("evt_00000000000000000000000001", "evt_7ZZZZZZZZZZZZZZZZZZZZZZZZZ");
     let mut made = Vec::new();
     for id in [None, Some(before), Some(after), None] {
@@ -81,9 +81,9 @@ async fn a_cursor_holds_when_its_event_is_gone_whatever_its_id_says() {
 async fn pages(app: &App, query: &str) -> (Vec<usize>, Vec<String>) {
     let (mut page, mut lengths, mut types) = (Some(format!("/v1/events?{query}")), Vec::new(), Vec::new());
     while let Some(path) = page {
-        let answer = app.get(&path).await;
-        page = next(answer.header("link"));
-        let list = answer.expect(200);
+        let response = app.get(&path).await;
+        page = next(response.header("link"));
+        let list = response.expect(200);
         let list = list.as_array().unwrap();
         lengths.push(list.len());
         types.extend(list.iter().map(|event| event["type"].as_str().unwrap().to_owned()));
@@ -93,7 +93,7 @@ async fn pages(app: &App, query: &str) -> (Vec<usize>, Vec<String>) {
 
 #[tokio::test]
 async fn events_of_one_type_are_found_in_pages_of_a_bounded_cost() {
-    // The history is an old one, and is to stay.
+    // Old history that retention must not delete.
     let app = App::builder()
         .arguments(&["--dev", "--retention-days", "0"])
         .start()
@@ -101,7 +101,7 @@ async fn events_of_one_type_are_found_in_pages_of_a_bounded_cost() {
     let beside = app.database.connect().await;
     let count = 2 * LOOKED_AT_MAX + 1;
     history::deliveries(&beside, app.organization, count).await;
-    // The oldest one alone is of another type, further down than a page looks.
+    // Only the oldest one is of another type, further down than a page looks.
     let rare = pages(&app, "type=job.failed").await;
     assert_eq!(rare, (vec![0, 0, 1], vec!["job.failed".to_owned()]));
     let (lengths, types) = pages(&app, "type=job.completed&limit=200").await;

@@ -48,9 +48,9 @@ async fn the_newest_come_first_and_pages_follow_by_link() {
     let mut seen = Vec::new();
     let mut path = Some("/v1/webhooks?limit=2".to_owned());
     while let Some(page) = path {
-        let answer = app.get(&page).await;
-        seen.extend(ids(&answer.expect(200)));
-        path = next(answer.header("link"));
+        let response = app.get(&page).await;
+        seen.extend(ids(&response.expect(200)));
+        path = next(response.header("link"));
     }
     assert_eq!(seen, made);
 }
@@ -66,19 +66,19 @@ async fn links_hold_wherever_the_server_is_reached() {
         for (name, value) in headers {
             ask = ask.header(name, value);
         }
-        let answer = ask.send().await;
-        answer.expect(200);
+        let response = ask.send().await;
+        response.expect(200);
         if headers.is_empty() {
             let by_http2 = app.ask("GET", "/v1/webhooks?limit=1").http2().send().await;
-            assert_eq!(by_http2.header("link"), answer.header("link"));
+            assert_eq!(by_http2.header("link"), response.header("link"));
         }
-        answer.header("link").unwrap().to_owned()
+        response.header("link").unwrap().to_owned()
     };
     let forwarded = [("x-forwarded-proto", "https"), ("x-forwarded-host", "api.example.com")];
     let own = "<http://127.0.0.1:";
     for (arguments, headers, begins) in [
         (&[][..], &[][..], own),
-        // Whoever is no trusted proxy says nothing of others' addresses.
+        // Forwarded addresses count only from a trusted proxy.
         (&[], &forwarded, own),
         (
             &["--trusted-proxy", "127.0.0.1/32"],

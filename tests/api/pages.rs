@@ -1,4 +1,4 @@
-//! The pages for people: where they are, that browsers keep them and confine them. How they look is tried in a real
+//! The pages for people: where they are, that browsers keep them and confine them. How they look is tested in a real
 //! browser, by `.ci/browser`.
 
 use std::{
@@ -9,9 +9,9 @@ use std::{
 use flate2::read::GzDecoder;
 use kallima_webhooks::contract::Contract;
 
-use crate::support::{App, client::Answer};
+use crate::support::{App, client::ApiResponse};
 
-async fn page(app: &App, path: &str) -> Answer {
+async fn page(app: &App, path: &str) -> ApiResponse {
     app.ask("GET", path).anonymous().send().await
 }
 
@@ -19,9 +19,9 @@ async fn page(app: &App, path: &str) -> Answer {
 async fn the_root_and_the_folder_lead_to_swagger_ui() {
     let app = App::dev().await;
     for path in ["/", "/docs/"] {
-        let answer = page(&app, path).await;
-        assert!(answer.status.is_redirection(), "{path}");
-        assert_eq!(answer.header("location"), Some("/docs"), "{path}");
+        let response = page(&app, path).await;
+        assert!(response.status.is_redirection(), "{path}");
+        assert_eq!(response.header("location"), Some("/docs"), "{path}");
     }
     let shown = page(&app, "/docs").await;
     assert_eq!(shown.status, 200);
@@ -142,9 +142,9 @@ async fn what_is_not_there_is_a_problem_on_pages_too() {
         .expect_problem(405, "method_not_allowed");
 }
 
-fn text(answer: &Answer) -> String {
-    assert_eq!(answer.status, 200);
-    String::from_utf8(answer.body.to_vec()).unwrap()
+fn text(response: &ApiResponse) -> String {
+    assert_eq!(response.status, 200);
+    String::from_utf8(response.body.to_vec()).unwrap()
 }
 
 /// The addresses of this server that a page leads to.
@@ -166,9 +166,9 @@ async fn every_page_that_a_page_leads_to_is_there_as_markdown_too() {
         if !seen.insert(path.clone()) {
             continue;
         }
-        let answer = page(&app, &path).await;
-        let shown = text(&answer);
-        match answer.header("content-type").unwrap() {
+        let response = page(&app, &path).await;
+        let shown = text(&response);
+        match response.header("content-type").unwrap() {
             "text/html; charset=utf-8" => waiting.extend(links(&shown)),
             kind => assert_eq!(
                 kind == "text/markdown; charset=utf-8",

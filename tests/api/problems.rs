@@ -8,9 +8,9 @@ async fn routes_and_methods_that_are_not_there() {
     for path in ["/v1", "/v2/webhooks", "/v1/webhooks/", "/v1/webhooks/x/y/z", "/%ff"] {
         app.get(path).await.expect_problem(404, "not_found");
     }
-    let answer = app.ask("PUT", "/v1/webhooks").send().await;
-    answer.expect_problem(405, "method_not_allowed");
-    let allowed = answer.header("allow").unwrap();
+    let response = app.ask("PUT", "/v1/webhooks").send().await;
+    response.expect_problem(405, "method_not_allowed");
+    let allowed = response.header("allow").unwrap();
     assert!(
         allowed.contains("GET") && allowed.contains("POST") && !allowed.contains("PUT"),
         "{allowed}"
@@ -73,7 +73,7 @@ async fn bodies_that_are_too_large() {
 #[tokio::test]
 async fn a_problem_says_where_and_under_which_request_id() {
     let app = App::dev().await;
-    let answer = app.get("/v1/webhooks/0190a000-0000-7000-8000-000000000000?x=1").await;
+    let response = app.get("/v1/webhooks/0190a000-0000-7000-8000-000000000000?x=1").await;
     let problem = app.get("/v1/webhooks/0190a000-0000-7000-8000-000000000000").await;
     let body = problem.expect_problem(404, "not_found");
     assert_eq!(body["type"], "https://docs.kallima.bio/errors/not_found");
@@ -84,7 +84,7 @@ async fn a_problem_says_where_and_under_which_request_id() {
         problem.header("x-request-id")
     );
     assert_ne!(
-        answer.header("x-request-id"),
+        response.header("x-request-id"),
         problem.header("x-request-id"),
         "each request has its own"
     );
@@ -99,15 +99,15 @@ async fn a_database_that_is_gone_is_503_and_nothing_is_acknowledged() {
         "ready"
     );
     app.db.clone().close().await.unwrap();
-    let answer = app.get("/v1/webhooks").await;
-    answer.expect_problem(503, "service_unavailable");
-    assert!(answer.header("retry-after").is_some());
+    let response = app.get("/v1/webhooks").await;
+    response.expect_problem(503, "service_unavailable");
+    assert!(response.header("retry-after").is_some());
     let event = serde_json::json!({ "type": "webhook.test", "data": {} });
     app.post("/v1/events", &event)
         .await
         .expect_problem(503, "service_unavailable");
     let ready = || app.ask("GET", "/readyz").anonymous().send();
-    let unready = eventually(|| async { Some(ready().await).filter(|answer| answer.status != 200) }).await;
+    let unready = eventually(|| async { Some(ready().await).filter(|response| response.status != 200) }).await;
     unready.expect_problem(503, "service_unavailable");
     assert_eq!(
         app.ask("GET", "/healthz").anonymous().send().await.expect(200)["status"],

@@ -31,9 +31,9 @@ async fn an_event_is_owed_to_the_webhooks_that_want_it() {
             .to_owned();
         wanting.extend(wants.then_some(id));
     }
-    let answer = app.post("/v1/events", &event()).await;
-    let published = answer.expect(202);
-    let shown = app.get(answer.header("location").unwrap()).await.expect(200);
+    let response = app.post("/v1/events", &event()).await;
+    let published = response.expect(202);
+    let shown = app.get(response.header("location").unwrap()).await.expect(200);
     let mut owed: Vec<&str> = shown["deliveries"]
         .as_array()
         .unwrap()

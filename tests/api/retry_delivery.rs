@@ -73,7 +73,7 @@ async fn a_retry_replaces_the_pending_one_and_may_follow_a_success() {
 }
 
 #[tokio::test]
-async fn two_attempts_of_one_delivery_are_never_under_way_together() {
+async fn two_attempts_of_one_delivery_are_never_in_progress_together() {
     let app = App::builder().arguments(&["--dev"]).patient().start().await;
     let gate = Gate::new();
     let receiver = Receiver::start([Reply::status(200), Reply::status(200).held_by(&gate)]).await;
@@ -84,10 +84,10 @@ async fn two_attempts_of_one_delivery_are_never_under_way_together() {
         .await;
     let path = format!("/v1/webhook_deliveries/{}/retry", delivery["id"].as_str().unwrap());
     let (mut one, mut other) = (pin!(app.ask("POST", &path).send()), pin!(app.ask("POST", &path).send()));
-    // Whichever is attempted is answered by the receiver no sooner than the other is refused.
+    // The receiver responds to the one that is attempted only after the other is refused.
     let (first, left) = tokio::select! {
-        answer = &mut one => (answer, other),
-        answer = &mut other => (answer, one),
+        response = &mut one => (response, other),
+        response = &mut other => (response, one),
     };
     first.expect_problem(409, "conflict");
     receiver.wait_for(2).await;

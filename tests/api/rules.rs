@@ -1,4 +1,4 @@
-//! The rules of `validator`: for each, a request that only it refuses, so that none can be deleted or be dead code.
+//! The rules of `validator`: for each, a request that only it refuses, so that none can be dead code or be deleted.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::support::App;
 
-/// Nobody's webhook or delivery: what is asked of it is judged first.
+/// An id that nothing has: the rest of the request is checked first.
 const NOBODY: &str = "0190a000-0000-7000-8000-000000000000";
 
-/// A rule: its type, its field if it has one, its name or its function's.
+/// A rule: its type, its field if it has one, and its name or its function's.
 type Rule = (&'static str, &'static str, &'static str);
 
-/// A rule of a query, and what breaks it: it names an event type that is almost `job.failed`.
+/// A rule of a query, and a query that breaks it with an event type that is almost `job.failed`.
 const QUERIES: [(Rule, &str); 2] = [
     (
         ("ListDeliveriesQuery", "event_type", "known_event_type"),
@@ -51,7 +51,7 @@ fn bodies() -> Vec<(Rule, &'static str, Value, Vec<[&'static str; 3]>)> {
             json!({ "events": entries }),
             in_entries.clone(),
         ),
-        // Both at once, whichever comes first in the body.
+        // Both at once, in either order.
         (
             ("UpdateWebhook", "events", "entries_match_something"),
             "POST webhooks",
@@ -71,7 +71,7 @@ fn bodies() -> Vec<(Rule, &'static str, Value, Vec<[&'static str; 3]>)> {
             vec![[
                 "/type",
                 "reserved_event_type",
-                "is made by the service itself and cannot be published",
+                "is published only by the service itself",
             ]],
         ),
         (
@@ -87,7 +87,7 @@ fn bodies() -> Vec<(Rule, &'static str, Value, Vec<[&'static str; 3]>)> {
             vec![[
                 "/since",
                 "range",
-                "must be earlier than 2026-01-01T00:00:00+00:00, the end of the span",
+                "must be earlier than 2026-01-01T00:00:00+00:00, the end of the period",
             ]],
         ),
     ]
@@ -114,8 +114,8 @@ async fn each_rule_of_a_body_refuses_what_no_other_does() {
     for (_, operation, body, faults) in bodies() {
         let (method, path) = operation.split_once(' ').unwrap();
         let path = format!("/v1/{}", path.replace("{id}", NOBODY));
-        let answer = app.ask(method, &path).json(&body).send().await;
-        let problem = answer.expect_problem(422, "validation_error");
+        let response = app.ask(method, &path).json(&body).send().await;
+        let problem = response.expect_problem(422, "validation_error");
         let expected: Vec<Value> = faults
             .iter()
             .map(|[pointer, code, detail]| json!({ "pointer": pointer, "code": code, "detail": detail }))
@@ -180,7 +180,7 @@ fn rules(source: &str) -> Vec<(String, String, String)> {
     found
 }
 
-/// What is before the parenthesis that closes, and what is behind it.
+/// What is before the closing parenthesis, and what follows it.
 fn closed(text: &str) -> (&str, &str) {
     let mut open = 1;
     let end = text.find(|letter| {

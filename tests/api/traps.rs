@@ -1,16 +1,16 @@
-//! What newcomers get wrong, and the exact words that help them out.
+//! What newcomers get wrong, and the exact words that help them.
 
 use std::collections::BTreeSet;
 
 use kallima_webhooks::contract::Contract;
 use serde_json::{Value, json};
 
-use crate::support::{App, client::Answer};
+use crate::support::{App, client::ApiResponse};
 
 /// A request on the first line, then its faults: status, pointer, code, detail. An empty line between two traps.
 const TRAPS: &str = include_str!("traps.txt");
 
-/// Nobody's webhook or delivery: what is asked of it is judged first.
+/// An id that nothing has: the rest of the request is checked first.
 const NOBODY: &str = "0190a000-0000-7000-8000-000000000000";
 
 /// A fault that is expected.
@@ -38,8 +38,8 @@ impl<'a> Fault<'a> {
     }
 }
 
-/// Sends a request as it is written: method, path below `/v1/`, and body.
-async fn send(app: &App, request: &str) -> Answer {
+/// Sends a request as written: method, path below `/v1/`, and body.
+async fn send(app: &App, request: &str) -> ApiResponse {
     let mut parts = request.splitn(3, ' ');
     let (method, path) = (parts.next().unwrap(), parts.next().unwrap());
     let ask = app.ask(method, &format!("/v1/{}", path.replace("{id}", NOBODY)));
@@ -49,15 +49,15 @@ async fn send(app: &App, request: &str) -> Answer {
     }
 }
 
-/// Holds an answer against all the faults that it must say, and no others.
-fn says(answer: &Answer, expected: &[Fault<'_>], request: &str) {
+/// Compares a response with the faults that it must report, no more and no fewer.
+fn says(response: &ApiResponse, expected: &[Fault<'_>], request: &str) {
     let status = expected[0].status;
     let code = if status == 422 {
         "validation_error"
     } else {
         "bad_request"
     };
-    let problem = answer.expect_problem(status, code);
+    let problem = response.expect_problem(status, code);
     let found: BTreeSet<String> = problem["errors"]
         .as_array()
         .unwrap()
@@ -122,7 +122,7 @@ async fn every_trap_is_answered_by_what_to_do_and_every_fault_has_a_trap() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_read_is_told_how_to_be_sent() {
+async fn a_body_that_cannot_be_read_is_refused_with_what_to_send() {
     let app = App::builder().start().await;
     let ask = || app.ask("POST", "/v1/webhooks");
     let json = "Send the body as JSON, with the header Content-Type: application/json.";
@@ -150,12 +150,12 @@ async fn a_body_that_cannot_be_read_is_told_how_to_be_sent() {
 }
 
 #[tokio::test]
-async fn a_whole_webhook_sent_back_is_told_which_members_to_leave_out() {
+async fn a_whole_webhook_sent_back_is_refused_with_the_members_to_leave_out() {
     let app = App::builder().start().await;
     let mut webhook = app.webhook("https://example.com/hook").await;
     let path = format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap());
     webhook["description"] = "changed".into();
-    let answer = app.patch(&path, &webhook).await;
+    let response = app.patch(&path, &webhook).await;
     let read_only = ["/id", "/object", "/created_at", "/updated_at", "/secret"];
     let expected = read_only.map(|pointer| Fault {
         status: 422,
@@ -163,7 +163,7 @@ async fn a_whole_webhook_sent_back_is_told_which_members_to_leave_out() {
         code: "read_only",
         detail: "is read-only: leave it out",
     });
-    says(&answer, &expected, "a whole webhook");
+    says(&response, &expected, "a whole webhook");
     for pointer in read_only {
         webhook.as_object_mut().unwrap().remove(&pointer[1..]);
     }
@@ -171,7 +171,7 @@ async fn a_whole_webhook_sent_back_is_told_which_members_to_leave_out() {
 }
 
 #[tokio::test]
-async fn a_weak_tag_is_told_why_it_never_matches() {
+async fn a_weak_tag_is_refused_with_why_it_never_matches() {
     let app = App::builder().start().await;
     let webhook = app.webhook("https://example.com/hook").await;
     let path = format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap());
@@ -190,7 +190,7 @@ async fn a_weak_tag_is_told_why_it_never_matches() {
         .expect(204);
 }
 
-/// So many parameters, each of its own.
+/// This many different parameters.
 fn many(count: usize, parameter: impl Fn(usize) -> String) -> String {
     (0..count).map(parameter).collect::<Vec<_>>().concat()
 }
@@ -207,10 +207,10 @@ async fn the_worst_queries_are_answered_in_few_words() {
         format!("event_type={}", "job.".repeat(1500)),
         format!("limit={}", "9".repeat(7000)),
     ] {
-        let answer = app.get(&format!("/v1/webhook_deliveries?{query}")).await;
-        assert!([400, 422].contains(&answer.status.as_u16()), "{}", answer.status);
-        assert!(answer.body.len() <= 32 * 1024, "{} bytes", answer.body.len());
-        let errors = answer.json()["errors"].as_array().unwrap().len();
+        let response = app.get(&format!("/v1/webhook_deliveries?{query}")).await;
+        assert!([400, 422].contains(&response.status.as_u16()), "{}", response.status);
+        assert!(response.body.len() <= 32 * 1024, "{} bytes", response.body.len());
+        let errors = response.json()["errors"].as_array().unwrap().len();
         assert!((1..=100).contains(&errors), "{errors}");
     }
 }

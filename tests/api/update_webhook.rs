@@ -50,18 +50,18 @@ async fn each_field_changes_alone() {
         ("description", json!("Other"), Some(json!("Other"))),
         ("description", json!(""), None),
     ] {
-        let answer = app.patch(&path, &json!({ name: value })).await.expect(200);
+        let response = app.patch(&path, &json!({ name: value })).await.expect(200);
         assert!(
-            answer["updated_at"].as_str() > expected["updated_at"].as_str(),
+            response["updated_at"].as_str() > expected["updated_at"].as_str(),
             "{name}: updated_at moves"
         );
         let fields = expected.as_object_mut().unwrap();
-        fields.insert("updated_at".to_owned(), answer["updated_at"].clone());
+        fields.insert("updated_at".to_owned(), response["updated_at"].clone());
         match seen {
             Some(seen) => drop(fields.insert(name.to_owned(), seen)),
             None => drop(fields.remove(name)),
         }
-        assert_eq!(answer, expected, "{name}");
+        assert_eq!(response, expected, "{name}");
         assert_eq!(app.get(&path).await.expect(200), expected, "{name}");
     }
 }
@@ -79,8 +79,8 @@ async fn rotation_issues_a_new_secret_with_a_body_an_empty_one_and_none() {
         rotate("true").json(&json!({})).send().await,
         rotate("True").json(&json!({ "description": "rotated" })).send().await,
     ];
-    for answer in asks {
-        let rotated = answer.expect(200);
+    for response in asks {
+        let rotated = response.expect(200);
         let secret = rotated["secret"].as_str().unwrap().to_owned();
         assert!(!secrets.contains(&secret), "a new one each time");
         secrets.push(secret);
@@ -133,12 +133,12 @@ async fn what_is_not_valid_changes_nothing() {
         (json!({ "description": "a\u{0}b" }), "/description"),
         (json!({ "enable": false }), "/enable"),
     ] {
-        let answer = app
+        let response = app
             .ask("PATCH", &format!("{path}?rotate_secret=true"))
             .json(&body)
             .send()
             .await;
-        assert_eq!(answer.expect_faults(), [pointer], "{body}");
+        assert_eq!(response.expect_faults(), [pointer], "{body}");
     }
     assert_eq!(
         app.patch("/v1/webhooks/nonsense", &json!({})).await.expect_faults(),

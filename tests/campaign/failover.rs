@@ -21,7 +21,7 @@ async fn a_failover_to_a_synchronous_standby_loses_nothing() {
     }
     let primary = Cluster::start().await;
     let standby = primary.synchronous_standby().await;
-    // The standby comes first: a server that takes no writes is passed over.
+    // The standby comes first: a server that accepts no writes is skipped.
     let url = format!(
         "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
         standby.port, primary.port

@@ -35,7 +35,7 @@ const CRASH_EVERY: u32 = 10;
 /// How long the database is out of reach.
 const CUT: Duration = Duration::from_millis(700);
 
-/// How soon a killed SQLite node that is started again has delivered what it owed.
+/// How soon a restarted SQLite node has delivered what it owed.
 const SQLITE_RECOVERY_MAX: Duration = Duration::from_secs(1);
 
 /// How soon another PostgreSQL node has delivered what a killed one owed.
@@ -53,8 +53,8 @@ struct Campaign {
     database: TestDatabase,
     cluster: Option<Cluster>,
     random: StdRng,
-    /// Attempts that were under way when something was broken: each may be repeated.
-    under_way: u64,
+    /// Attempts that were in progress when something was broken: each may be repeated.
+    in_progress: u64,
     recoveries: Vec<Duration>,
 }
 
@@ -101,7 +101,7 @@ impl Campaign {
             nodes,
             journal,
             random: StdRng::seed_from_u64(seed),
-            under_way: 0,
+            in_progress: 0,
             recoveries: Vec::new(),
         }
     }
@@ -111,7 +111,7 @@ impl Campaign {
         let instant = self.random.random_range(50..600);
         tokio::time::sleep(Duration::from_millis(instant)).await;
         if self.database.is_postgres() && round.is_multiple_of(CUT_EVERY) {
-            self.under_way += self.leased().await;
+            self.in_progress += self.leased().await;
             if let (Some(cluster), true) = (&self.cluster, round.is_multiple_of(CRASH_EVERY)) {
                 cluster.crash().await;
             } else if let Some(proxy) = &self.proxy {
@@ -123,8 +123,8 @@ impl Campaign {
         let victim = self.random.random_range(0..self.nodes.count());
         let killed = self.nodes.kill(victim).await;
         let owed = self.journal.missing(&self.nodes.acknowledged());
-        self.under_way += self.leased().await;
-        // SQLite has no other node: its time begins when it is started again.
+        self.in_progress += self.leased().await;
+        // SQLite has no other node: its time counts from the restart.
         let began = if self.database.is_postgres() {
             killed
         } else {
@@ -164,13 +164,13 @@ impl Campaign {
         let fastest = self.recoveries.iter().min().copied().unwrap_or_default();
         let slowest = self.recoveries.iter().max().copied().unwrap_or_default();
         println!(
-            "{rounds} rounds: {} acknowledged, 0 lost, {duplicates} duplicates ({} attempts were under way at the \
+            "{rounds} rounds: {} acknowledged, 0 lost, {duplicates} duplicates ({} attempts were in progress at the \
              crashes), slowest recovery {slowest:?}",
             acknowledged.len(),
-            self.under_way,
+            self.in_progress,
         );
         assert!(
-            duplicates <= self.under_way,
+            duplicates <= self.in_progress,
             "each duplicate is an attempt that was cut off"
         );
         let mut last: HashMap<&str, u32> = HashMap::new();

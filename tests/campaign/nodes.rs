@@ -168,13 +168,13 @@ async fn publish(shared: Arc<Shared>) {
         let body = json!({ "type": "job.completed", "data": { "job_id": Uuid::new_v4() } });
         let ask = Ask::new("POST", &base, "/v1/events").token(&shared.token).json(&body);
         match ask.try_send().await {
-            Some(answer) if answer.status == 202 => {
-                let id = answer.json()["id"].as_str().unwrap().to_owned();
+            Some(response) if response.status == 202 => {
+                let id = response.json()["id"].as_str().unwrap().to_owned();
                 shared.acknowledged.lock().unwrap().insert(id);
             }
-            // Without its database a node says so; without an answer nothing was promised.
+            // Without its database a node says so; without a response nothing was promised.
             unsure => {
-                assert!(unsure.is_none_or(|answer| answer.status == 503));
+                assert!(unsure.is_none_or(|response| response.status == 503));
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

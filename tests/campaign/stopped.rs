@@ -46,13 +46,16 @@ async fn a_node_that_slept_past_its_lease_changes_nothing() {
     let delivered =
         eventually(|| async { Some(delivery().await).filter(|found| found["status"] == "delivered") }).await;
     assert_eq!(delivered["attempt_count"], 2, "the other node made the second attempt");
-    // The sleeper has the answer of its attempt now, or its deadline, and nowhere to write it.
+    // By now the sleeper's attempt has its response, or its deadline, and nowhere to record it.
     gate.open();
     sleeper.signal("CONT").await;
-    // It has not been heard for long, so it is ready with its next heartbeat.
+    // Its last heartbeat was long ago; it is ready with the next one.
     let ready = || Ask::new("GET", &sleeper.base, "/readyz").send();
     eventually(|| async { (ready().await.status == 200).then_some(()) }).await;
-    assert!(sleeper.terminate().await.success(), "no attempt is under way any more");
+    assert!(
+        sleeper.terminate().await.success(),
+        "no attempt is in progress any more"
+    );
     assert_eq!(delivery().await, delivered);
     let numbers: Vec<_> = receiver
         .arrivals()

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 const RELEASED: &str = include_str!("released.yaml");
 
-/// Who writes what a schema describes. A client's words must not be judged more strictly than before; the server's must
-/// not become what a client has never seen.
+/// Who writes what a schema describes. What clients write must not be checked more strictly than before; what the server
+/// writes must not become something that clients have never seen.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writer {
     Client,
@@ -41,7 +41,7 @@ impl fmt::Display for Break {
     }
 }
 
-/// Every break between two documents; none where the major version rose.
+/// Every breaking change between two documents; none if the major version is higher.
 fn breaks(released: &Value, now: &Value) -> Vec<Break> {
     let major = |document: &Value| {
         document["info"]["version"]
@@ -267,7 +267,7 @@ fn schema(at: &str, old: &Value, new: &Value, writer: Writer, found: &mut Vec<Br
     let lacks = |some: &[Value], others: &[Value]| others.iter().any(|one| !some.contains(one));
     match writer {
         Writer::Client if lacks(&after, &before) => add("a type is no longer taken", "type"),
-        Writer::Server if lacks(&before, &after) => add("a client may now be told another type", "type"),
+        Writer::Server if lacks(&before, &after) => add("a client may now receive another type", "type"),
         _ => {}
     }
     let (before, after) = (words(&old["enum"]), words(&new["enum"]));
@@ -303,7 +303,7 @@ fn schema(at: &str, old: &Value, new: &Value, writer: Writer, found: &mut Vec<Br
     below(at, old, new, writer, found);
 }
 
-/// What stands below a schema: its properties, its items, its choices.
+/// The parts of a schema: its properties, its items, its choices.
 fn below(at: &str, old: &Value, new: &Value, writer: Writer, found: &mut Vec<Break>) {
     each(
         &old["properties"],
@@ -374,13 +374,13 @@ fn released() -> Value {
 #[test]
 fn nothing_breaks_the_clients_of_the_last_release() {
     let found = breaks(&released(), Contract::load().unwrap().document());
-    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let breaks: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert!(
-        told.is_empty(),
-        "openapi.yaml breaks clients of the last released document in {} place(s). Take the change back, make it an \
+        breaks.is_empty(),
+        "openapi.yaml breaks clients of the last released document {} time(s). Take the change back, make it an \
          addition, or raise the major version of info.version.\n{}",
-        told.len(),
-        told.join("\n")
+        breaks.len(),
+        breaks.join("\n")
     );
 }
 
@@ -404,7 +404,7 @@ const WEBHOOK: &str = "/components/schemas/Webhook";
 const CREATE: &str = "/components/schemas/CreateWebhook";
 const LIST: &str = "/paths/~1v1~1webhooks/get";
 
-/// A change at a place of the real document: `None` removes what is there.
+/// A change at a pointer of the real document: `None` removes what is there.
 type Change = (String, Option<Value>);
 
 /// Changes that break clients, each with what the gate says of it.
@@ -443,7 +443,7 @@ fn breaking() -> Vec<(Change, &'static str)> {
         ),
         (
             set(format!("{WEBHOOK}/properties/enabled/type"), nullable),
-            "a client may now be told another type",
+            "a client may now receive another type",
         ),
         (
             set(format!("{WEBHOOK}/properties/url/format"), json!("iri")),

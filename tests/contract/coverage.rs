@@ -1,7 +1,7 @@
 //! Code ⊇ document: tests every obligation in openapi.yaml against a running server.
 //!
 //! The requests are generated from the document: its examples, the edges of its constraints, and for each constraint
-//! a request that breaks it. `support::judge` validates the responses, like all others.
+//! a request that breaks it. `support::validate` validates the responses, like all others.
 
 use std::{collections::BTreeSet, io::Write as _, num::NonZeroU32};
 
@@ -18,7 +18,7 @@ use super::obligations::{
 use crate::support::{
     App, Receiver,
     app::scopes_without,
-    client::{Answer, Ask},
+    client::{ApiResponse, Ask},
 };
 
 /// A server, and which obligations it has met.
@@ -28,7 +28,7 @@ pub(super) struct Trial {
     pub(super) met: BTreeSet<String>,
 }
 
-/// An id of each kind that a path can name.
+/// An id for each path parameter.
 pub(super) struct Ids {
     pub(super) webhook: String,
     pub(super) delivery: String,
@@ -36,7 +36,7 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    /// Ids that nobody has.
+    /// Ids that nothing has.
     pub(super) fn of_nobody() -> Self {
         let uuid = "0190a000-0000-7000-8000-000000000000".to_owned();
         Self {
@@ -56,7 +56,7 @@ impl Ids {
 impl Trial {
     pub(super) async fn start() -> Self {
         let mut app = Self::app().await;
-        // Limits that nobody reaches, so that every response tells of them.
+        // Limits that are never reached, so that every response has their headers.
         let limits = Limits {
             requests_per_minute_max: NonZeroU32::new(1_000_000),
             writes_per_month_max: NonZeroU32::new(1_000_000),
@@ -69,7 +69,7 @@ impl Trial {
         }
     }
 
-    /// A webhook with a delivery of an event, made anew so that no request disturbs another.
+    /// A new webhook with a delivery of an event, so that no request disturbs another.
     pub(super) async fn ids(&self) -> Ids {
         let webhook = self.app.webhook(&self.receiver.url).await["id"]
             .as_str()
@@ -105,7 +105,7 @@ impl Trial {
             .ask(&operation.verb, &format!("{}{query}", ids.fill(&operation.path)))
     }
 
-    /// A body that the operation takes.
+    /// A body that the operation accepts.
     pub(super) fn body(&self, operation: &Operation) -> Option<Value> {
         operation
             .body_examples()
@@ -114,7 +114,7 @@ impl Trial {
             .map(|(_, body)| self.at_home(body))
     }
 
-    /// An example is somebody else's; the organization it names is ours here.
+    /// The document's example, with the organization of this test.
     fn at_home(&self, mut body: Value) -> Value {
         if let Some(organization) = body.get_mut("org_id") {
             *organization = self.app.organization.to_string().into();
@@ -122,11 +122,11 @@ impl Trial {
         body
     }
 
-    /// Marks what an answer shows: its status, its headers, its media type.
-    fn seen(&mut self, operation: &Operation, answer: &Answer) {
-        let here = format!("{}/responses/{}", operation.pointer, answer.status.as_str());
-        for name in answer.headers.keys() {
-            let documented = operation.item["responses"][answer.status.as_str()]["headers"].as_object();
+    /// Marks what a response shows: its status, its headers, its media type.
+    fn seen(&mut self, operation: &Operation, response: &ApiResponse) {
+        let here = format!("{}/responses/{}", operation.pointer, response.status.as_str());
+        for name in response.headers.keys() {
+            let documented = operation.item["responses"][response.status.as_str()]["headers"].as_object();
             let spelled = documented
                 .into_iter()
                 .flatten()
@@ -134,31 +134,31 @@ impl Trial {
             self.met
                 .extend(spelled.map(|(header, _)| format!("{here}/headers/{header}")));
         }
-        if let Some(media) = answer.header("content-type") {
+        if let Some(media) = response.header("content-type") {
             let media = media.split(';').next().unwrap();
             self.met.insert(format!("{here}/content/{}", media.replace('/', "~1")));
         }
         self.met.insert(here);
     }
 
-    /// Sends, marks, and hands back.
-    pub(super) async fn try_out(&mut self, operation: &Operation, ask: Ask) -> Answer {
-        let answer = ask.send().await;
-        self.seen(operation, &answer);
-        answer
+    /// Sends a request, marks what its response shows, and returns it.
+    pub(super) async fn try_out(&mut self, operation: &Operation, ask: Ask) -> ApiResponse {
+        let response = ask.send().await;
+        self.seen(operation, &response);
+        response
     }
 
     async fn examples(&mut self, operation: &Operation) {
         for (name, body) in operation.body_examples() {
             let ids = self.ids().await;
             let ask = self.ask(operation, &ids, "").json(&self.at_home(body));
-            let answer = self.try_out(operation, ask).await;
+            let response = self.try_out(operation, ask).await;
             let obligation = format!("{}/requestBody/{name}", operation.pointer);
-            judge(
-                answer.status.is_success(),
+            check(
+                response.status.is_success(),
                 &obligation,
                 "a success: it is the document's own example",
-                &answer,
+                &response,
             );
             self.met.insert(obligation);
         }
@@ -169,12 +169,12 @@ impl Trial {
         } else {
             ask
         };
-        let answer = self.try_out(operation, ask).await;
-        judge(
-            answer.status.is_success(),
+        let response = self.try_out(operation, ask).await;
+        check(
+            response.status.is_success(),
             &operation.pointer,
             "a success: it is a valid request",
-            &answer,
+            &response,
         );
         for parameter in operation.parameters("path") {
             self.met.insert(format!(
@@ -191,9 +191,14 @@ impl Trial {
             let at = format!("{}/parameters/query {name}", operation.pointer);
             let value = self.query_value(name, parameter).await;
             let ids = self.ids().await;
-            let answer = self.ask(operation, &ids, &query(name, &value)).send().await;
-            judge(answer.status == 200, &at, &format!("200 to the value {value}"), &answer);
-            self.seen(operation, &answer);
+            let response = self.ask(operation, &ids, &query(name, &value)).send().await;
+            check(
+                response.status == 200,
+                &at,
+                &format!("200 to the value {value}"),
+                &response,
+            );
+            self.seen(operation, &response);
             self.met.insert(at.clone());
             if let Some(default) = parameter["schema"].get("default") {
                 self.default_is(operation, name, default).await;
@@ -201,28 +206,28 @@ impl Trial {
             }
             for probe in parameter_probes(parameter, "query") {
                 let ids = self.ids().await;
-                let answer = self.ask(operation, &ids, &query(name, &probe.value)).send().await;
-                self.seen(operation, &answer);
+                let response = self.ask(operation, &ids, &query(name, &probe.value)).send().await;
+                self.seen(operation, &response);
                 let obligation = probe.obligation(operation);
                 if probe.accepted {
-                    // An event type of that length is in no catalog; its length is right all the same.
+                    // No event type of that length is in the catalog, but the length is right.
                     let own = snake_case(probe.constraint.rsplit('/').next().unwrap());
-                    let is_named = codes(&answer, &format!("query/{name}")).contains(&own);
-                    let taken = answer.status == 200 || answer.status == 422 && !is_named;
-                    judge(taken, &obligation, &format!("no {own} of {}", probe.value), &answer);
+                    let is_named = codes(&response, &format!("query/{name}")).contains(&own);
+                    let taken = response.status == 200 || response.status == 422 && !is_named;
+                    check(taken, &obligation, &format!("no {own} of {}", probe.value), &response);
                 } else {
-                    let (pointer, errors) = (format!("query/{name}"), &answer.json()["errors"]);
+                    let (pointer, errors) = (format!("query/{name}"), &response.json()["errors"]);
                     let named = errors[0]["pointer"] == pointer.as_str() && errors[1].is_null();
-                    let refused = named && [400, 422].contains(&answer.status.as_u16());
+                    let refused = named && [400, 422].contains(&response.status.as_u16());
                     let expected = format!("400 or 422 to {}, and one fault, at {pointer}", probe.value);
-                    judge(refused, &obligation, &expected, &answer);
+                    check(refused, &obligation, &expected, &response);
                 }
                 self.met.insert(obligation);
             }
         }
     }
 
-    /// A value that the parameter takes: the document's example, or one that is there to be found.
+    /// A value that the parameter accepts: the document's example, or one that exists.
     async fn query_value(&self, name: &str, parameter: &Value) -> Value {
         if name == "after" && parameter["schema"]["pattern"].is_string() {
             return self.app.publish().await.into();
@@ -235,7 +240,7 @@ impl Trial {
             .unwrap_or_else(|| json!(1))
     }
 
-    /// The same question with the default spelled out has the same answer.
+    /// The same request with the default spelled out has the same response.
     async fn default_is(&self, operation: &Operation, name: &str, default: &Value) {
         let ids = self.ids().await;
         // One more than a page takes by default, so that another default would show. An organization cannot have more
@@ -254,7 +259,13 @@ impl Trial {
                     .expect(200);
             }
         }
-        let comparable = |answer: Answer| (answer.status, ids_of(&answer.json()), answer.header("link").is_some());
+        let comparable = |response: ApiResponse| {
+            (
+                response.status,
+                ids_of(&response.json()),
+                response.header("link").is_some(),
+            )
+        };
         let silent = comparable(self.ask(operation, &ids, "").send().await);
         let spelled = comparable(self.ask(operation, &ids, &query(name, default)).send().await);
         assert_eq!(
@@ -269,11 +280,16 @@ impl Trial {
             let name = parameter["name"].as_str().unwrap();
             for probe in parameter_probes(parameter, "path") {
                 let nonsense = operation.path.replace(&format!("{{{name}}}"), "nonsense");
-                let answer = self.app.ask(&operation.verb, &nonsense).send().await;
-                self.seen(operation, &answer);
+                let response = self.app.ask(&operation.verb, &nonsense).send().await;
+                self.seen(operation, &response);
                 let obligation = probe.obligation(operation);
-                let named = answer.status == 422 && answer.json()["errors"][0]["pointer"] == format!("path/{name}");
-                judge(named, &obligation, &format!("422 with a fault at path/{name}"), &answer);
+                let named = response.status == 422 && response.json()["errors"][0]["pointer"] == format!("path/{name}");
+                check(
+                    named,
+                    &obligation,
+                    &format!("422 with a fault at path/{name}"),
+                    &response,
+                );
                 self.met.insert(obligation);
             }
             let ask = self.ask(operation, &Ids::of_nobody(), "");
@@ -290,25 +306,25 @@ impl Trial {
         let Some(valid) = self.body(operation) else { return };
         let ids = self.ids().await;
         for probe in body_probes(operation) {
-            let answer = self.ask(operation, &ids, "").json(&with(&valid, &probe)).send().await;
-            self.seen(operation, &answer);
+            let response = self.ask(operation, &ids, "").json(&with(&valid, &probe)).send().await;
+            self.seen(operation, &response);
             let obligation = probe.obligation(operation);
-            let codes = codes(&answer, &probe.place);
+            let codes = codes(&response, &probe.pointer);
             if probe.accepted {
-                // What a text of that length means may be wrong all the same; its length is not.
+                // A text of that length may have a wrong meaning, but not a wrong length.
                 let own = snake_case(probe.constraint.rsplit('/').next().unwrap());
-                judge(
+                check(
                     !codes.contains(&own),
                     &obligation,
-                    &format!("no {own} at {}", probe.place),
-                    &answer,
+                    &format!("no {own} at {}", probe.pointer),
+                    &response,
                 );
             } else {
-                judge(
+                check(
                     !codes.is_empty(),
                     &obligation,
-                    &format!("422 with a fault at {:?}", probe.place),
-                    &answer,
+                    &format!("422 with a fault at {:?}", probe.pointer),
+                    &response,
                 );
             }
             self.met.insert(obligation);
@@ -323,9 +339,9 @@ impl Trial {
             ),
             (self.ask(operation, &ids, "").bytes(&valid.to_string()), 415),
         ] {
-            let answer = self.try_out(operation, ask).await;
+            let response = self.try_out(operation, ask).await;
             let obligation = format!("{}/responses/{status}", operation.pointer);
-            judge(answer.status == status, &obligation, &status.to_string(), &answer);
+            check(response.status == status, &obligation, &status.to_string(), &response);
         }
     }
 
@@ -344,7 +360,7 @@ impl Trial {
             .insert(format!("{}/security: refused without the scope", operation.pointer));
     }
 
-    /// The state of things that makes the operation answer 409, by its name.
+    /// The state in which the operation returns 409, by its name.
     async fn conflict(&mut self, operation: &Operation) {
         if !operation.statuses().contains(&"409".to_owned()) {
             return;
@@ -369,13 +385,13 @@ impl Trial {
             }
             // Their conflicts are those of an idempotency key.
             "update_webhook" | "test_webhook" | "replay_webhook" => return,
-            other => panic!("{other} answers 409, and nobody told the test how to bring that about"),
+            other => panic!("{other} returns 409, and this test has no state for that"),
         }
         let ask = self.ask(operation, &ids, "").json(&body);
         self.try_out(operation, ask).await.expect_problem(409, "conflict");
     }
 
-    /// Every status that comes from our own side: a table that is not there, a database that is gone.
+    /// Every status that is our own fault: a missing table, a database that is gone.
     async fn failures(&mut self) {
         let beside = self.app.database.connect().await;
         // A token that no node has looked up yet.
@@ -395,7 +411,7 @@ impl Trial {
             .await
             .unwrap();
         self.app.db.clone().close().await.unwrap();
-        // A probe answers from what is known, and this is known a little later.
+        // A probe returns the last known state, which is updated a little later.
         crate::support::app::eventually(async || (self.app.get("/readyz").await.status != 200).then_some(())).await;
         for operation in operations()
             .into_iter()
@@ -408,7 +424,7 @@ impl Trial {
         }
     }
 
-    /// A delivery of every event type; the receiver holds it against the `webhooks` section.
+    /// A delivery of every event type; the receiver compares it with the `webhooks` section.
     async fn deliveries(&mut self) {
         let ids = self.ids().await;
         for event_type in Contract::load().unwrap().event_types() {
@@ -425,8 +441,8 @@ impl Trial {
 }
 
 /// The codes of the faults at a pointer.
-fn codes(answer: &Answer, pointer: &str) -> Vec<String> {
-    let problem = answer.json();
+fn codes(response: &ApiResponse, pointer: &str) -> Vec<String> {
+    let problem = response.json();
     let errors = problem["errors"].as_array().into_iter().flatten();
     let here = errors.filter(|error| error["pointer"] == pointer);
     here.map(|error| error["code"].as_str().unwrap().to_owned()).collect()
@@ -443,15 +459,15 @@ fn ids_of(body: &Value) -> Value {
     }
 }
 
-/// Fails with what, where, expected, seen and the one thing to do, where the server does not keep an obligation.
+/// Fails with what, where, expected, seen and the one thing to do, if the server does not keep an obligation.
 #[track_caller]
-pub(super) fn judge(kept: bool, obligation: &str, expected: &str, answer: &Answer) {
+pub(super) fn check(kept: bool, obligation: &str, expected: &str, response: &ApiResponse) {
     assert!(
         kept,
         "the server does not keep what openapi.yaml promises\n  where:    {obligation}\n  expected: {expected}\n  seen:     {} \
          {}\n  do:       mend the handler, or change the document first if the promise itself is to change",
-        answer.status,
-        String::from_utf8_lossy(&answer.body)
+        response.status,
+        String::from_utf8_lossy(&response.body)
     );
 }
 
@@ -459,7 +475,7 @@ pub(super) fn judge(kept: bool, obligation: &str, expected: &str, answer: &Answe
 async fn every_obligation_of_the_document_is_met() {
     let mut met = BTreeSet::new();
     for operation in operations() {
-        // A server for each operation, so that none is in the way of another's limits.
+        // A server for each operation, so that none uses up another's limits.
         let mut trial = Trial::start().await;
         trial.examples(&operation).await;
         trial.query_parameters(&operation).await;

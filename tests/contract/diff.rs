@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::Value;
 
-/// One place where the two differ.
+/// One difference between the two.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     pointer: String,
@@ -19,8 +19,8 @@ pub(super) fn differences(document: &Value, handlers: &Value) -> Vec<Difference>
     found
 }
 
-/// A report for people, with the one thing to do. What differs in the same way in many places, as a shared schema
-/// does, is told once.
+/// A report for people, with the one thing to do. The same difference at many pointers, as in a shared schema, is
+/// reported once.
 pub(super) fn report(differences: &[Difference]) -> String {
     let mut alike: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
     for Difference {
@@ -41,7 +41,7 @@ pub(super) fn report(differences: &[Difference]) -> String {
     );
     for ((_, document, handlers), pointers) in alike {
         let others = if pointers.len() > 1 {
-            format!(" (and {} more places)", pointers.len() - 1)
+            format!(" (and {} more)", pointers.len() - 1)
         } else {
             String::new()
         };
@@ -78,7 +78,7 @@ fn walk(pointer: &str, document: Option<&Value>, handlers: Option<&Value>, found
     }
 }
 
-/// A value in at most so many characters.
+/// A value, truncated to this many characters.
 const SHOWN_MAX: usize = 200;
 
 fn shown(value: Option<&Value>) -> String {
@@ -94,7 +94,7 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 #[test]
-fn each_difference_is_told_with_its_place() {
+fn each_difference_is_reported_with_its_pointer() {
     let document = serde_json::json!({ "paths": { "/v1/a": { "get": { "x": 1, "y": [1] } } } });
     let handlers = serde_json::json!({ "paths": { "/v1/a": { "get": { "x": 2, "y": [1], "z": true } } } });
     let found = differences(&document, &handlers);
@@ -112,14 +112,14 @@ fn each_difference_is_told_with_its_place() {
 }
 
 #[test]
-fn what_a_shared_schema_says_wrong_is_told_once() {
+fn a_fault_of_a_shared_schema_is_reported_once() {
     let document =
         serde_json::json!({ "a": { "schema": { "type": "string" } }, "b": { "schema": { "type": "string" } } });
     let handlers =
         serde_json::json!({ "a": { "schema": { "type": "integer" } }, "b": { "schema": { "type": "integer" } } });
     let said = report(&differences(&document, &handlers));
     assert!(
-        said.contains("differ in 1 way(s)") && said.contains("/a/schema/type (and 1 more places)"),
+        said.contains("differ in 1 way(s)") && said.contains("/a/schema/type (and 1 more)"),
         "{said}"
     );
 }

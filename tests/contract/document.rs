@@ -15,7 +15,7 @@ use super::{
     normalize::normalize,
     obligations::operations,
 };
-use crate::{promises, support::judge::validator};
+use crate::{promises, support::validate::validator};
 
 fn document() -> Value {
     Contract::load().unwrap().document().clone()
@@ -42,7 +42,7 @@ fn every_constraint_of_a_request_has_words() {
     let mut schemas: Vec<Value> = Vec::new();
     for operation in operations() {
         schemas.extend(operation.body_schema().cloned());
-        let parameters = ["path", "query"].map(|place| operation.parameters(place));
+        let parameters = ["path", "query"].map(|location| operation.parameters(location));
         schemas.extend(parameters.iter().flatten().map(|parameter| parameter["schema"].clone()));
     }
     let contract = Contract::load().unwrap();
@@ -183,7 +183,7 @@ fn a_page_is_as_long_as_its_limit_may_be() {
     assert_eq!(pages, 5);
 }
 
-/// Every `example` and every entry of `examples` in the document, with the schema it stands beside.
+/// Every `example` and every entry of `examples` in the document, with the schema beside it.
 fn examples<'a>(value: &'a Value, pointer: &str, found: &mut Vec<(String, &'a Value, &'a Value)>) {
     match value {
         Value::Object(members) => {
@@ -247,7 +247,7 @@ fn the_catalog_has_every_event_type_with_a_valid_example() {
     for event_type in contract.event_types() {
         assert_eq!(event_type.example["type"], json!(event_type.name));
         let mut faults = Faults::default();
-        contract.judge_data(&event_type.name, &event_type.example["data"], &mut faults);
+        contract.check_data(&event_type.name, &event_type.example["data"], &mut faults);
         assert_eq!(faults.listed(), []);
         assert!(!event_type.description.is_empty(), "{}", event_type.name);
         assert!(

@@ -7,7 +7,7 @@ use kallima_webhooks::{
     domain::destination::URL_LENGTH_MAX,
 };
 
-/// What a column of an entity says of itself.
+/// The attributes of an entity's column.
 struct Column {
     limit: Option<u64>,
     nullable: bool,
@@ -49,7 +49,7 @@ const SHOWN: [(&str, &str); 4] = [
     ("AuditEntry", "audit_entry"),
 ];
 
-/// What a row keeps sealed is shown in the clear, and seldom.
+/// Columns that are sealed in the row, and shown in plain text only when issued.
 const SEALED: &str = "secret";
 
 #[test]

@@ -1,4 +1,4 @@
-//! The part of [`coverage`](super::coverage) that is about headers: those of requests, and the limits that those of responses tell of.
+//! The part of [`coverage`](super::coverage) about headers: those of requests, and the limits in those of responses.
 
 use std::num::NonZeroU32;
 
@@ -7,10 +7,10 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 
 use super::{
-    coverage::{Ids, Trial, judge},
+    coverage::{Ids, Trial, check},
     obligations::{Operation, parameter_probes},
 };
-use crate::support::{App, client::Answer};
+use crate::support::{App, client::ApiResponse};
 
 /// Bytes of a page: more than a page of the default length has in these trials.
 const PAGE_BYTES_MAX: usize = 64 * 1024;
@@ -23,7 +23,7 @@ impl Trial {
         App::builder().arguments(&arguments).start().await
     }
 
-    /// An event that leaves no room for a second delivery in the answer.
+    /// An event that leaves no room for a second delivery in the response.
     async fn long_event(&mut self, operation: &Operation) {
         let ids = [self.ids().await, self.ids().await];
         let data = json!({ "job_id": ids[0].webhook, "text": "x".repeat(PAGE_BYTES_MAX) });
@@ -47,15 +47,15 @@ impl Trial {
                     self.idempotency(operation).await;
                     ("a key", None)
                 }
-                other => panic!("{other} is a header parameter, and nobody told the test what to send"),
+                other => panic!("{other} is a header parameter that this test has no value for"),
             };
             let at = format!("{}/parameters/header {name}", operation.pointer);
-            let answer = self.with_header(operation, name, fitting).await;
-            judge(
-                answer.status.is_success(),
+            let response = self.with_header(operation, name, fitting).await;
+            check(
+                response.status.is_success(),
                 &at,
                 &format!("a success with {fitting}"),
-                &answer,
+                &response,
             );
             self.met.insert(at);
             if let Some((value, status, code)) = other {
@@ -65,19 +65,19 @@ impl Trial {
             }
             for probe in parameter_probes(parameter, "header") {
                 let value = probe.value.as_str().unwrap();
-                let answer = self.with_header(operation, name, value).await;
+                let response = self.with_header(operation, name, value).await;
                 let obligation = probe.obligation(operation);
                 if probe.accepted {
-                    judge(
-                        answer.status.is_success(),
+                    check(
+                        response.status.is_success(),
                         &obligation,
                         &format!("a success with {value}"),
-                        &answer,
+                        &response,
                     );
                 } else {
-                    let named = answer.status == 400 && answer.json()["detail"].as_str().unwrap().contains(name);
+                    let named = response.status == 400 && response.json()["detail"].as_str().unwrap().contains(name);
                     let expected = format!("400 to {value}, and a detail that names {name}");
-                    judge(named, &obligation, &expected, &answer);
+                    check(named, &obligation, &expected, &response);
                 }
                 self.met.insert(obligation);
             }
@@ -117,8 +117,8 @@ impl Trial {
             .expect_problem(409, "idempotency_mismatch");
     }
 
-    /// A valid request with a header more.
-    async fn with_header(&mut self, operation: &Operation, name: &str, value: &str) -> Answer {
+    /// A valid request with an additional header.
+    async fn with_header(&mut self, operation: &Operation, name: &str, value: &str) -> ApiResponse {
         let ids = self.ids().await;
         let ask = self.ask(operation, &ids, "").header(name, value);
         let ask = if let Some(body) = self.body(operation) {
@@ -129,7 +129,7 @@ impl Trial {
         self.try_out(operation, ask).await
     }
 
-    /// The second request of an organization that may make one.
+    /// The second request of an organization that may make only one.
     pub(super) async fn limits(&mut self, operation: &Operation) {
         if !operation.statuses().contains(&"429".to_owned()) {
             return;

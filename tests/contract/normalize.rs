@@ -1,28 +1,28 @@
 //! Normalizing the derived document and openapi.yaml for comparison.
 //!
-//! Both pass the same normalization. It takes away what only one of them can say, and what says nothing:
+//! Both pass the same normalization. It removes what only one of them can express, and what has no meaning:
 //!
 //! 1. `paths` and `components.securitySchemes` are compared; `info`, `servers` and the words of `tags` are the
-//!    document's alone, and so is `webhooks`, which no handler answers: every delivery that a test's receiver gets is
-//!    held against it instead.
+//!    document's alone, and so is `webhooks`, which has no handlers: every delivery that a test's receiver gets is
+//!    compared with it instead.
 //! 2. References are replaced by what they point to, so that the two may name and share their parts as they like.
 //! 3. Prose is dropped: descriptions, summaries, titles, examples, links, external documents. It is written once, in
-//!    openapi.yaml; examples are tried by tests of their own.
+//!    openapi.yaml; examples have tests of their own.
 //! 4. The spellings of one meaning become one: `oneOf: [{type: 'null'}, X]` and `type: [T, 'null']` are both a
 //!    nullable X; absent is `false` for `required` and `true` for `additionalProperties`; `enum` and `const` of one
 //!    value are the same; lists whose order means nothing are sorted.
-//! 5. Of a response header the name and the type are compared: the annotations of handlers cannot say more. The judge
-//!    of every response holds its value against the whole of what openapi.yaml says.
-//!    So it is with the length of a page: a test of its own holds `maxItems` against the maximum of `limit`.
-//! 6. Of `allOf` all hold: parts that are objects are one object with the members of all. Where two speak of one property,
-//!    the later is the stricter, and null only where both let it be.
-//! 7. A body that may be absent is one thing, however it is written: utoipa adds "or null" to its schema. So is an
-//!    operation without authentication: no requirement, or one that requires nothing.
+//! 5. Of a response header the name and the type are compared: the annotations of handlers cannot say more. The check
+//!    of every response compares its value with the whole of what openapi.yaml says.
+//!    The same goes for the length of a page: another test compares `maxItems` with the maximum of `limit`.
+//! 6. The parts of an `allOf` that are objects become one object with the members of all. If two parts have one property,
+//!    the later one counts, and null is allowed only if both allow it.
+//! 7. The spellings of an optional body become one (utoipa adds "or null" to its schema), and so do those of an operation
+//!    without authentication: no requirement, or one that requires nothing.
 
 use kallima_webhooks::contract::resolve;
 use serde_json::{Map, Value, json};
 
-/// Members that are prose, wherever they are not the name of something.
+/// Members that are prose, unless they are names.
 const PROSE: [&str; 7] = [
     "description",
     "summary",

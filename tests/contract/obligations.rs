@@ -16,7 +16,7 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    /// The scope it asks for; none for an operation without authentication.
+    /// The scope that it requires; `None` for an operation without authentication.
     pub(super) fn scope(&self) -> Option<&str> {
         self.item["security"][0]["bearer"][0].as_str()
     }
@@ -25,12 +25,12 @@ impl Operation {
         self.item["responses"].as_object().unwrap().keys().cloned().collect()
     }
 
-    pub(super) fn parameters(&self, place: &str) -> Vec<&Value> {
+    pub(super) fn parameters(&self, location: &str) -> Vec<&Value> {
         self.item["parameters"]
             .as_array()
             .into_iter()
             .flatten()
-            .filter(|parameter| parameter["in"] == place)
+            .filter(|parameter| parameter["in"] == location)
             .collect()
     }
 
@@ -83,19 +83,19 @@ pub(super) fn body_bytes_max(operation_id: &str) -> usize {
     }
 }
 
-/// A value that breaks one constraint, or stands exactly at its edge.
+/// A value that breaks one constraint, or is exactly at its edge.
 pub(super) struct Probe {
     /// The constraint, as a pointer below the operation.
     pub(super) constraint: String,
     /// Where in the body (a JSON Pointer) the value goes.
-    pub(super) place: String,
+    pub(super) pointer: String,
     pub(super) value: Value,
-    /// Whether the server must take it.
+    /// Whether the server must accept it.
     pub(super) accepted: bool,
 }
 
 impl Probe {
-    /// The obligation that is met when the server judges this as it must.
+    /// The obligation that is met if the server accepts or refuses this as it must.
     pub(super) fn obligation(&self, operation: &Operation) -> String {
         let verdict = if self.accepted {
             "accepted at its edge"
@@ -106,8 +106,8 @@ impl Probe {
     }
 }
 
-/// The probes of one schema, at `place`, whose keywords stand at `at`.
-pub(super) fn probes(schema: &Value, at: &str, place: &str) -> Vec<Probe> {
+/// The probes of one schema: `at` is the pointer to its keywords, `pointer` that of the value in the body.
+pub(super) fn probes(schema: &Value, at: &str, pointer: &str) -> Vec<Probe> {
     let mut found = Vec::new();
     for (keyword, limit) in schema.as_object().into_iter().flatten() {
         let size = limit.as_i64().unwrap_or_default();
@@ -133,7 +133,7 @@ pub(super) fn probes(schema: &Value, at: &str, place: &str) -> Vec<Probe> {
         let constraint = format!("{at}/{keyword}");
         let probe = |value, accepted| Probe {
             constraint: constraint.clone(),
-            place: place.to_owned(),
+            pointer: pointer.to_owned(),
             value,
             accepted,
         };
@@ -141,10 +141,10 @@ pub(super) fn probes(schema: &Value, at: &str, place: &str) -> Vec<Probe> {
         found.extend(accepted.map(|value| probe(value, true)));
     }
     if let Some(items) = schema.get("items") {
-        let inner = probes(items, &format!("{at}/items"), place);
+        let inner = probes(items, &format!("{at}/items"), pointer);
         found.extend(inner.into_iter().map(|probe| Probe {
             value: json!([probe.value]),
-            place: format!("{}/0", probe.place),
+            pointer: format!("{}/0", probe.pointer),
             ..probe
         }));
     }
@@ -157,9 +157,9 @@ pub(super) fn body_probes(operation: &Operation) -> Vec<Probe> {
     let Some(schema) = operation.body_schema() else {
         return Vec::new();
     };
-    let whole = |constraint: &str, place: String, value| Probe {
+    let whole = |constraint: &str, pointer: String, value| Probe {
         constraint: format!("{AT}/{constraint}"),
-        place,
+        pointer,
         value,
         accepted: false,
     };
@@ -187,7 +187,7 @@ fn wrong_type(types: &Value) -> Value {
     if is("string") { json!(5) } else { json!("wrong") }
 }
 
-/// A text of so many characters that breaks nothing else where that can be.
+/// A text of this length that breaks no other constraint, if possible.
 fn long(schema: &Value, length: i64) -> Value {
     let length = usize::try_from(length).unwrap();
     let text = if schema["format"] == "uri" || schema["format"] == "iri" {
@@ -238,12 +238,12 @@ pub(super) fn obligations() -> BTreeSet<String> {
             all.insert(format!("{pointer}/security: refused without a token"));
             all.insert(format!("{pointer}/security: refused without the scope"));
         }
-        for place in ["query", "path", "header"] {
-            for parameter in operation.parameters(place) {
-                let at = format!("parameters/{place} {}", parameter["name"].as_str().unwrap());
+        for location in ["query", "path", "header"] {
+            for parameter in operation.parameters(location) {
+                let at = format!("parameters/{location} {}", parameter["name"].as_str().unwrap());
                 all.insert(format!("{pointer}/{at}"));
                 all.extend(
-                    parameter_probes(parameter, place)
+                    parameter_probes(parameter, location)
                         .iter()
                         .map(|probe| probe.obligation(&operation)),
                 );
@@ -267,15 +267,15 @@ pub(super) fn obligations() -> BTreeSet<String> {
     all
 }
 
-/// The probes of a parameter. Whatever stands in a query, a path or a header is text, so a wrong type is one only where text is
-/// not what is asked for.
-pub(super) fn parameter_probes(parameter: &Value, place: &str) -> Vec<Probe> {
+/// The probes of a parameter. Queries, paths and headers are text, so a wrong type is possible only if the parameter is not
+/// a text.
+pub(super) fn parameter_probes(parameter: &Value, location: &str) -> Vec<Probe> {
     let name = parameter["name"].as_str().unwrap();
     let schema: Map<String, Value> = parameter["schema"].as_object().unwrap().clone();
     let text = schema["type"] == "string";
     let mut found = probes(
         &Value::Object(schema),
-        &format!("parameters/{place} {name}/schema"),
+        &format!("parameters/{location} {name}/schema"),
         name,
     );
     found.retain(|probe| !(text && probe.constraint.ends_with("/type")));
@@ -291,9 +291,9 @@ pub(super) fn query(name: &str, value: &Value) -> String {
     format!("?{pairs}")
 }
 
-/// The valid body, with the probe's value in its place; null in the place of a required field takes the field away.
+/// The valid body with the probe's value inserted; null for a required field removes the field.
 pub(super) fn with(valid: &Value, probe: &Probe) -> Value {
-    let Some(name) = probe.place.split('/').nth(1) else {
+    let Some(name) = probe.pointer.split('/').nth(1) else {
         return probe.value.clone();
     };
     let mut body = valid.clone();

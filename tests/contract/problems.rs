@@ -1,4 +1,4 @@
-//! Every example of a problem is what the server says: each is provoked, and compared with the document.
+//! Every example of a problem is what the server returns: each is provoked, and compared with the document.
 
 use std::{collections::BTreeMap, num::NonZeroU32};
 
@@ -9,7 +9,7 @@ use kallima_webhooks::{
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
-use crate::support::{App, Gate, Receiver, Reply, client::Answer};
+use crate::support::{App, Gate, Receiver, Reply, client::ApiResponse};
 
 const NOBODY: &str = "/v1/webhooks/0190a000-0000-7000-8000-000000000000";
 
@@ -20,19 +20,19 @@ type Seen = BTreeMap<String, Value>;
 fn documented() -> Seen {
     let document = Contract::load().unwrap().document().clone();
     let mut found = Seen::new();
-    for (response, said) in document["components"]["responses"].as_object().unwrap() {
+    for (name_of_response, said) in document["components"]["responses"].as_object().unwrap() {
         let content = &said["content"]["application/problem+json"];
         if let Some(example) = content.get("example") {
-            found.insert(response.clone(), example.clone());
+            found.insert(name_of_response.clone(), example.clone());
         }
         for (name, example) in content["examples"].as_object().into_iter().flatten() {
-            found.insert(format!("{response}/{name}"), example["value"].clone());
+            found.insert(format!("{name_of_response}/{name}"), example["value"].clone());
         }
     }
     found
 }
 
-/// What is compared: all but the request's own ids, which stand in `request_id` and in the path.
+/// What is compared: everything except the request's own ids, in `request_id` and in the path.
 fn comparable(problem: &Value) -> Value {
     let mut problem = problem.clone();
     let members = problem.as_object_mut().unwrap();
@@ -53,7 +53,7 @@ fn id(shown: &Value) -> &str {
 /// Requests that are wrong whatever the server knows.
 async fn refused(seen: &mut Seen) {
     let app = App::builder().start().await;
-    let mut saw = |name: &str, answer: Answer| seen.insert(name.to_owned(), answer.json());
+    let mut saw = |name: &str, response: ApiResponse| seen.insert(name.to_owned(), response.json());
     saw("BadRequest/query", app.get("/v1/webhooks?limit=101").await);
     let unread = app.ask("DELETE", NOBODY).header("if-match", "19db9c83900").send().await;
     saw("BadRequest/header", unread);
@@ -98,10 +98,10 @@ async fn refused(seen: &mut Seen) {
     saw("ValidationError/data", app.post("/v1/events", &data).await);
 }
 
-/// Requests that contradict what there is.
+/// Requests that conflict with the current state.
 async fn contradicted(seen: &mut Seen) {
     let app = App::builder().arguments(&["--dev"]).patient().start().await;
-    let mut saw = |name: &str, answer: Answer| seen.insert(name.to_owned(), answer.json());
+    let mut saw = |name: &str, response: ApiResponse| seen.insert(name.to_owned(), response.json());
     let gate = Gate::new();
     let receiver = Receiver::start([Reply::status(204).held_by(&gate)]).await;
     let webhook = app.webhook(&receiver.url).await;
@@ -109,7 +109,7 @@ async fn contradicted(seen: &mut Seen) {
     receiver.wait_for(1).await;
     let delivery = app.delivery_of(&event).await;
     let retry = format!("/v1/webhook_deliveries/{}/retry", id(&delivery));
-    saw("Conflict/attempt_under_way", app.ask("POST", &retry).send().await);
+    saw("Conflict/attempt_in_progress", app.ask("POST", &retry).send().await);
     gate.open();
     app.delivery_when(&event, |delivery| delivery["status"] == "delivered")
         .await;

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::obligations::body_bytes_max;
 
-/// What the introduction says besides, and no option can change: standards, statuses, and what the samples of code do.
+/// Other numbers of the introduction, which no option changes: standards, statuses, and numbers in code samples.
 const OTHERS: [&str; 9] = [
     "RFC 8288",
     "RFC 9457",
@@ -27,9 +27,9 @@ const OTHERS: [&str; 9] = [
     "ISO-8601",
     "+00:00",
     "/v1",
-    // The format of tokens, which the pattern of their schema holds.
+    // The format of tokens, which their schema's pattern states.
     "`ab_` and 48 letters and digits",
-    // An example of a sentence.
+    // An example of a message.
     "and 412 more",
 ];
 
@@ -115,7 +115,7 @@ fn passages(document: &Value) -> Vec<String> {
     ]
 }
 
-/// A page without its samples of code, each paragraph in one line.
+/// A page without its code samples, each paragraph in one line.
 fn prose(page: &str) -> String {
     let text: String = page.split("```").step_by(2).collect();
     text.split('\n').fold(String::new(), |text, line| {
@@ -124,7 +124,7 @@ fn prose(page: &str) -> String {
     })
 }
 
-/// The introduction and the guide for requests, in which nothing stands that no test holds.
+/// The introduction and the guide for requests, in which tests check every number.
 fn introduction(document: &Value) -> String {
     let text = document["info"]["description"].as_str().unwrap();
     prose(text) + &prose(include_str!("../../docs/requests.md"))

@@ -10,14 +10,14 @@ use super::{
 };
 use crate::support::{
     app::scopes_without,
-    client::{Answer, Ask},
+    client::{ApiResponse, Ask},
 };
 
 /// How the description of a mutating operation begins the paragraph that says why it leaves no audit entry.
 const NOT_AUDITED: &str = "Not audited: ";
 
 impl Trial {
-    /// A valid request, apart from whose it is.
+    /// A valid request, except for its token.
     fn valid(&self, operation: &Operation, ids: &Ids, query: &str) -> Ask {
         let ask = self.ask(operation, ids, query);
         match self.body(operation) {
@@ -41,9 +41,9 @@ impl Trial {
             anonymous().token(revoked),
             anonymous().token(own).header("authorization", &format!("Bearer {own}")),
         ] {
-            let answer = ask.send().await;
-            let problem = answer.expect_problem(401, "unauthorized");
-            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+            let response = ask.send().await;
+            let problem = response.expect_problem(401, "unauthorized");
+            assert_eq!(response.header("www-authenticate"), Some("Bearer"));
             details.push(problem["detail"].clone());
         }
         details.dedup();
@@ -73,12 +73,12 @@ impl Trial {
         let others = scopes_without(scope);
         for (scopes, is_enough) in [(others, false), (vec![scope.parse().unwrap()], true)] {
             let (token, _) = self.app.new_token(Some(self.app.organization), &scopes).await;
-            let answer = self.ask(operation, &nobody, "").token(&token).send().await;
+            let response = self.ask(operation, &nobody, "").token(&token).send().await;
             if is_enough {
-                let is_judged = ![401, 403].contains(&answer.status.as_u16());
-                assert!(is_judged, "{} refuses a token with {scope}", operation.id);
+                let is_allowed = ![401, 403].contains(&response.status.as_u16());
+                assert!(is_allowed, "{} refuses a token with {scope}", operation.id);
             } else {
-                let problem = answer.expect_problem(403, "forbidden");
+                let problem = response.expect_problem(403, "forbidden");
                 assert!(
                     problem["detail"].as_str().unwrap().contains(scope),
                     "{}: {problem}",
@@ -123,8 +123,8 @@ impl Trial {
 }
 
 /// A 404 without what is different in each.
-fn not_found(answer: &Answer) -> Value {
-    let mut problem = answer.expect_problem(404, "not_found");
+fn not_found(response: &ApiResponse) -> Value {
+    let mut problem = response.expect_problem(404, "not_found");
     let fields = problem.as_object_mut().unwrap();
     fields.remove("request_id");
     fields.remove("instance");
@@ -142,8 +142,8 @@ async fn every_operation_is_open_only_to_those_who_may_call_it() {
     for operation in operations() {
         let Some(scope) = operation.scope() else {
             assert!(!operation.path.starts_with("/v1"), "{} needs no scope", operation.id);
-            let answer = trial.ask(&operation, &ids, "").anonymous().send().await;
-            assert_eq!(answer.status, 200, "{}", operation.id);
+            let response = trial.ask(&operation, &ids, "").anonymous().send().await;
+            assert_eq!(response.status, 200, "{}", operation.id);
             continue;
         };
         trial.refuses_everyone_without_a_token(&operation, &ids, &revoked).await;
@@ -173,8 +173,8 @@ async fn every_operation_that_writes_leaves_an_audit_entry_or_says_why_not() {
     for operation in operations().into_iter().filter(|operation| operation.verb != "GET") {
         let ids = trial.ids().await;
         let before = audit_entries(&beside).await;
-        let answer = trial.valid(&operation, &ids, "").send().await;
-        assert!(answer.status.is_success(), "{}: {:?}", operation.id, answer.body);
+        let response = trial.valid(&operation, &ids, "").send().await;
+        assert!(response.status.is_success(), "{}: {:?}", operation.id, response.body);
         let written = audit_entries(&beside).await - before;
         let mut paragraphs = operation.item["description"].as_str().unwrap().lines();
         let reason = paragraphs.find_map(|line| line.strip_prefix(NOT_AUDITED));
@@ -194,7 +194,7 @@ async fn every_operation_that_writes_leaves_an_audit_entry_or_says_why_not() {
             operation.id
         );
         let created = if operation.id == "create_webhook" {
-            Some(answer.json())
+            Some(response.json())
         } else {
             None
         };
@@ -208,7 +208,7 @@ async fn every_operation_that_writes_leaves_an_audit_entry_or_says_why_not() {
             .expect(200);
         assert_eq!(
             entries[0]["request_id"],
-            answer.header("x-request-id").unwrap(),
+            response.header("x-request-id").unwrap(),
             "{}",
             operation.id
         );

@@ -7,23 +7,23 @@ use serde_json::Value;
 
 use crate::support::{App, Receiver, Reply, app::eventually};
 
-/// How many attempts there were, as soon as there are so many and none is under way.
+/// The number of attempts, as soon as there are this many and none is in progress.
 async fn attempts_at_rest(app: &App, least: u64) -> u64 {
     eventually(|| async {
         let deliveries = app.get("/v1/webhook_deliveries?limit=200").await.expect(200);
         let deliveries = deliveries.as_array().unwrap();
-        let under_way = |delivery: &Value| delivery["status"] == "pending" && delivery["next_attempt_at"].is_null();
+        let in_progress = |delivery: &Value| delivery["status"] == "pending" && delivery["next_attempt_at"].is_null();
         let attempts = deliveries
             .iter()
             .map(|delivery| delivery["attempt_count"].as_u64().unwrap());
         let attempts: u64 = attempts.sum();
-        (attempts >= least && !deliveries.iter().any(under_way)).then_some(attempts)
+        (attempts >= least && !deliveries.iter().any(in_progress)).then_some(attempts)
     })
     .await
 }
 
-/// The events that are owed and were never attempted. Which of those that are due at the same instant is attempted first is
-/// nobody's promise.
+/// The events that are owed and were never attempted. Which of those that are due at the same time is attempted first is
+/// not promised.
 async fn untouched(app: &App) -> Vec<String> {
     let pending = app
         .get("/v1/webhook_deliveries?status=pending&limit=200")
@@ -46,7 +46,7 @@ async fn after_a_run_of_failures_one_probe_at_a_time_goes_out_until_one_succeeds
     for _ in 0..30 {
         events.push(app.publish().await);
     }
-    // Attempts that were under way when the breaker opened are not called back.
+    // Attempts that were in progress when the breaker opened are not called back.
     let run = attempts_at_rest(&app, opened).await;
     assert!((opened..opened + 10).contains(&run), "{run} attempts");
     assert_eq!(untouched(&app).await.len() as u64, 30 - run, "each was attempted once");
@@ -61,7 +61,7 @@ async fn after_a_run_of_failures_one_probe_at_a_time_goes_out_until_one_succeeds
         seen += 1;
     }
     assert_eq!(receiver.arrivals().len() as u64, seen, "each attempt arrived");
-    // The next probe succeeds: everything that is due goes out, without the clock's moving on.
+    // The next probe succeeds: everything that is due goes out, without advancing the clock.
     receiver.forget();
     let held = untouched(&app).await;
     assert!(!held.is_empty());

@@ -2,11 +2,11 @@
 //!
 //! | change | between two attempts | during an attempt |
 //! |---|---|---|
-//! | secret rotated | the next is signed with the new secret | it keeps the old one, the next has the new |
+//! | secret rotated | the next is signed with the new secret | it keeps the old secret, the next one uses the new |
 //! | re-pointed | the next goes to the new address | it ends where it began, the next goes to the new address |
 //! | filter narrowed | what is owed stays owed | the same |
-//! | disabled | held, and goes on when enabled | it ends and counts; what is still owed is held |
-//! | deleted | canceled, never attempted again | canceled whatever it answers, never attempted again; its record is kept |
+//! | disabled | held, and continues when enabled | it ends and counts; what is still owed is held |
+//! | deleted | canceled, never attempted again | canceled whatever the response is, never attempted again; its record is kept |
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ enum When {
 struct Scene {
     app: App,
     receiver: Receiver,
-    /// Holds the first attempt while it is to be under way.
+    /// Holds the first attempt while it must be in progress.
     gate: Gate,
     path: String,
     secret: String,
@@ -154,7 +154,7 @@ async fn disabling_holds_what_is_still_owed() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_under_way_counts_although_the_webhook_is_disabled_meanwhile() {
+async fn an_attempt_in_progress_counts_although_the_webhook_is_disabled() {
     let scene = Scene::start(When::InProgress, Reply::status(200)).await;
     scene.patch("", &json!({ "enabled": false })).await;
     scene.gate.open();

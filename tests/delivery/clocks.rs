@@ -71,7 +71,7 @@ async fn a_wall_clock_that_jumps_moves_nothing_that_is_stored() {
         );
         assert_eq!(readiness(&app).await, 503);
         clock.jump(-40 * 24 * HOUR_MS);
-        // The database's clock has gone on meanwhile, and the test's has not.
+        // The database's clock has advanced in the meantime, and the test's has not.
         clock.advance(Clock::system().now().since(clock.wall()));
         assert_eq!(readiness(&app).await, 200);
     } else {
@@ -173,7 +173,7 @@ async fn retention_deletes_nothing_after_a_jump_until_somebody_accepts_it() {
     let database = app.stop().await;
     clock.advance(2 * DAY);
 
-    // Off for two days, or a clock that is two days ahead: nobody can tell.
+    // Off for two days, or a clock that is two days ahead: there is no telling which.
     let mut app = by_manual_clock().clock(clock.clone()).start_on(database).await;
     (app.organization, app.token) = (organization, token.clone());
     eventually(async || is_paused(&app).then_some(())).await;

@@ -43,16 +43,16 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     /// Sends these bytes, and waits for the next request.
-    Answer(&'static [u8]),
+    ApiResponse(&'static [u8]),
     /// Sends these bytes, and closes the connection.
     Close(&'static [u8]),
     /// Resets the connection.
     Reset,
 }
 
-const OK: Deed = Deed::Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+const OK: Deed = Deed::ApiResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
 
-/// A receiver that does one deed after another, over however many connections, and then answers 200.
+/// A receiver that performs these deeds in order, over however many connections, and then returns 200.
 #[derive(Clone)]
 struct Receiver {
     url: Url,
@@ -66,7 +66,7 @@ impl Receiver {
         Self::start_with(None, deeds).await
     }
 
-    /// The same, behind TLS where there is an acceptor.
+    /// The same, behind TLS if there is an acceptor.
     async fn start_with(tls: Option<TlsAcceptor>, deeds: impl IntoIterator<Item = Deed>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -86,7 +86,7 @@ impl Receiver {
                 let (stream, _) = listener.accept().await.unwrap();
                 accepting.connections.fetch_add(1, Ordering::SeqCst);
                 let (receiver, tls) = (accepting.clone(), tls.clone());
-                // What becomes of it is the sender's to say.
+                // The sender reports the result.
                 tokio::spawn(async move {
                     match tls {
                         Some(tls) => receiver.serve(&mut tls.accept(stream).await?).await,
@@ -118,12 +118,12 @@ impl Receiver {
             self.requests.fetch_add(1, Ordering::SeqCst);
             let deed = self.deeds.lock().unwrap().pop_front().unwrap_or(OK);
             match deed {
-                Deed::Answer(answer) => {
-                    stream.write_all(answer).await?;
+                Deed::ApiResponse(response) => {
+                    stream.write_all(response).await?;
                     stream.flush().await?;
                 }
-                Deed::Close(answer) => {
-                    stream.write_all(answer).await?;
+                Deed::Close(response) => {
+                    stream.write_all(response).await?;
                     return stream.shutdown().await;
                 }
                 Deed::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
@@ -131,7 +131,7 @@ impl Receiver {
         }
     }
 
-    /// How many connections and requests came so far.
+    /// How many connections and requests have arrived so far.
     fn counts(&self) -> (usize, usize) {
         (
             self.connections.load(Ordering::SeqCst),
@@ -140,7 +140,7 @@ impl Receiver {
     }
 }
 
-/// An operator who allows http to this machine.
+/// A policy that allows http to this machine.
 fn open() -> DestinationPolicy {
     DestinationPolicy {
         allow_http: true,
@@ -149,7 +149,7 @@ fn open() -> DestinationPolicy {
     }
 }
 
-/// A sender to this machine, which finds every name at these addresses.
+/// A sender to this machine that resolves every name to these addresses.
 fn sender_to(addresses: &[&str], dialer: Dialer) -> Sender {
     let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
     let resolver = Resolver::from_fn(move |_| std::future::ready(Ok(addresses.clone())));
@@ -179,9 +179,9 @@ async fn delivered(sender: &Sender, url: &Url) -> Outcome {
     outcome
 }
 
-/// The beginning of an answer.
-fn shown(answer: &[u8]) -> String {
-    String::from_utf8_lossy(answer.get(..80).unwrap_or(answer)).into_owned()
+/// The beginning of a response.
+fn shown(response: &[u8]) -> String {
+    String::from_utf8_lossy(response.get(..80).unwrap_or(response)).into_owned()
 }
 
 fn leaked(bytes: Vec<u8>) -> &'static [u8] {
@@ -189,12 +189,12 @@ fn leaked(bytes: Vec<u8>) -> &'static [u8] {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_read_to_its_end_leaves_its_connection_to_the_next_request() {
+async fn a_response_that_was_read_to_its_end_leaves_its_connection_to_the_next_request() {
     let cap = "x".repeat(4096);
     let whole = format!("HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n{cap}").into_bytes();
     let chunked =
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n{cap}\r\n0\r\n\r\n").into_bytes();
-    for answer in [
+    for response in [
         b"HTTP/1.1 204 No Content\r\n\r\n".as_slice(),
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
@@ -205,12 +205,12 @@ async fn an_answer_that_was_read_to_its_end_leaves_its_connection_to_the_next_re
         leaked(whole),
         leaked(chunked),
     ] {
-        let receiver = Receiver::start([Deed::Answer(answer); 4]).await;
+        let receiver = Receiver::start([Deed::ApiResponse(response); 4]).await;
         let sender = sender_to(&[], Dialer::system());
         for _ in 0..4 {
             delivered(&sender, &receiver.url).await;
         }
-        assert_eq!(receiver.counts(), (1, 4), "{}", shown(answer));
+        assert_eq!(receiver.counts(), (1, 4), "{}", shown(response));
     }
 }
 
@@ -243,8 +243,8 @@ async fn a_connection_with_tls_is_used_again_too() {
 
 #[tokio::test]
 async fn a_failed_attempt_leaves_its_connection_too() {
-    let answer = Deed::Answer(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops");
-    let receiver = Receiver::start([answer; 3]).await;
+    let response = Deed::ApiResponse(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops");
+    let receiver = Receiver::start([response; 3]).await;
     let sender = sender_to(&[], Dialer::system());
     for _ in 0..3 {
         assert_eq!(
@@ -258,26 +258,26 @@ async fn a_failed_attempt_leaves_its_connection_too() {
 #[tokio::test]
 async fn a_connection_that_cannot_or_must_not_be_used_again_is_dropped() {
     let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 4097\r\n\r\n{}", "x".repeat(4097)).into_bytes();
-    for answer in [
+    for response in [
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".as_slice(),
         b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 0\r\n\r\n",
-        // What comes behind an answer belongs to nobody.
+        // Bytes after a response belong to nothing.
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         leaked(long),
     ] {
-        let receiver = Receiver::start([Deed::Answer(answer); 3]).await;
+        let receiver = Receiver::start([Deed::ApiResponse(response); 3]).await;
         let sender = sender_to(&[], Dialer::system());
         for _ in 0..3 {
             delivered(&sender, &receiver.url).await;
         }
-        assert_eq!(receiver.counts(), (3, 3), "{}", shown(answer));
+        assert_eq!(receiver.counts(), (3, 3), "{}", shown(response));
     }
 }
 
-/// Whether a request over a connection that has waited that long, after this answer, goes over it.
-async fn waits(answer: &'static [u8], time: Duration) -> bool {
-    let receiver = Receiver::start([Deed::Answer(answer)]).await;
+/// Whether a request uses a connection that has been idle that long after this response.
+async fn waits(response: &'static [u8], time: Duration) -> bool {
+    let receiver = Receiver::start([Deed::ApiResponse(response)]).await;
     let sender = sender_to(&[], Dialer::system());
     delivered(&sender, &receiver.url).await;
     tokio::time::pause();
@@ -292,7 +292,7 @@ async fn a_connection_waits_as_long_as_the_receiver_keeps_it_and_four_seconds_if
     let plain = b"HTTP/1.1 204 No Content\r\n\r\n";
     let said = |seconds: u64| leaked(format!("HTTP/1.1 204 No\r\nKeep-Alive: timeout={seconds}, max=9\r\n\r\n").into());
     let nonsense = b"HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=soon\r\n\r\n";
-    for (answer, milliseconds, expected) in [
+    for (response, milliseconds, expected) in [
         (plain.as_slice(), 3900, true),
         (plain, 4100, false),
         (nonsense, 3900, true),
@@ -305,9 +305,9 @@ async fn a_connection_waits_as_long_as_the_receiver_keeps_it_and_four_seconds_if
         (said(86_400), 60_100, false),
         (said(0), 0, false),
     ] {
-        let answered = shown(answer);
+        let answered = shown(response);
         assert_eq!(
-            waits(answer, Duration::from_millis(milliseconds)).await,
+            waits(response, Duration::from_millis(milliseconds)).await,
             expected,
             "{milliseconds} ms after {answered}"
         );
@@ -316,7 +316,8 @@ async fn a_connection_waits_as_long_as_the_receiver_keeps_it_and_four_seconds_if
 
 #[tokio::test]
 async fn a_connection_that_is_always_used_grows_old_all_the_same() {
-    let receiver = Receiver::start([Deed::Answer(b"HTTP/1.1 204 No\r\nKeep-Alive: timeout=100\r\n\r\n"); 20]).await;
+    let receiver =
+        Receiver::start([Deed::ApiResponse(b"HTTP/1.1 204 No\r\nKeep-Alive: timeout=100\r\n\r\n"); 20]).await;
     let sender = sender_to(&[], Dialer::system());
     for _ in 0..7 {
         delivered(&sender, &receiver.url).await;
@@ -368,12 +369,12 @@ async fn a_request_is_sent_again_once_and_not_over_another_connection_that_has_w
 }
 
 #[tokio::test]
-async fn what_fails_on_a_new_connection_or_after_a_byte_of_the_answer_is_not_sent_again() {
+async fn what_fails_on_a_new_connection_or_after_a_byte_of_the_response_is_not_sent_again() {
     let receiver = Receiver::start([Deed::Close(b"")]).await;
     let outcome = post(&sender_to(&[], Dialer::system()), &receiver.url).await;
     assert_eq!(outcome.error, Some(ErrorWord::ConnectionClosed));
     assert_eq!(receiver.counts(), (1, 1));
-    for (answer, word) in [
+    for (response, word) in [
         (b"H".as_slice(), ErrorWord::ConnectionClosed),
         (b"HTTP/1.1 103 Early Hints\r\n\r\n", ErrorWord::ConnectionClosed),
         (
@@ -382,12 +383,12 @@ async fn what_fails_on_a_new_connection_or_after_a_byte_of_the_answer_is_not_sen
         ),
         (b"nonsense\r\n\r\n", ErrorWord::InvalidResponse),
     ] {
-        let receiver = Receiver::start([OK, Deed::Close(answer)]).await;
+        let receiver = Receiver::start([OK, Deed::Close(response)]).await;
         let sender = sender_to(&[], Dialer::system());
         delivered(&sender, &receiver.url).await;
         let outcome = post(&sender, &receiver.url).await;
-        assert_eq!(outcome.error, Some(word), "{answer:?}");
-        assert_eq!(receiver.counts(), (1, 2), "{answer:?}");
+        assert_eq!(outcome.error, Some(word), "{response:?}");
+        assert_eq!(receiver.counts(), (1, 2), "{response:?}");
     }
 }
 
@@ -407,13 +408,13 @@ async fn an_engine_opens_no_more_connections_than_it_makes_attempts_at_once() {
     assert!(connections <= 4, "{connections} connections");
 }
 
-/// A listener whose queue is full: who connects to it waits for an answer that never comes.
+/// A listener whose queue is full: whoever connects to it waits for a response that never comes.
 async fn black_hole(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(address).unwrap();
     let listener = socket.listen(1).unwrap();
     let mut waiting = Vec::new();
-    // Nobody accepts them; one more than the queue holds gets no answer.
+    // Nobody accepts them; one more than the queue holds gets no response.
     while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
         waiting.push(connected.unwrap());
         assert!(waiting.len() < 100, "the queue does not fill");
@@ -432,7 +433,7 @@ async fn an_address_that_does_not_answer_does_not_use_up_the_attempt() {
     assert_eq!(receiver.counts(), (1, 1));
 }
 
-/// A process, and a system, without file descriptors.
+/// The errors of a process, and of a system, without file descriptors.
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
@@ -440,7 +441,7 @@ fn is_local(exchange: &Exchange) -> bool {
     matches!(exchange, Exchange::Local(_))
 }
 
-/// A dialer that fails with this error so many times.
+/// A dialer that fails with this error this many times.
 fn exhausted(times: usize, number: i32) -> Dialer {
     let left = AtomicUsize::new(times);
     Dialer::from_fn(

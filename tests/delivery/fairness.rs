@@ -25,7 +25,7 @@ async fn a_slow_receiver_with_a_long_queue_does_not_delay_another() {
         .patient()
         .start()
         .await;
-    // So slow that it answers nothing as long as this test goes on: whoever waits for it waits for ever.
+    // So slow that it does not respond as long as this test runs: whoever waits for it waits forever.
     let gate = Gate::new();
     let slow = Receiver::start((0..30).map(|_| Reply::status(200).held_by(&gate))).await;
     app.post("/v1/webhooks", &json!({ "url": slow.url, "events": ["job.*"] }))
@@ -50,7 +50,7 @@ async fn a_slow_receiver_with_a_long_queue_does_not_delay_another() {
     assert_eq!(
         slow.arrivals().len(),
         3,
-        "no more attempts than the cap are under way for one webhook"
+        "no more attempts than the cap are in progress for one webhook"
     );
 }
 
@@ -69,7 +69,7 @@ async fn slow_receivers_of_one_organization_leave_attempts_to_another() {
     for _ in 0..10 {
         app.publish().await;
     }
-    // Three webhooks could have four under way each; alone, the organization has all that the node makes.
+    // Three webhooks could have four attempts each; alone, the organization gets all that the node allows.
     slow.wait_for(8).await;
     let other = app.new_organization().await.1;
     let quick = Receiver::start([]).await;
@@ -83,7 +83,7 @@ async fn slow_receivers_of_one_organization_leave_attempts_to_another() {
     assert_eq!(slow.arrivals().len(), 8, "all, and nothing of the reserve");
 }
 
-/// So many deliveries of one webhook.
+/// This many deliveries of one webhook.
 fn leased(organization_id: OrganizationId, webhook_id: WebhookId, count: usize, payload: &Bytes) -> Vec<Leased> {
     let message = Arc::new(Message {
         event_id: EventId::from_uuid(Uuid::nil()),
@@ -154,7 +154,7 @@ fn deliveries_of_one_organization_leave_room_in_memory_for_another() {
     }
 }
 
-/// A claim that leases more than fits would give it back, again and again.
+/// A claim that leases more than fits would have to release it, repeatedly.
 #[test]
 fn no_more_is_claimed_than_fits_and_only_where_that_is_worth_a_claim() {
     let [busy, other] = [1, 2].map(|number| OrganizationId::new(Uuid::from_u128(number)));
@@ -169,7 +169,7 @@ fn no_more_is_claimed_than_fits_and_only_where_that_is_worth_a_claim() {
         let leased = leased(organization, webhook(number), count, &payload);
         lanes.offer(leased, Vec::new(), Duration::ZERO);
     };
-    // Nothing is known of these receivers: each lane holds its ten permits, and what those work off in 250 ms at 20 ms each.
+    // Nothing is known about these receivers: each lane holds ten permits' worth, plus what those finish in 250 ms at 20 ms each.
     let whole = lanes.room(busy, webhook(1));
     assert_eq!(whole, 10 + 10 * 12);
     offer(&mut lanes, busy, 1, whole);
@@ -201,7 +201,7 @@ fn what_arrives_at_once_beyond_what_may_wait_is_given_back() {
         per_webhook_max: 10,
         lease_needed: Duration::ZERO,
     });
-    // As publications do that are leased in one transaction: none of them has seen the others in the lanes.
+    // Like publications that are leased in one transaction: none of them has seen the others in the lanes.
     let burst = leased(busy, webhook(1), 12_000, &Bytes::from_static(b"{}"));
     lanes.offer(burst, Vec::new(), Duration::ZERO);
     assert_eq!(lanes.load().waiting, 8192);

@@ -88,7 +88,7 @@ async fn of_several_addresses_only_allowed_ones_are_tried() {
 }
 
 #[tokio::test]
-async fn a_name_that_changes_is_judged_anew_for_each_connection_and_looked_up_once_for_it() {
+async fn a_name_that_changes_is_checked_and_looked_up_once_for_each_connection() {
     // One port, on an address that is allowed and on one that is not.
     let allowed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = allowed.local_addr().unwrap().port();
@@ -104,13 +104,13 @@ async fn a_name_that_changes_is_judged_anew_for_each_connection_and_looked_up_on
     tokio::spawn(async move { axum::serve(allowed, receiver).await.unwrap() });
     let webhook = app.webhook(&format!("http://rebinding.test:{port}/")).await;
     let test = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
-    // A second look-up between check and connection would answer with the other address.
+    // A second look-up between check and connection would return the other address.
     let first = app.ask("POST", &test).send().await.expect(200);
     assert_eq!(first["status"], "delivered", "{first}");
     let retry = format!("/v1/webhook_deliveries/{}/retry", first["id"].as_str().unwrap());
     let second = app.ask("POST", &retry).send().await.expect(200);
     assert_eq!(second["error"], "address_blocked", "{second}");
-    // Of several answers the allowed one is taken, wherever it stands.
+    // Of several addresses, an allowed one is used, whatever the order.
     let third = app.ask("POST", &test).send().await.expect(200);
     assert_eq!(third["status"], "delivered", "{third}");
     let nobody = tokio::time::timeout(Duration::from_millis(100), refused.accept()).await;
@@ -118,7 +118,7 @@ async fn a_name_that_changes_is_judged_anew_for_each_connection_and_looked_up_on
 }
 
 #[tokio::test]
-async fn an_address_that_was_registered_when_it_was_allowed_is_judged_again_when_it_is_used() {
+async fn an_address_that_was_registered_when_it_was_allowed_is_checked_again_when_it_is_used() {
     let (port, connections) = counting().await;
     let lenient = App::dev().await;
     let mut paths = Vec::new();
@@ -132,7 +132,7 @@ async fn an_address_that_was_registered_when_it_was_allowed_is_judged_again_when
     ] {
         let body = json!({ "url": format!("http://{host}:{port}/") });
         let created = lenient.post("/v1/webhooks", &body).await;
-        // A spelling that is refused even here needs no second judge.
+        // A spelling that is refused even by this policy needs no second check.
         if created.status == 201 {
             paths.push(format!("/v1/webhooks/{}/test", created.json()["id"].as_str().unwrap()));
         }
@@ -174,7 +174,7 @@ async fn a_scheme_or_port_that_is_no_longer_allowed_is_not_used() {
         database = strict.stop().await;
     }
     assert_eq!(connections.load(Ordering::SeqCst), 0);
-    // What is refused is the destination, not the test.
+    // The destination is refused, not the test.
     let lenient = App::builder()
         .arguments(&["--dev", "--allow-port", &port.to_string()])
         .start_on(database)

@@ -23,7 +23,7 @@ use crate::support::{App, Receiver, Reply};
 
 const LEASE: Duration = Duration::from_mins(1);
 
-/// Leases a delivery for so long.
+/// Leases a delivery for this long.
 async fn take(app: &App, id: DeliveryId, lease: Duration) -> Lease {
     let taken = manual::take(&app.db, app.organization, id, lease, app.clock.now()).await;
     let ManualLease::Leased(lease) = taken.unwrap() else {
@@ -72,7 +72,7 @@ async fn of_two_records_of_one_delivery_the_holders_counts() {
         app.patch(&webhook, &json!({ "enabled": true })).await.expect(200);
         let event = app.publish().await;
         let delivery = app.after_attempt(&event, 1).await;
-        // The engine lets it be; only the two leases are left.
+        // The engine ignores it; only the two leases are left.
         app.patch(&webhook, &json!({ "enabled": false })).await.expect(200);
         let id = delivery["id"].as_str().unwrap().parse().unwrap();
         let lost = take(&app, id, LEASE).await;
@@ -113,7 +113,7 @@ async fn a_record_that_does_not_count_keeps_no_news_back() {
     let news = Receiver::start([]).await;
     let subscription = json!({ "url": news.url, "events": ["webhook.*"] });
     app.post("/v1/webhooks", &subscription).await.expect(201);
-    // It holds when a day has passed, so the engine lets the delivery be.
+    // The lease lasts a day, so the engine ignores the delivery.
     let day = Duration::from_hours(24);
     let id = delivery["id"].as_str().unwrap().parse().unwrap();
     let held = take(&app, id, 2 * day).await;
@@ -122,7 +122,7 @@ async fn a_record_that_does_not_count_keeps_no_news_back() {
         token: LeaseToken::new(Uuid::new_v4()),
         ..held.clone()
     };
-    // By the first, which does not count, the webhook would be well again, and there would be nothing to tell.
+    // By the first record, which does not count, the webhook would be healthy again, and there would be no event.
     let signed = |lease, sign, delivered| Finished {
         signal: Some(sign),
         ..finished(&app, &delivery, lease, delivered)

@@ -1,4 +1,4 @@
-//! A node whose master keys do not open the signing secrets holds no work, and uses up no attempts.
+//! A node whose master keys cannot open the signing secrets holds no work, and uses up no attempts.
 
 use std::{fs, path::PathBuf, sync::Mutex, time::Duration};
 
@@ -85,7 +85,7 @@ async fn what_could_not_be_given_back_while_the_database_was_away_does_not_count
     receiver.wait_for(1).await;
     let second = app.publish().await;
     eventually(async || (app.db.load() == Some((1, 1))).then_some(())).await;
-    // It waits behind the first, and then it can neither be signed nor given back.
+    // It waits behind the first, and then can be neither signed nor released.
     let beside = app.database.connect().await;
     name_key(&beside, 9).await;
     beside
@@ -115,7 +115,7 @@ async fn what_could_not_be_given_back_while_the_database_was_away_does_not_count
     assert_eq!(arrived.await.header("kallima-attempt"), "1");
 }
 
-/// An app whose master keys stand in a file.
+/// An app whose master keys are in a file.
 async fn app_with_key_file(folder: &tempfile::TempDir) -> (App, PathBuf) {
     let mut database = TestDatabase::create().await;
     let file = folder.path().join("master.key");
@@ -135,7 +135,7 @@ async fn a_key_file_that_does_not_open_what_is_stored_is_not_taken() {
     for wrong in [OTHER_KEY, &OTHER_KEY.replacen("1:", "2:", 1)] {
         fs::write(&file, wrong).unwrap();
         eventually(async || app.db.has_wrong_keys().then_some(())).await;
-        // The keys from before still sign, and still seal.
+        // The previous keys still sign, and still seal.
         let webhook = app.webhook(&receiver.url).await;
         let secret = webhook["secret"].as_str().unwrap();
         let before = receiver.arrivals().len();

@@ -8,7 +8,7 @@ use crate::support::{App, Receiver, Reply, app::eventually};
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// A webhook that gets jobs, and a receiver that gets the service's own events alone.
+/// A webhook that gets jobs, and a receiver that gets only the service's own events.
 struct Scene {
     app: App,
     failing: Receiver,
@@ -27,7 +27,7 @@ impl Scene {
     async fn of(failing: impl IntoIterator<Item = Reply>) -> Self {
         let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
         let failing = Receiver::start(failing).await;
-        // It names the news, and would get those about itself, if anybody did.
+        // Its filter names operational events, so it would get those about itself if any webhook did.
         let webhook = naming(&app, &failing, &["humanization.*", "webhook.*", "webhook_delivery.*"]).await;
         let news = Receiver::start([]).await;
         naming(&app, &news, &["webhook.*", "webhook_delivery.*"]).await;
@@ -47,7 +47,7 @@ impl Scene {
         self.app.after_attempt(&event, 1).await;
     }
 
-    /// The news so far, each as its type and its data.
+    /// The operational events so far, each as its type and its data.
     async fn news(&self, count: usize) -> Vec<(String, Value)> {
         let arrivals = self.news.wait_for(count).await;
         assert_eq!(arrivals.len(), count, "no more than expected: {arrivals:?}");
@@ -67,10 +67,10 @@ impl Scene {
 async fn days_of_failure_are_announced_end_in_disabling_and_so_is_recovery() {
     let scene = Scene::of((0..6).map(|_| Reply::status(500))).await;
     let began = scene.app.clock.now();
-    // A delivery that is planned again would fail beside each new one; the schedule is not what this is about.
+    // A retry would fail beside each new delivery; this test is not about the schedule.
     scene.fail_once().await;
     scene.app.advance(Duration::from_hours(23)).await;
-    let told = |count: usize, kind: &'static str| {
+    let received = |count: usize, kind: &'static str| {
         let scene = &scene;
         async move {
             let (last, data) = scene.news(count).await.pop().unwrap();
@@ -85,16 +85,16 @@ async fn days_of_failure_are_announced_end_in_disabling_and_so_is_recovery() {
     }
     scene.app.advance(Duration::from_hours(1)).await;
     scene.fail_once().await;
-    let failing = told(1, "webhook.failing").await;
+    let failing = received(1, "webhook.failing").await;
     assert_eq!(failing["failing_since"], began.to_string());
     assert_eq!(failing["disabled_after"], began.plus(5 * DAY).to_string());
     scene.app.advance(2 * DAY).await;
     let event = scene.app.publish().await;
-    told(2, "webhook.failing").await;
+    received(2, "webhook.failing").await;
     scene.app.after_attempt(&event, 1).await;
     scene.app.advance(2 * DAY).await;
     scene.app.publish().await;
-    let disabled = told(3, "webhook.disabled").await;
+    let disabled = received(3, "webhook.disabled").await;
     assert_eq!(disabled["disabled_reason"], "failing");
     assert_eq!(disabled["failing_since"], began.to_string());
     let webhook = scene
@@ -107,18 +107,18 @@ async fn days_of_failure_are_announced_end_in_disabling_and_so_is_recovery() {
         (&json!(false), &json!("failing"))
     );
 
-    // What was under way at the disabling fails, too, before the webhook is switched on.
+    // What was in progress when the webhook was disabled fails, too, before it is enabled.
     scene.app.at_rest().await;
     scene.failing.forget();
     let webhook = scene.patch(&json!({ "enabled": true })).await;
     assert_eq!(webhook.get("disabled_reason"), None);
     scene.app.publish().await;
-    told(4, "webhook.recovered").await;
+    received(4, "webhook.recovered").await;
     let own = scene.failing.arrivals();
     let types: Vec<Value> = own.iter().map(|arrival| arrival.payload()["type"].clone()).collect();
     assert!(
         types.iter().all(|kind| kind == "humanization.completed"),
-        "not told of itself: {types:?}"
+        "not notified about itself: {types:?}"
     );
 }
 
@@ -141,7 +141,7 @@ async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_en
         .manual_clock()
         .start()
         .await;
-    // Two webhooks that fail whatever they get: each would be told of the other's failures for ever.
+    // Two webhooks that fail whatever they get: each would be notified about the other's failures forever.
     let (first, second) = (Receiver::start([]).await, Receiver::start([]).await);
     for receiver in [&first, &second] {
         for _ in 0..20 {
@@ -149,18 +149,18 @@ async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_en
         }
         naming(&app, receiver, &["humanization.*", "webhook_delivery.exhausted"]).await;
     }
-    // It wants all events, but does not name those that the service makes.
+    // It wants all events, but does not name operational ones.
     let all = Receiver::start([]).await;
     app.webhook(&all.url).await;
     let job = app.publish().await;
     let done = |delivery: &Value| delivery["status"] != "pending";
     let exhausted = eventually(|| async {
-        // Never while an attempt is under way: its lease would end by the same clock.
+        // Never while an attempt is in progress: its lease would end by the same clock.
         if let Some(due) = app.next_due().await {
             app.clock.advance(due.since(app.clock.now()));
         }
         let deliveries = app.get("/v1/webhook_deliveries").await.expect(200);
-        // One of the job and one of the other's news, to each of the two; and the job to the third.
+        // The job and the operational event about the other, to each of the two; and the job to the third.
         let all = deliveries.as_array().unwrap();
         if all.len() < 5 || !all.iter().all(done) {
             return None;
@@ -178,7 +178,7 @@ async fn a_delivery_whose_schedule_is_used_up_is_announced_and_the_news_of_it_en
     assert_eq!(
         exhausted.len(),
         2,
-        "nobody was told of the news that did not arrive: {exhausted:?}"
+        "nobody is notified about operational events that did not arrive: {exhausted:?}"
     );
     for news in &exhausted {
         assert_eq!(news["type"], "webhook_delivery.exhausted");
@@ -237,7 +237,7 @@ async fn deliveries_that_fail_for_good_are_announced_once_an_hour_with_their_num
     assert_eq!(
         said(1),
         (json!(3), json!(fourth)),
-        "those that were not told of are counted"
+        "those without an event of their own are counted"
     );
 }
 

@@ -35,7 +35,7 @@ async fn an_attempt_is_recorded_however_long_the_database_was_away() {
     eventually(|| async { (app.get("/readyz").await.status == 503).then_some(()) }).await;
     proxy.cut(false);
     eventually(|| async { (app.get("/readyz").await.status == 200).then_some(()) }).await;
-    // Ready is what the heartbeat says; a connection that was cut off is noticed by the request that is given it.
+    // The heartbeat decides readiness; a connection that was cut off is noticed only by the request that uses it.
     eventually(|| async { (app.get("/v1/webhooks").await.status == 200).then_some(()) }).await;
     let delivered = app
         .delivery_when(&event, |delivery| delivery["status"] == "delivered")

@@ -46,7 +46,7 @@ async fn a_new_server_goes_on_where_the_last_one_stopped() {
 }
 
 #[tokio::test]
-async fn stopping_lets_the_attempt_under_way_finish() {
+async fn stopping_lets_the_attempt_in_progress_finish() {
     let gate = Gate::new();
     let receiver = Receiver::start([Reply::status(200).held_by(&gate)]).await;
     let app = App::builder().arguments(&["--dev"]).patient().start().await;
@@ -55,7 +55,7 @@ async fn stopping_lets_the_attempt_under_way_finish() {
     receiver.wait_for(1).await;
     let (organization, base) = (app.organization, app.base.clone());
     let stopping = async {
-        // As soon as it takes no more connections it has begun to stop, and the attempt is still under way.
+        // Once it accepts no more connections, it has begun to stop, and the attempt is still in progress.
         let address = base.trim_start_matches("http://");
         eventually(|| async { TcpStream::connect(address).await.is_err().then_some(()) }).await;
         gate.open();

@@ -121,7 +121,7 @@ async fn gone_ends_it_and_disables_the_webhook() {
 
 #[tokio::test]
 async fn five_days_of_failures_without_a_success_disable_the_webhook() {
-    // No retry comes in the way: the next one is due in a year.
+    // No retry interferes: the next one is due in a year.
     let a_year = &["--dev", "--retry-schedule-s", "31536000"];
     let app = App::builder().arguments(a_year).manual_clock().start().await;
     let receiver = Receiver::start([]).await;
@@ -152,5 +152,5 @@ async fn five_days_of_failures_without_a_success_disable_the_webhook() {
     assert_eq!(app.get(&path).await.expect(200)["disabled_reason"], "failing");
     let enabled = app.patch(&path, &json!({ "enabled": true })).await.expect(200);
     assert!(enabled.get("disabled_reason").is_none());
-    assert!(enabled_after(500).await, "and the days are counted anew");
+    assert!(enabled_after(500).await, "and the days are counted from zero");
 }

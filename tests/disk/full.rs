@@ -13,14 +13,14 @@ use crate::{
     process::{Process, command},
     support::{
         app::eventually,
-        client::{Answer, Ask},
+        client::{ApiResponse, Ask},
     },
 };
 
 /// Refusals in a row by which the disk is full for good: SQLite's log has room of its own at first, which it uses again.
 const REFUSALS: usize = 10;
 
-async fn publish(server: &Process, token: &str, key: &str) -> Answer {
+async fn publish(server: &Process, token: &str, key: &str) -> ApiResponse {
     let data = json!({ "job_id": Uuid::nil(), "text": "x".repeat(20_000) });
     let event = json!({ "type": "job.completed", "data": data });
     let ask = Ask::new("POST", &server.base, "/v1/events").token(token);
@@ -35,8 +35,8 @@ pub(super) async fn fill_and_make_room(server: &Process, token: &str, disk: &Dis
     register.json(&json!({ "url": url })).send().await.expect(201);
 
     let mut acknowledged = HashSet::new();
-    let mut keep = |answer: &Answer| {
-        let event = answer.expect(202)["id"].as_str().unwrap().to_owned();
+    let mut keep = |response: &ApiResponse| {
+        let event = response.expect(202)["id"].as_str().unwrap().to_owned();
         acknowledged.insert(event);
     };
     for number in 0..5 {
@@ -49,13 +49,13 @@ pub(super) async fn fill_and_make_room(server: &Process, token: &str, disk: &Dis
             break;
         }
         let key = format!("full {number}");
-        let answer = publish(server, token, &key).await;
-        if answer.status == 202 {
-            keep(&answer);
+        let response = publish(server, token, &key).await;
+        if response.status == 202 {
+            keep(&response);
             refused.clear();
         } else {
-            answer.expect_problem(503, "service_unavailable");
-            assert!(answer.header("retry-after").is_some());
+            response.expect_problem(503, "service_unavailable");
+            assert!(response.header("retry-after").is_some());
             refused.push(key);
         }
     }
@@ -65,13 +65,13 @@ pub(super) async fn fill_and_make_room(server: &Process, token: &str, disk: &Dis
     disk.set_full(false);
     for key in refused {
         // The same request is done now, and it was not before.
-        let answer = eventually(async || {
-            let answer = publish(server, token, &key).await;
-            (answer.status != 503).then_some(answer)
+        let response = eventually(async || {
+            let response = publish(server, token, &key).await;
+            (response.status != 503).then_some(response)
         });
-        let answer = answer.await;
-        assert_eq!(answer.header("idempotency-replayed"), None);
-        keep(&answer);
+        let response = response.await;
+        assert_eq!(response.header("idempotency-replayed"), None);
+        keep(&response);
     }
     receiver.all_arrived(&acknowledged).await;
     acknowledged

@@ -269,7 +269,7 @@ impl File {
                     .or_insert_with(|| random.random_range(0..=newest - oldest));
                 let mut end = (page + 1) * PAGE;
                 if index >= known {
-                    // The first change that a page does not have may have been under way.
+                    // The first change that a page does not have may have been in progress.
                     if !torn.insert(page) {
                         continue;
                     }

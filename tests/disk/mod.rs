@@ -83,7 +83,7 @@ impl Disk {
         }
     }
 
-    /// Waits for the call that is under way, and lets none begin until this is dropped: who is killed meanwhile has
+    /// Waits for the call that is in progress, and lets none begin until this is dropped: a process killed in between has
     /// changed nothing unseen.
     fn hold(&self) -> fs::File {
         let journal = fs::OpenOptions::new().write(true).open(self.journal()).unwrap();
@@ -105,19 +105,19 @@ impl Disk {
     fn has_seen_all(&self, image: &Image, unseen: impl Fn(&str) -> bool) {
         let seen =
             |contents: Contents| -> Contents { contents.into_iter().filter(|(name, _)| !unseen(name)).collect() };
-        let (told, found) = (seen(image.now()), seen(Image::of(&self.folder).now()));
+        let (expected, found) = (seen(image.now()), seen(Image::of(&self.folder).now()));
         let only = |some: &Contents, others: &Contents| -> Vec<String> {
             some.keys()
                 .filter(|name| !others.contains_key(*name))
                 .cloned()
                 .collect()
         };
-        let (untold, gone) = (only(&found, &told), only(&told, &found));
+        let (unexpected, gone) = (only(&found, &expected), only(&expected, &found));
         assert!(
-            untold.is_empty() && gone.is_empty(),
-            "unseen: {untold:?} are there, {gone:?} are not"
+            unexpected.is_empty() && gone.is_empty(),
+            "unseen: {unexpected:?} are there, {gone:?} are not"
         );
-        for (name, content) in told {
+        for (name, content) in expected {
             assert!(found[&name] == content, "{name} was changed unseen");
         }
     }

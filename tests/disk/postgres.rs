@@ -22,8 +22,8 @@ use crate::{
 /// Rounds that run with the suite.
 const ROUNDS: u32 = 2;
 
-/// What PostgreSQL writes through C's own buffers: caches and notes that it makes anew at each start.
-fn is_made_anew(name: &str) -> bool {
+/// What PostgreSQL writes through C's own buffers: caches and notes that it recreates at each start.
+fn is_recreated(name: &str) -> bool {
     ["pg_internal.init", "postmaster.opts"]
         .iter()
         .any(|end| name.ends_with(end))
@@ -154,5 +154,5 @@ async fn a_full_disk_under_postgres_is_503_and_the_server_goes_on_once_there_is_
     cluster.control(&["stop", "-m", "fast"], &[]).await;
     let (journal, mut image) = disk.read();
     image.replay(&journal);
-    disk.has_seen_all(&image, is_made_anew);
+    disk.has_seen_all(&image, is_recreated);
 }

@@ -109,8 +109,8 @@ pub(super) async fn publish_until_killed(
                 let data = json!({ "job_id": Uuid::new_v4(), "text": "x".repeat(150_000) });
                 let ask = Ask::new("POST", &base, "/v1/events").token(&token);
                 let event = ask.json(&json!({ "type": "job.completed", "data": data }));
-                let Some(answer) = event.try_send().await else { return };
-                let event = answer.expect(202)["id"].as_str().unwrap().to_owned();
+                let Some(response) = event.try_send().await else { return };
+                let event = response.expect(202)["id"].as_str().unwrap().to_owned();
                 let written = disk.written();
                 acknowledged.lock().unwrap().push(Acknowledged { event, written });
             }

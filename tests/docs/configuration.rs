@@ -24,7 +24,7 @@ fn own(command: &Command) -> impl Iterator<Item = &Arg> {
         .filter(|argument| !argument.is_global_set() && !["help", "version"].contains(&argument.get_id().as_str()))
 }
 
-/// An option as it is given: its flag, and what stands for its value unless that is only the flag again.
+/// An option as it is written: its flag, and its value's name unless that only repeats the flag.
 fn spelled(argument: &Arg) -> String {
     let names = argument.get_value_names().unwrap_or_default();
     let value = names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");

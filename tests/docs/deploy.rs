@@ -74,7 +74,7 @@ fn flags(command: &Command) -> Vec<String> {
     own.chain(command.get_subcommands().flat_map(flags)).collect()
 }
 
-/// The words of a text that begin so, and go on with these letters.
+/// The words of a text that begin with `prefix`, and continue with these letters.
 fn words<'a>(text: &'a str, prefix: &'a str, letters: fn(char) -> bool) -> impl Iterator<Item = &'a str> {
     text.match_indices(prefix).map(move |(start, _)| {
         let rest = &text[start + prefix.len()..];
@@ -168,7 +168,7 @@ fn every_option_is_one_of_the_program_and_takes_its_value() {
         for word in words(&text, "KALLIMA_", is_letter) {
             assert!(known.contains_key(word), "{name}: there is no variable {word}");
         }
-        // Flags of others stand in lines that are theirs.
+        // Flags of other programs are in their own lines.
         let theirs = [
             "podman",
             "docker",

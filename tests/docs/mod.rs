@@ -1,4 +1,4 @@
-//! The documentation is true: options, commands, the map of the source, links, sizes.
+//! The documentation is true: options, commands, the map of the source, links, lengths.
 
 mod configuration;
 mod deploy;
@@ -13,7 +13,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A page as it is written.
+/// The source of a page.
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|cause| panic!("{path}: {cause}"))
 }

@@ -1,4 +1,4 @@
-//! The README's tour runs as it stands, to its end.
+//! The README's tour runs as written, to its end.
 
 use std::{net::TcpListener, path::Path, process::Stdio};
 
@@ -20,7 +20,7 @@ fn tour() -> String {
 async fn the_tour_can_be_pasted_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    // The ports of a machine that has other work are others; all else is as it stands.
+    // Ports are replaced, since others may be in use; everything else runs as written.
     let script = tour().replace("PORT=9100", &format!("PORT={port}"));
     // Nothing is left running, however it ends.
     let script = format!("trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{script}");

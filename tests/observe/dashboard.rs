@@ -19,7 +19,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Every query of a document, wherever it stands.
+/// Every query of a document, wherever it is.
 fn queries(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
@@ -175,7 +175,7 @@ fn each_alert_has_a_severity_a_summary_and_its_lines_in_the_runbook() {
 }
 
 #[test]
-fn each_panel_has_one_unit_a_number_of_its_own_and_a_place() {
+fn each_panel_has_one_unit_a_number_of_its_own_and_a_position() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut numbers = BTreeSet::new();

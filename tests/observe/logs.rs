@@ -15,13 +15,13 @@ use crate::{
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// What a server wrote to its log, and what must not be in it.
-struct Told {
+struct Session {
     log: String,
     hidden: Vec<String>,
 }
 
-/// Serves, is asked all sorts of things, and is told to stop.
-async fn session(arguments: &[&str]) -> Told {
+/// Serves all sorts of requests, and is stopped.
+async fn session(arguments: &[&str]) -> Session {
     let database = TestDatabase::create().await;
     let receiver = Receiver::start([Reply::status(500), Reply::status(200)]).await;
     let mut command = command(&database.options.url, &std::env::temp_dir());
@@ -63,7 +63,7 @@ async fn session(arguments: &[&str]) -> Told {
     let (status, log) = server.ended_with_log().await;
     assert!(status.success());
     let secret = |webhook: &Value| webhook["secret"].as_str().unwrap().replace("whsec_", "");
-    Told {
+    Session {
         log,
         hidden: vec![
             secret(&webhook),
@@ -80,7 +80,7 @@ fn is_uuid(value: &Value) -> bool {
 }
 
 /// The lines of a node's life come in their order.
-fn judge_life(lines: &[Value]) {
+fn check_life(lines: &[Value]) {
     let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
     let of_life = [
         "starting",
@@ -89,21 +89,21 @@ fn judge_life(lines: &[Value]) {
         "stopping; a second signal ends it at once",
         "stopped",
     ];
-    let told: Vec<_> = messages
+    let occasional: Vec<_> = messages
         .iter()
         .filter(|message| of_life.contains(message))
         .copied()
         .collect();
     let expected: Vec<_> = of_life
         .into_iter()
-        .filter(|message| *message != "migrations were applied" || told.contains(message))
+        .filter(|message| *message != "migrations were applied" || occasional.contains(message))
         .collect();
-    assert_eq!(told, expected, "{lines:?}");
+    assert_eq!(occasional, expected, "{lines:?}");
 }
 
 #[tokio::test]
 async fn every_line_is_json_and_says_whose_it_is() {
-    let Told { log, hidden } = session(&["--log-format", "json", "--log-attempts", "each"]).await;
+    let Session { log, hidden } = session(&["--log-format", "json", "--log-attempts", "each"]).await;
     let lines: Vec<Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|cause| panic!("{cause}: {line}")))
@@ -140,7 +140,7 @@ async fn every_line_is_json_and_says_whose_it_is() {
         assert_eq!(is_uuid(&line["kallima.organization.id"]), status != 401, "{line}");
         assert!(line["http.route"].as_str().unwrap().starts_with("/v1/"), "{line}");
     }
-    judge_life(&lines);
+    check_life(&lines);
     let attempts = with("attempt finished");
     assert_eq!(attempts.len(), 2, "{log}");
     for line in &attempts {
@@ -174,7 +174,7 @@ async fn every_line_is_json_and_says_whose_it_is() {
 
 #[tokio::test]
 async fn by_default_what_succeeds_is_counted_and_what_fails_has_its_line() {
-    let Told { log, .. } = session(&["--log-format", "json"]).await;
+    let Session { log, .. } = session(&["--log-format", "json"]).await;
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let with = |message: &'static str| lines.iter().filter(move |line| line["message"] == message);
     let attempts: Vec<_> = with("attempt finished").collect();
@@ -204,7 +204,7 @@ async fn by_default_what_succeeds_is_counted_and_what_fails_has_its_line() {
 }
 
 #[tokio::test]
-async fn the_turns_of_a_webhooks_health_are_told() {
+async fn the_changes_of_a_webhooks_health_are_logged() {
     let database = TestDatabase::create().await;
     let receiver = Receiver::start(
         std::iter::repeat_with(|| Reply::status(500))
@@ -255,7 +255,7 @@ async fn the_turns_of_a_webhooks_health_are_told() {
 }
 
 #[tokio::test]
-async fn probes_are_told_at_debug_alone() {
+async fn probes_are_logged_at_debug_only() {
     let database = TestDatabase::create().await;
     for (level, expected) in [("info", 0), ("debug", 2)] {
         let server = Process::start(&database.options.url, &["--log", level, "--log-format", "json"]).await;
@@ -275,7 +275,7 @@ async fn probes_are_told_at_debug_alone() {
 #[tokio::test]
 async fn the_most_talkative_log_holds_no_secret() {
     for format in ["human", "json"] {
-        let Told { log, hidden } = session(&["--log-format", format, "--log", "trace"]).await;
+        let Session { log, hidden } = session(&["--log-format", format, "--log", "trace"]).await;
         assert!(log.contains("TRACE"), "{log}");
         for secret in hidden {
             let found = log.lines().find(|line| line.contains(&secret));

@@ -51,7 +51,7 @@ async fn scrape_once(app: &App) -> String {
     text
 }
 
-/// The value of a series, by its whole name; none where there is no such series.
+/// The value of a series, by its whole name; `None` if there is no such series.
 #[track_caller]
 fn value(text: &str, series: &str) -> Option<f64> {
     let mut lines = text
@@ -119,8 +119,8 @@ async fn requests_attempts_and_batches_are_counted() {
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
     }
-    judge_batches(&app, &text);
-    judge_pools(&app, &text);
+    check_batches(&app, &text);
+    check_pools(&app, &text);
     for of_process in [
         "resident_memory_bytes",
         "open_fds",
@@ -133,7 +133,7 @@ async fn requests_attempts_and_batches_are_counted() {
     }
 }
 
-fn judge_batches(app: &App, text: &str) {
+fn check_batches(app: &App, text: &str) {
     if app.database.is_postgres() {
         for (write, batches) in [("publish", 1.0), ("finish", 2.0)] {
             let series = format!(r#"kallima_group_commit_batch_size_count{{write="{write}"}}"#);
@@ -153,7 +153,7 @@ fn judge_batches(app: &App, text: &str) {
     }
 }
 
-fn judge_pools(app: &App, text: &str) {
+fn check_pools(app: &App, text: &str) {
     let pool = if app.database.is_postgres() { "api" } else { "write" };
     for measured in ["wait_seconds", "statement_duration_seconds"] {
         let series = format!(r#"kallima_database_{measured}_count{{pool="{pool}"}}"#);

@@ -202,17 +202,17 @@ async fn requests_and_attempts_are_spans_of_the_trace_that_the_publisher_named()
         ("kallima.event.id", event["id"].clone()),
         ("kallima.attempt.trigger", json!("automatic")),
     ]);
-    judge_attempts(&collected, &publish, &arrivals, &mut expected);
+    check_attempts(&collected, &publish, &arrivals, &mut expected);
     let created = collected.one("create_webhook");
     assert!(created.parent_span_id.is_empty(), "nobody caused it");
     assert_ne!(created.trace_id, publish.trace_id);
     let secret = webhook["secret"].as_str().unwrap().replace("whsec_", "");
-    judge_resource(&collected, &[&secret, &token.replace("ab_", "")]);
+    check_resource(&collected, &[&secret, &token.replace("ab_", "")]);
     drop(database);
 }
 
 /// The first attempt failed, the second did not; both were caused by the request.
-fn judge_attempts(
+fn check_attempts(
     collected: &Collected,
     publish: &Span,
     arrivals: &[Arrival],
@@ -242,8 +242,8 @@ fn judge_attempts(
     }
 }
 
-/// A route is a template, the exporter says who it is, and no secret is told.
-fn judge_resource(collected: &Collected, secrets: &[&str]) {
+/// A route is a template, the exporter says who it is, and no secret is exported.
+fn check_resource(collected: &Collected, secrets: &[&str]) {
     assert_eq!(
         attributes(&collected.one("get_webhook").attributes)["http.route"],
         "/v1/webhooks/{webhook_id}"
@@ -346,16 +346,16 @@ const WAIT_MAX: Duration = Duration::from_secs(8);
 /// every time is late by our own doing.
 const SAMPLES: u32 = 3;
 
-/// One collector refuses connections, the other takes them and never answers.
+/// One collector refuses connections, the other accepts them and never responds.
 #[tokio::test]
 async fn a_collector_that_is_away_or_hangs_delays_neither_service_nor_stop() {
     let (_held, refuses) = nobody();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hangs = listener.local_addr().unwrap();
-    for (collector, told) in [(refuses, 1..=1), (hangs, 0..=1)] {
+    for (collector, reports) in [(refuses, 1..=1), (hangs, 0..=1)] {
         let mut fastest = Duration::MAX;
         for _ in 0..SAMPLES {
-            let stopped = session_without_collector(collector, &told).await;
+            let stopped = session_without_collector(collector, &reports).await;
             fastest = fastest.min(stopped);
             if fastest < WAIT_MAX {
                 break;
@@ -365,9 +365,9 @@ async fn a_collector_that_is_away_or_hangs_delays_neither_service_nor_stop() {
     }
 }
 
-/// Serves and delivers 50 events without a collector that could be told, and stops; answers how long the stop took. The
-/// loss of the collector is told so often.
-async fn session_without_collector(collector: SocketAddr, told: &RangeInclusive<usize>) -> Duration {
+/// Serves and delivers 50 events without a working collector, and stops. Returns how long the stop took. `reports` is how
+/// often the log must report the loss of the collector.
+async fn session_without_collector(collector: SocketAddr, reports: &RangeInclusive<usize>) -> Duration {
     let database = TestDatabase::create().await;
     let mut command = command(&database.options.url, &std::env::temp_dir());
     command
@@ -402,7 +402,7 @@ async fn session_without_collector(collector: SocketAddr, told: &RangeInclusive<
     assert!(status.success());
     let found = text.lines().filter(|line| line.contains("cannot export traces"));
     // The one that hangs is lost at the deadline of a batch, which a slow machine may reach before the end.
-    assert!(told.contains(&found.count()), "once is enough:\n{text}");
+    assert!(reports.contains(&found.count()), "once is enough:\n{text}");
     stopped
 }
 

@@ -1,5 +1,5 @@
-//! Secrets and tokens never appear in plain text in the database, in the logs, or in any response but the one that issues
-//! them.
+//! Secrets and tokens never appear in plain text in the database, in the logs, or in any response except the one that
+//! issues them.
 
 use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _};
 
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::{Process, command, finish};
 use crate::support::{
     Receiver,
-    client::{Answer, Ask},
+    client::{ApiResponse, Ask},
     database::TestDatabase,
 };
 
-/// All that the database holds, as bytes: SQLite's files, or PostgreSQL's rows as text.
+/// Everything in the database, as bytes: SQLite's files, or PostgreSQL's rows as text.
 async fn contents(database: &TestDatabase) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(folder) = database.sqlite_folder() {
@@ -55,34 +55,34 @@ fn holds(contents: &[u8], text: &str) -> bool {
         .any(|text| contents.windows(text.len()).any(|window| window == text.as_bytes()))
 }
 
-/// A client that keeps every answer that is not there to issue a secret.
+/// A client that keeps every response except those that issue a secret.
 struct Client {
     base: String,
     token: String,
-    answers: Vec<u8>,
+    responses: Vec<u8>,
 }
 
 impl Client {
-    async fn send(&mut self, method: &str, path: &str, body: &Value, key: &str) -> Answer {
+    async fn send(&mut self, method: &str, path: &str, body: &Value, key: &str) -> ApiResponse {
         let ask = Ask::new(method, &self.base, path).token(&self.token);
         let ask = if body.is_null() { ask } else { ask.json(body) };
         ask.header("idempotency-key", key).send().await
     }
 
-    async fn ask(&mut self, method: &str, path: &str, body: &Value) -> Answer {
+    async fn ask(&mut self, method: &str, path: &str, body: &Value) -> ApiResponse {
         let key = uuid::Uuid::new_v4().to_string();
-        let answer = self.send(method, path, body, &key).await;
-        self.answers.extend(format!("{:?}", answer.headers).bytes());
-        self.answers.extend(&answer.body);
-        answer
+        let response = self.send(method, path, body, &key).await;
+        self.responses.extend(format!("{:?}", response.headers).bytes());
+        self.responses.extend(&response.body);
+        response
     }
 }
 
-/// Makes, rotates, reads, deletes, and asks what is refused. Returns the secrets that were issued.
+/// Creates, rotates, reads and deletes webhooks, and makes requests that are refused. Returns the secrets that were issued.
 async fn tour(client: &mut Client, url: &str) -> Vec<String> {
     let nothing = Value::Null;
     let body = json!({ "url": url });
-    // Each once more under the same key: whoever keeps an answer to give it again must not keep the secret in clear.
+    // Each once more with the same key: a response that is stored for a repetition must not contain the secret in plain text.
     let created = client.send("POST", "/v1/webhooks", &body, "first").await.expect(201);
     let again = client.send("POST", "/v1/webhooks", &body, "first").await.expect(201);
     let webhook = format!("/v1/webhooks/{}", created["id"].as_str().unwrap());
@@ -111,8 +111,8 @@ async fn tour(client: &mut Client, url: &str) -> Vec<String> {
     let strange = format!("Bearer {} and {secret}", client.token);
     let ask = Ask::new("GET", &client.base, "/v1/webhooks").header("authorization", &strange);
     let refused = ask.send().await.expect_problem(401, "unauthorized");
-    client.answers.extend(refused.to_string().bytes());
-    assert!(holds(&client.answers, created["id"].as_str().unwrap()));
+    client.responses.extend(refused.to_string().bytes());
+    assert!(holds(&client.responses, created["id"].as_str().unwrap()));
     let kept = client.send("POST", "/v1/webhooks", &body, "third").await.expect(201);
     [created, again, rotated, kept]
         .iter()
@@ -138,7 +138,7 @@ async fn secrets_and_tokens_are_nowhere_as_they_are() {
     let mut client = Client {
         base: server.base.clone(),
         token: token.clone(),
-        answers: Vec::new(),
+        responses: Vec::new(),
     };
     let mut hidden = tour(&mut client, &receiver.url).await;
     hidden.push(token);
@@ -165,13 +165,16 @@ async fn secrets_and_tokens_are_nowhere_as_they_are() {
     assert!(holds(log.as_bytes(), "kallima.request.id"), "the log says something");
     for hidden in hidden {
         let (_, random) = hidden.split_once('_').unwrap();
-        for (place, bytes) in [
+        for (location, bytes) in [
             ("the database", contents.as_slice()),
             ("the log", log.as_bytes()),
-            ("an answer", client.answers.as_slice()),
+            ("a response", client.responses.as_slice()),
             ("what a command says", said.as_bytes()),
         ] {
-            assert!(!holds(bytes, random), "a secret or a token is in {place} as it is");
+            assert!(
+                !holds(bytes, random),
+                "a secret or a token is in {location} in plain text"
+            );
         }
     }
     if let Some(folder) = database.sqlite_folder() {

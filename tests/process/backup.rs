@@ -36,8 +36,8 @@ type Acknowledged = Arc<Mutex<Vec<String>>>;
 async fn publish(base: String, token: String, acknowledged: Acknowledged) {
     loop {
         let body = json!({ "type": "job.completed", "data": { "job_id": uuid::Uuid::new_v4() } });
-        let answer = Ask::new("POST", &base, "/v1/events").token(&token).json(&body);
-        let event = answer.send().await.expect(202);
+        let response = Ask::new("POST", &base, "/v1/events").token(&token).json(&body);
+        let event = response.send().await.expect(202);
         let id = event["id"].as_str().unwrap().to_owned();
         acknowledged.lock().unwrap().push(id);
     }
@@ -77,7 +77,7 @@ async fn what_was_acknowledged_before_a_backup_is_delivered_or_pending_in_the_co
     let (live, copy) = (folder.path().join("live.db"), folder.path().join("copy.db"));
     let mut server = Process::launch(on(&live), &[]).await;
     let token = server.printed_token().await;
-    // One answers at once. The other holds what it gets, so that the copy has leased and waiting deliveries.
+    // One responds at once. The other holds what it gets, so that the copy has leased and waiting deliveries.
     let gate = Gate::new();
     let held = std::iter::repeat_n(Reply::status(200).held_by(&gate), 1000);
     let (prompt, slow) = (Receiver::start([]).await, Receiver::start(held).await);
@@ -124,7 +124,7 @@ async fn what_was_acknowledged_before_a_backup_is_delivered_or_pending_in_the_co
     eventually(|| async { before.is_subset(&events_of(&prompt.arrivals())).then_some(()) }).await;
     eventually(|| async { held.is_subset(&events_of(&slow.arrivals()[again..])).then_some(()) }).await;
     assert!(!arrived.is_empty());
-    // What is sent again has the event id that it had, by which receivers know it, and the same bytes.
+    // A repeated delivery has the same event id, by which receivers recognize it, and the same bytes.
     let arrivals = slow.arrivals();
     for event in &held {
         let of_event = |arrival: &&Arrival| arrival.header("webhook-id") == event;

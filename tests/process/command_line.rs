@@ -38,7 +38,7 @@ async fn a_new_database_gets_a_token_that_works_and_is_printed_once() {
         said.len() == 2 && said[0].contains("/docs"),
         "a database that has tokens gets no other: {said:?}"
     );
-    // How to have another is said, and works as it is said.
+    // The message says how to get another one, and that works.
     let another = said[1].split('`').nth(1).unwrap();
     let arguments: Vec<&str> = another
         .split_whitespace()
@@ -126,7 +126,7 @@ async fn tokens_are_made_listed_and_revoked_while_the_server_runs() {
     .await;
     let id = line.split_whitespace().next().unwrap();
     assert!(run(&database, &["token", "revoke", id]).await.0);
-    // At once on SQLite; within two seconds on a node of PostgreSQL, which believes what it has looked up for so long.
+    // At once on SQLite; within two seconds on PostgreSQL, where nodes cache tokens for that long.
     if !database.is_postgres() {
         assert_eq!(list_webhooks(&server.base, token).await, 401);
     }

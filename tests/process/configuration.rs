@@ -132,7 +132,7 @@ async fn an_unknown_option_is_one_fault_among_the_others() {
     let (code, printed, complaint) = run_with(&variables, &arguments).await;
     assert_eq!((code, printed.as_str()), (Some(2), ""), "{complaint}");
     assert_eq!(complaint.lines().count(), 5, "{complaint}");
-    for told in [
+    for text in [
         "error: --lisen: there is no such option; --listen is the nearest",
         "error: --zzz: there is no such option",
         "error: --attempts-max (KALLIMA_ATTEMPTS_MAX): invalid value '0'",
@@ -140,8 +140,8 @@ async fn an_unknown_option_is_one_fault_among_the_others() {
         "error: --master-key (KALLIMA_MASTER_KEY): ",
     ] {
         assert!(
-            complaint.lines().any(|line| line.starts_with(told)),
-            "no {told:?} in\n{complaint}"
+            complaint.lines().any(|line| line.starts_with(text)),
+            "no {text:?} in\n{complaint}"
         );
     }
     assert!(!complaint.contains("short"), "{complaint}");
@@ -156,13 +156,14 @@ async fn what_must_be_given_is_named_unless_it_was_given_wrong() {
     assert_eq!(complaint, expected);
     let (code, _, complaint) = run_with(&[], &["trigger", "--secret", "whsec_short", "--url", "ftp://x/"]).await;
     assert_eq!(code, Some(2));
-    let told: Vec<&str> = complaint.lines().collect();
-    assert_eq!(told.len(), 2, "{complaint}");
+    let lines: Vec<&str> = complaint.lines().collect();
+    assert_eq!(lines.len(), 2, "{complaint}");
     assert!(
-        told.iter()
+        lines
+            .iter()
             .any(|line| line.starts_with("error: --secret (KALLIMA_WEBHOOK_SECRET): invalid value '[redacted]'"))
     );
-    assert!(told.iter().any(|line| line.contains("must be an http or https URL")));
+    assert!(lines.iter().any(|line| line.contains("must be an http or https URL")));
 }
 
 #[tokio::test]
@@ -326,8 +327,8 @@ async fn a_database_url_that_cannot_be_meant_is_one_line() {
     ] {
         let (code, _, complaint) = run_with(&[("KALLIMA_DATABASE_URL", url)], &["serve"]).await;
         assert_eq!((code, complaint.lines().count()), (Some(1), 1), "{complaint}");
-        let is_told = complaint.starts_with("error: --database-url (KALLIMA_DATABASE_URL): ");
-        assert!(is_told && complaint.contains(expected), "{complaint}");
+        let is_reported = complaint.starts_with("error: --database-url (KALLIMA_DATABASE_URL): ");
+        assert!(is_reported && complaint.contains(expected), "{complaint}");
         assert!(!complaint.contains("s3cret"), "{complaint}");
     }
 }
@@ -361,7 +362,7 @@ async fn a_value_that_cannot_be_read_is_one_line_that_names_its_flag() {
 }
 
 #[tokio::test]
-async fn all_faults_are_told_at_once_before_anything_is_opened() {
+async fn all_faults_are_reported_at_once_before_anything_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("none.pem");
     std::fs::write(&empty, "no certificate\n").unwrap();
@@ -394,8 +395,8 @@ async fn all_faults_are_told_at_once_before_anything_is_opened() {
         ["--allow-port (KALLIMA_ALLOW_PORT)", "0 is not a port"],
         ["--tls-ca-file (KALLIMA_TLS_CA_FILE)", "it contains no certificate"],
     ] {
-        let is_told = |line: &str| line.starts_with("error: ") && parts.iter().all(|part| line.contains(part));
-        assert!(complaint.lines().any(is_told), "{parts:?} in {complaint}");
+        let is_reported = |line: &str| line.starts_with("error: ") && parts.iter().all(|part| line.contains(part));
+        assert!(complaint.lines().any(is_reported), "{parts:?} in {complaint}");
     }
     assert!(!complaint.contains("s3cret"), "{complaint}");
     let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
@@ -430,7 +431,7 @@ async fn a_url_where_none_belongs_is_not_printed() {
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_reached_is_told_with_its_reason_at_once() {
+async fn a_database_that_cannot_be_reached_is_reported_with_its_reason_at_once() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);

@@ -18,7 +18,7 @@ ssl_key_file = '../server.key'
 ssl_ca_file = '../authority.pem'
 ";
 
-/// Who comes in plaintext is refused, and `certified` only with a certificate of that name.
+/// Refuses plaintext, and the user `certified` without a certificate of that name.
 const RULES: &str = "hostssl all certified 127.0.0.1/32 cert
 hostssl all all 127.0.0.1/32 trust
 ";
@@ -37,7 +37,7 @@ fn certificate(authority: &CertifiedIssuer<'_, KeyPair>, name: &str) -> (String,
     (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
 }
 
-/// A server that speaks TLS alone, as `localhost`.
+/// A server that speaks only TLS, as `localhost`.
 async fn secure_cluster() -> Cluster {
     let ours = authority();
     let (server, server_key) = certificate(&ours, "localhost");
@@ -66,7 +66,7 @@ async fn admin(cluster: &Cluster) -> DatabaseConnection {
         .unwrap()
 }
 
-/// What `doctor` says of the database and of the connection to it.
+/// What `doctor` reports about the database and the connection to it.
 async fn examined(url: &str) -> (String, Option<String>) {
     let command = command(url, &std::env::temp_dir());
     let arguments = ["doctor", "--url", "https://127.0.0.1:1/", "--check-timeout-ms", "20000"];
@@ -186,7 +186,7 @@ async fn nothing_is_sent_in_plaintext_to_another_machine() {
     let asks_for_tls = [0, 0, 0, 8, 4, 210, 22, 47];
     for parameters in ["", "?sslmode=prefer", "?sslmode=allow", "?sslmode=require"] {
         let (port, server) = plain_server().await;
-        // Not this machine's own address as far as anybody can tell, but it leads here.
+        // It does not look like this machine's own address, but it leads here.
         let url = format!("postgres://user:s3cret@0.0.0.0:{port}/db{parameters}");
         let (done, _, complaint) = finish(command(&url, &std::env::temp_dir()), &["serve"]).await;
         assert!(!done);

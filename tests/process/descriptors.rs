@@ -84,8 +84,8 @@ async fn a_thousand_idle_clients_leave_enough_for_deliveries() {
     }
     for number in 1..=20 {
         let event = json!({ "type": "job.completed", "data": { "job_id": Uuid::new_v4() } });
-        let answer = ask("POST", "/v1/events").json(&event).send().await;
-        answer.expect(202);
+        let response = ask("POST", "/v1/events").json(&event).send().await;
+        response.expect(202);
         receiver.wait_for(number).await;
     }
     let deliveries = eventually(|| async {
@@ -128,10 +128,10 @@ async fn where_none_are_left_accepting_pauses_and_says_so_once() {
     // Time for a dozen more.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     limit(4096);
-    let mut answer = [0; 12];
-    let answered = tokio::time::timeout(Duration::from_mins(1), waiting.read_exact(&mut answer));
+    let mut response = [0; 12];
+    let answered = tokio::time::timeout(Duration::from_mins(1), waiting.read_exact(&mut response));
     answered.await.expect("it is answered once there are some").unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    assert_eq!(&response, b"HTTP/1.1 200");
     server.signal("TERM").await;
     let (status, log) = server.ended_with_log().await;
     assert!(status.success());

@@ -26,7 +26,7 @@ async fn receiver() -> (String, TempDir) {
     (format!("https://localhost:{port}/"), folder)
 }
 
-/// The same, with ports that are free: what listens on this machine is no matter of the test.
+/// The same, with ports that are free: the test must not depend on what listens on this machine.
 fn with_free_ports<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let ports = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
     [arguments, &ports].concat()
@@ -208,7 +208,7 @@ async fn a_port_is_free_or_a_servers_or_taken() {
         server.base.replace("http://", ""),
         taken.local_addr().unwrap().to_string(),
     );
-    // Something that takes connections and says nothing: it hangs no check.
+    // A listener that accepts connections and sends nothing must not make a check hang.
     let arguments = ["doctor", "--url", "https://127.0.0.1:1/", "--check-timeout-ms", "1000"];
     let ports = ["--listen", &own, "--metrics-listen", &taken_by];
     let (_, printed, _) = run(&database, &[&arguments[..], &ports].concat()).await;

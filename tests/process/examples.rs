@@ -1,4 +1,4 @@
-//! The example data of `--dev`: what the document shows is there to be tried, and in nobody's way.
+//! The example data of `--dev`: the document's examples can be tried out, and disturb nothing.
 
 use kallima_webhooks::contract::{Contract, resolve};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::{
     api::list_webhooks::next,
     support::{
         Receiver,
-        client::{Answer, Ask},
+        client::{ApiResponse, Ask},
         database::TestDatabase,
     },
 };
@@ -37,7 +37,7 @@ fn pre_filled(parameter: &Value) -> Option<String> {
 }
 
 /// Sends an operation as Swagger UI does with what it has filled in.
-async fn execute(base: &str, token: &str, verb: &str, path: &str, operation: &Value) -> Answer {
+async fn execute(base: &str, token: &str, verb: &str, path: &str, operation: &Value) -> ApiResponse {
     let (mut path, mut query, mut headers) = (path.to_owned(), Vec::new(), Vec::new());
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         let name = parameter["name"].as_str().unwrap();
@@ -67,7 +67,7 @@ async fn execute(base: &str, token: &str, verb: &str, path: &str, operation: &Va
     ask.send().await
 }
 
-/// Whether there is something to see.
+/// Whether a response shows anything.
 fn shows_something(shown: &Value) -> bool {
     shown.as_array().is_none_or(|items| !items.is_empty())
 }
@@ -83,28 +83,28 @@ async fn every_operation_works_as_the_document_fills_it_in_and_once_more() {
     for round in 1..=2 {
         for (path, item) in resolved["paths"].as_object().unwrap() {
             for (verb, operation) in item.as_object().unwrap() {
-                let answer = execute(&server.base, &token, &verb.to_uppercase(), path, operation).await;
-                let shown = String::from_utf8_lossy(&answer.body);
+                let response = execute(&server.base, &token, &verb.to_uppercase(), path, operation).await;
+                let shown = String::from_utf8_lossy(&response.body);
                 let id = operation["operationId"].as_str().unwrap();
                 if round == 2 && id == "delete_webhook" {
-                    answer.expect_problem(404, "not_found");
+                    response.expect_problem(404, "not_found");
                 } else {
                     assert!(
-                        answer.status.is_success(),
+                        response.status.is_success(),
                         "{id}, round {round}: {} {shown}",
-                        answer.status
+                        response.status
                     );
-                    let is_json = answer.header("content-type") == Some("application/json");
+                    let is_json = response.header("content-type") == Some("application/json");
                     assert!(
-                        !is_json || shows_something(&answer.json()),
+                        !is_json || shows_something(&response.json()),
                         "{id}, round {round}: {shown}"
                     );
                 }
                 match (id, round) {
                     ("test_webhook" | "retry_delivery", _) => {
-                        assert_eq!(answer.json()["status"], "delivered", "{shown}");
+                        assert_eq!(response.json()["status"], "delivered", "{shown}");
                     }
-                    ("replay_webhook", 1) => assert_eq!(answer.json()["count"], 1, "{shown}"),
+                    ("replay_webhook", 1) => assert_eq!(response.json()["count"], 1, "{shown}"),
                     _ => {}
                 }
                 executed += 1;
@@ -154,9 +154,9 @@ async fn the_examples_are_in_nobodys_way() {
     assert_eq!(examples.len(), 2);
     let mut page = String::from("/v1/webhooks?limit=1");
     for webhook in listed.as_array().unwrap() {
-        let answer = ask("GET", &page).send().await;
-        assert_eq!(answer.expect(200)[0]["id"], webhook["id"]);
-        page = next(answer.header("link")).unwrap_or_default();
+        let response = ask("GET", &page).send().await;
+        assert_eq!(response.expect(200)[0]["id"], webhook["id"]);
+        page = next(response.header("link")).unwrap_or_default();
     }
     assert_eq!(page, "", "the last page says that it is");
     for example in examples {

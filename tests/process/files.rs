@@ -33,7 +33,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 
 const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
-/// Every command but those that may make a database, and `listen`, which has none.
+/// Every command except those that may create a database, and `listen`, which has none.
 fn commands(url: &str, target: &Path) -> Vec<Vec<String>> {
     let target = target.to_str().unwrap();
     let commands: [&[&str]; 10] = [
@@ -168,7 +168,7 @@ async fn every_file_is_for_the_owner_alone() {
 async fn a_link_leads_to_the_lock_and_the_key_of_its_file() {
     let (folder, links) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (path, link) = (folder.path().join("k.db"), links.path().join("link.db"));
-    // It leads to nothing yet: the first start makes what it leads to.
+    // The link's target does not exist yet: the first start creates it.
     symlink(&path, &link).unwrap();
     let server = serve(&link).await;
     for name in [&path, &link] {
@@ -211,7 +211,7 @@ async fn a_second_hard_link_is_refused() {
 async fn a_draft_of_a_key_that_was_left_behind_is_in_nobodys_way() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("k.db");
-    // As in a container, where every start has the process id that the one had which was killed.
+    // As in a container, where every start has the same process id as the one that was killed.
     let plain = on(&path);
     let plain = plain.as_std();
     let mut command = Command::new("sh");

@@ -25,7 +25,7 @@ use crate::support::{
     database::{MASTER_KEY, TestDatabase},
 };
 
-/// A database whose master keys stand in a file.
+/// A database whose master keys are in a file.
 struct Site {
     database: TestDatabase,
     folder: tempfile::TempDir,
@@ -72,11 +72,11 @@ async fn create(server: &Process, token: &str, url: &str) -> Value {
     ask.json(&json!({ "url": url })).send().await.expect(201)
 }
 
-/// Sends a test event and holds its signature against the secret.
+/// Sends a test event and verifies its signature with the secret.
 async fn is_signed(server: &Process, token: &str, webhook: &Value, receiver: &Receiver) {
     let path = format!("/v1/webhooks/{}/test", webhook["id"].as_str().unwrap());
-    let answer = Ask::new("POST", &server.base, &path).token(token).send().await;
-    assert_eq!(answer.expect(200)["status"], "delivered");
+    let response = Ask::new("POST", &server.base, &path).token(token).send().await;
+    assert_eq!(response.expect(200)["status"], "delivered");
     let arrival = receiver.arrivals().pop().unwrap();
     assert!(arrival.is_signed_with(webhook["secret"].as_str().unwrap()));
 }
@@ -106,12 +106,12 @@ async fn a_master_key_is_changed_while_the_server_runs() {
     );
     assert_eq!(mode(&site.key_file()), 0o600, "for the owner's eyes alone");
     is_signed(&server, &token, &webhooks[0], &receiver).await;
-    // The server seals with the new key from now on, and nobody has told it to.
+    // The server seals with the new key from now on, without being restarted.
     webhooks.push(create(&server, &token, &receiver.url).await);
     let expected = ["2 1 0 - seals every new secret", "1 4 0 -"];
     assert_eq!(site.listed().await, expected);
 
-    // A secret that its owner rotates meanwhile is the owner's.
+    // A secret that its owner rotates in the meantime is left alone.
     let rotations = async {
         let path = format!(
             "/v1/webhooks/{}?rotate_secret=true",
@@ -119,8 +119,8 @@ async fn a_master_key_is_changed_while_the_server_runs() {
         );
         let mut last = Value::Null;
         for _ in 0..20 {
-            let answer = Ask::new("PATCH", &server.base, &path).token(&token).send().await;
-            last = answer.expect(200);
+            let response = Ask::new("PATCH", &server.base, &path).token(&token).send().await;
+            last = response.expect(200);
         }
         last
     };
@@ -135,7 +135,7 @@ async fn a_master_key_is_changed_while_the_server_runs() {
     let expected = ["2 5 0 - seals every new secret", "1 0 0 - no longer needed"];
     assert_eq!(site.listed().await, expected);
 
-    // The old key goes, and nobody misses it: not this server, and not the next.
+    // The old key can be removed: neither this server nor the next one needs it.
     fs::write(site.key_file(), text.lines().next().unwrap()).unwrap();
     for webhook in &webhooks {
         is_signed(&server, &token, webhook, &receiver).await;
@@ -257,7 +257,7 @@ async fn a_key_file_that_was_just_made_is_not_read_again() {
     );
 }
 
-/// The app's database, as a node sees it that has been given key 9 as the first.
+/// The app's database, as a node sees it whose first key is number 9.
 async fn beside(app: &App) -> Database {
     let old = app.database.sqlite_folder().map_or_else(
         || MASTER_KEY.to_owned(),
@@ -301,7 +301,7 @@ async fn a_kept_response_holds_its_key_until_it_expires() {
         ..Sealed::default()
     };
     assert_eq!(given(expiry).await, [new, unused]);
-    // With the old key on its ring, the service gives the kept response, whatever became of the secret.
+    // With the old key in its keyring, the service returns the stored response, even if the secret has changed.
     let again = ask().send().await;
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
     assert_eq!(again.expect(201), webhook);

@@ -79,14 +79,14 @@ async fn a_request_that_does_not_verify_is_explained() {
     let (_folder, paths) = files(&[("request", &request)]);
     let (done, said, _) = kit(&["verify", &paths[0], "--at", AT]).await;
     assert!(!done);
-    for told in [
+    for text in [
         "does not match",
         "expected",
         "received",
         "without the line break",
         "webhook-id is missing",
     ] {
-        assert!(said.contains(told), "no {told:?} in\n{said}");
+        assert!(said.contains(text), "no {text:?} in\n{said}");
     }
     let (done, json, _) = kit(&["verify", &paths[0], "--at", AT, "--json"]).await;
     let json: Value = serde_json::from_str(&json).unwrap();
@@ -95,7 +95,7 @@ async fn a_request_that_does_not_verify_is_explained() {
     assert_eq!(json[0]["received"], signature);
     assert_ne!(json[0]["expected"], json[0]["received"]);
     assert_eq!(json[1]["reason"], "missing_header");
-    // One signature is enough, and a header can be given as curl takes it.
+    // One signature is enough, and a header can be given in curl's format.
     let header = format!("kallima-signature: {signature}");
     let (_folder, paths) = files(&[("body", BODY)]);
     assert!(kit(&["verify", "-H", &header, "--body", &paths[0], "--at", AT]).await.0);
@@ -156,20 +156,20 @@ async fn an_example_of_any_type_is_sent_signed() {
     drop(socket);
 }
 
-/// What a receiver under examination does.
+/// What a receiver under test does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Habit {
     /// Checks this signature, as it should.
     Checks(Scheme),
     /// Checks whichever signature is there.
     ChecksEither,
-    /// Takes everything.
+    /// Accepts everything.
     TakesAll,
-    /// Fails where it should refuse.
+    /// Fails instead of refusing.
     Crashes,
-    /// Refuses an event that it knows.
+    /// Refuses an event that it has seen.
     RefusesDuplicates,
-    /// Parses the body and writes it again before it checks.
+    /// Parses and reserializes the body before it verifies.
     WritesAgain,
 }
 
@@ -258,8 +258,8 @@ async fn what_a_receiver_does_wrong_is_named() {
         let url = examined(habit).await;
         let (done, said, complaint) = kit(&["conform", "--url", &url, "--junit", report.to_str().unwrap()]).await;
         assert!(!done && complaint.contains("checks failed"), "{said}{complaint}");
-        let is_told = |line: &str| line.starts_with("FAILED") && line.contains(wrong);
-        assert!(said.lines().any(is_told), "{habit:?}: no {wrong:?} in\n{said}");
+        let is_reported = |line: &str| line.starts_with("FAILED") && line.contains(wrong);
+        assert!(said.lines().any(is_reported), "{habit:?}: no {wrong:?} in\n{said}");
         let failed = said.lines().filter(|line| line.starts_with("FAILED")).count();
         let xml = fs::read_to_string(&report).unwrap();
         assert_eq!(xml.matches("<failure").count(), failed, "{xml}");
@@ -289,8 +289,8 @@ async fn header_names_are_sent_in_both_spellings() {
                 *seen.lock().unwrap() += &std::mem::take(&mut line);
             }
             stream.read_exact(&mut vec![0; length]).unwrap();
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            let response = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.get_mut().write_all(response.as_bytes()).unwrap();
         }
     });
     assert!(!kit(&["conform", "--url", &url]).await.0, "it takes everything");

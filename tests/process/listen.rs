@@ -50,7 +50,7 @@ impl Listener {
     }
 }
 
-/// Sends an example that is signed with this secret: whether it was accepted, and what was said of the answer.
+/// Sends an example signed with this secret. Returns whether it was accepted, and what was printed about the response.
 async fn trigger(url: &str, secret: &str) -> (bool, String) {
     let command = command("sqlite://unused.db", &std::env::temp_dir());
     let (done, said, _) = finish(command, &["trigger", "--url", url, "--secret", secret]).await;
@@ -74,7 +74,7 @@ async fn what_does_not_verify_is_answered_401_and_explained() {
 }
 
 #[tokio::test]
-async fn it_fails_as_often_as_it_is_told() {
+async fn it_fails_as_often_as_configured() {
     let mut listener = Listener::start(&["--status", "503", "--times", "2", "--delay", "1ms"]).await;
     for status in [503, 503, 200, 200] {
         let (done, said) = trigger(&listener.url, SECRET).await;
@@ -89,7 +89,7 @@ async fn it_fails_as_often_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn a_delivery_is_passed_on_and_the_answer_comes_back() {
+async fn a_delivery_is_forwarded_and_the_response_comes_back() {
     let behind = Receiver::start([Reply::status(418).body("short and stout")]).await;
     let mut listener = Listener::start(&["--forward", &behind.url]).await;
     let (done, said) = trigger(&listener.url, SECRET).await;
@@ -139,6 +139,6 @@ async fn retries_and_duplicates_are_marked() {
     let expected = [(1, false, 500), (2, false, 200), (3, true, 200)];
     assert_eq!(
         seen,
-        expected.map(|(attempt, duplicate, answer)| (attempt.into(), duplicate.into(), answer.into()))
+        expected.map(|(attempt, duplicate, response)| (attempt.into(), duplicate.into(), response.into()))
     );
 }

@@ -17,7 +17,7 @@ pub(crate) struct Log {
     announced: Vec<Announced>,
 }
 
-/// A text in lines that are no fault.
+/// A text that makes a log line acceptable.
 struct Announced {
     text: String,
     /// Whether such a line must come.
@@ -57,12 +57,12 @@ impl Log {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// Says that a WARN or ERROR with this text comes, before the process ends.
+    /// Expects a WARN or ERROR with this text before the process ends.
     pub(crate) fn expect(&mut self, text: &str) {
         self.announce(text, true);
     }
 
-    /// Says that WARN or ERROR lines with this text may come.
+    /// Allows WARN or ERROR lines with this text.
     pub(crate) fn allow(&mut self, text: &str) {
         self.announce(text, false);
     }

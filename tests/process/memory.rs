@@ -18,7 +18,7 @@ use crate::support::{
     http2::{PREFACE, SETTINGS, WINDOW_UPDATE, frame, get},
 };
 
-/// Attempts under way at once, each with a receiver that sends as much as it is let.
+/// Attempts in progress at once, each with a receiver that sends as much as it can.
 const RECEIVERS: usize = 16;
 
 /// What the process may have used at its peak, in KiB: the binary, the runtime and the database together take most of
@@ -37,7 +37,7 @@ enum Flood {
 /// A gzip bomb's beginning is as good as any bytes: nothing unpacks it.
 const PIECE: usize = 64 * 1024;
 
-/// Bytes that a receiver sends at most, so that this ends even where nobody stops it.
+/// The most bytes that a receiver sends, so that the test ends even if nothing stops it.
 const SENT_MAX: usize = 10_000_000_000;
 
 async fn flood(mut stream: TcpStream, flood: Flood) -> std::io::Result<usize> {
@@ -117,20 +117,20 @@ async fn hostile_receivers_cost_a_bounded_memory() {
 /// Connections whose clients do not read, for each of two paths.
 const UNREAD: u64 = 150;
 
-/// Requests of the API that the node takes at once.
+/// Requests of the API that the node handles at once.
 const REQUESTS_MAX: u64 = 4;
 
-/// Bytes of a page of a list at most (`--page-bytes-max`), which is the largest answer.
+/// The maximum bytes of a page of a list (`--page-bytes-max`), which is the largest response.
 const PAGE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The formula of docs/operations.md of what clients can cost at most, in KiB: a part for each connection, for each request of the API with
-/// bodies and answers of so many bytes, for requests without a token, and for each CPU.
-fn cost_kib_max(connections: u64, requests: u64, body_and_answer_bytes: u64) -> u64 {
+/// bodies and responses of these sizes, for requests without a token, and for each CPU.
+fn cost_kib_max(connections: u64, requests: u64, body_and_response_bytes: u64) -> u64 {
     let cpus = std::thread::available_parallelism().unwrap().get() as u64;
-    connections * 128 + requests * 3 * body_and_answer_bytes / 1024 + 32 * 1024 + cpus * 64 * 1024
+    connections * 128 + requests * 3 * body_and_response_bytes / 1024 + 32 * 1024 + cpus * 64 * 1024
 }
 
-/// Sends a request again and again on a connection of its own, and reads nothing.
+/// Sends a request repeatedly on a connection of its own, and reads nothing.
 async fn ask_without_reading(base: &str, request: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -141,7 +141,7 @@ async fn ask_without_reading(base: &str, request: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_cost_a_bounded_memory() {
+async fn responses_that_nobody_reads_cost_a_bounded_memory() {
     let database = TestDatabase::create().await;
     let requests_max = REQUESTS_MAX.to_string();
     let limits = ["--requests-max", &requests_max, "--connections-per-peer-max", "0"];
@@ -155,12 +155,12 @@ async fn answers_that_nobody_reads_cost_a_bounded_memory() {
         ask("POST", "/v1/events").json(&event).send().await.expect(202);
     }
     let page = || ask("GET", "/v1/events?limit=8").send();
-    let answer = page().await;
-    let answer_bytes = answer.body.len() as u64;
-    assert!(answer_bytes > 500_000, "worth not to be read: {answer_bytes}");
-    assert!(answer_bytes <= PAGE_BYTES_MAX, "{answer_bytes}");
-    assert!(answer.header("link").is_some(), "all eight are twice as much");
-    answer.expect(200);
+    let response = page().await;
+    let response_bytes = response.body.len() as u64;
+    assert!(response_bytes > 500_000, "worth not to be read: {response_bytes}");
+    assert!(response_bytes <= PAGE_BYTES_MAX, "{response_bytes}");
+    assert!(response.header("link").is_some(), "all eight are twice as much");
+    response.expect(200);
     let before = peak_kib(server.id());
     let authorized = format!("GET /v1/events?limit=8 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     let anonymous = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -168,7 +168,7 @@ async fn answers_that_nobody_reads_cost_a_bounded_memory() {
     for _ in 0..UNREAD {
         unread.push(ask_without_reading(&server.base, &authorized).await);
         unread.push(ask_without_reading(&server.base, anonymous).await);
-        // One after another, so that none is refused only because others are being answered.
+        // One after another, so that none is refused only because others are in progress.
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -185,7 +185,7 @@ async fn answers_that_nobody_reads_cost_a_bounded_memory() {
 const HTTP2_KIB_MAX: u64 = 256;
 
 #[tokio::test]
-async fn answers_by_http2_that_nobody_reads_cost_a_bounded_memory() {
+async fn responses_by_http2_that_nobody_reads_cost_a_bounded_memory() {
     const CONNECTIONS: u64 = 100;
     let database = TestDatabase::create().await;
     let limits = ["--connections-per-peer-max", "0", "--write-timeout-ms", "600000"];
@@ -193,7 +193,7 @@ async fn answers_by_http2_that_nobody_reads_cost_a_bounded_memory() {
     let page = || Ask::new("GET", &server.base, "/docs/swagger-ui-bundle.js").send();
     page().await;
     let before = peak_kib(server.id());
-    // All the window there can be: the connection alone is what is full.
+    // The largest window, so that only the connection is full.
     let mut requests = [
         PREFACE,
         &frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),

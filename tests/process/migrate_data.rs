@@ -1,4 +1,4 @@
-//! From SQLite to PostgreSQL: everything arrives, is read back, and continues where it stopped.
+//! From SQLite to PostgreSQL: everything is copied, verified, and continues where it stopped.
 
 use std::process::Stdio;
 
@@ -17,7 +17,7 @@ use crate::support::{
 /// comes to it on SQLite, has more.
 const RETRY: [&str; 2] = ["--retry-schedule-s", "6,6,6,6,6,6,6,6,6,6"];
 
-/// Runs `migrate-data` and says what came of it.
+/// Runs `migrate-data` and returns its result.
 async fn migrate(from: &TestDatabase, to: &TestDatabase) -> (bool, String, String) {
     let output = command("sqlite://unused.db", &std::env::temp_dir())
         .env("KALLIMA_MASTER_KEY", MASTER_KEY)
@@ -34,7 +34,7 @@ fn ask(base: &str, token: &str, method: &str, path: &str) -> Ask {
     Ask::new(method, base, path).token(token)
 }
 
-/// All deliveries, as soon as each of them answers to `wanted`.
+/// All deliveries, as soon as each of them is `wanted`.
 async fn deliveries_when(base: &str, token: &str, wanted: fn(&Value) -> bool) {
     eventually(|| async {
         let list = ask(base, token, "GET", "/v1/webhook_deliveries")
@@ -164,6 +164,6 @@ async fn the_key_beside_the_source_is_found_whatever_follows_the_name_of_the_fil
     let (done, output, complaint) = finish(command, &arguments).await;
     assert!(done, "{complaint}");
     let key_file = from.sqlite_folder().unwrap().join("test.db.key");
-    let told = format!("--master-key-file {}", key_file.display());
-    assert!(output.contains(&told), "{output}");
+    let option = format!("--master-key-file {}", key_file.display());
+    assert!(output.contains(&option), "{output}");
 }

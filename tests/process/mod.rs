@@ -54,7 +54,7 @@ pub(crate) struct Process {
 /// A command of the binary, on that database.
 pub(crate) fn command(database_url: &str, folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kallima-webhooks"));
-    // What the suite is told by variables is not for the binary, which refuses those that it does not know.
+    // The suite's own variables are not for the binary, which refuses unknown ones.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KALLIMA_")) {
         command.env_remove(name);
     }
@@ -76,12 +76,12 @@ impl Process {
         Self::launch(command(database_url, &std::env::temp_dir()), arguments).await
     }
 
-    /// The same, by a command that has been told more.
+    /// The same with additional arguments.
     pub(crate) async fn launch(mut command: Command, arguments: &[&str]) -> Self {
         command
             .args(["--dev", "--no-examples", "--listen", "127.0.0.1:0"])
             .args(arguments)
-            // An option given twice is refused, so a test that wants metrics says so itself.
+            // Options given twice are refused, so a test that needs metrics passes the option itself.
             .env("KALLIMA_METRICS_LISTEN", "off");
         Self::spawn(command).await
     }
@@ -99,7 +99,7 @@ impl Process {
     async fn spawn_with(mut command: Command, log: impl FnOnce(PipeReader) -> Log) -> Self {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
-        // Its end of the pipe is the process's alone from here on.
+        // From here on, only the process holds its end of the pipe.
         drop(command);
         let mut log = log(reader);
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -140,7 +140,7 @@ impl Process {
         panic!("no metrics were announced");
     }
 
-    /// Ends it as a power cut would: at once, without a word.
+    /// Ends it as a power cut would: at once, without warning.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
@@ -183,7 +183,7 @@ impl Process {
     }
 
     async fn wait(&mut self) -> ExitStatus {
-        // Requests under way may take 20 seconds; how soon a server stops otherwise is for other tests to say.
+        // Requests in progress may take 20 seconds; other tests check how soon an idle server stops.
         tokio::time::timeout(Duration::from_mins(1), self.child.wait())
             .await
             .expect("it stops in time")
@@ -209,7 +209,7 @@ pub(crate) async fn run(database: &TestDatabase, arguments: &[&str]) -> (bool, S
     finish(command(&database.options.url, &std::env::temp_dir()), arguments).await
 }
 
-/// The same, by a command that has been told more. One that did all complains of nothing.
+/// The same with additional arguments. A command that succeeds must print no complaints.
 async fn finish(command: Command, arguments: &[&str]) -> (bool, String, String) {
     let (done, said, complaint) = finish_with_log(command, arguments).await;
     let is_clean = !complaint.lines().any(is_trouble);
@@ -217,7 +217,7 @@ async fn finish(command: Command, arguments: &[&str]) -> (bool, String, String) 
     (done, said, complaint)
 }
 
-/// The same, by a command that may complain although it does all.
+/// The same for a command that may print complaints although it succeeds.
 async fn finish_with_log(mut command: Command, arguments: &[&str]) -> (bool, String, String) {
     let output = command.args(arguments).output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -19,7 +19,7 @@ async fn table_of(database: &TestDatabase, arguments: &[&str]) -> Vec<String> {
     printed.lines().map(str::to_owned).collect()
 }
 
-/// A webhook that fails with three deliveries, and one that is well.
+/// A webhook that fails with three deliveries, and one that is healthy.
 async fn trouble() -> (App, String, String) {
     let app = App::builder()
         .arguments(&["--dev", "--retry-schedule-s", "3600"])
@@ -60,7 +60,7 @@ async fn what_fails_is_at_the_top() {
     assert_eq!(
         top["webhooks"].as_array().unwrap().len(),
         1,
-        "the other one is well and idle"
+        "the other one is healthy and idle"
     );
     let lines = table_of(&database, &["top"]).await;
     assert!(lines.iter().any(|line| line.starts_with("WEBHOOK  ")), "{lines:?}");

@@ -50,34 +50,34 @@ impl Sandbox {
         Ask::new(method, self.fact("url"), path).token(self.fact("token"))
     }
 
-    /// A request of the sandbox's own, whose answer is held against its document: its status and its body.
+    /// A request of the sandbox's own operations, whose response is checked against its document: its status and its body.
     async fn own(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let (status, body) = send(method, &format!("{}{path}", self.fact("url")), body).await;
-        judge(method, path, status, &body);
+        check(method, path, status, &body);
         (status, body)
     }
 
     async fn done(&self, method: &str, path: &str, body: Option<Value>) -> Value {
-        let (status, answer) = self.own(method, path, body).await;
-        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
-        answer
+        let (status, response) = self.own(method, path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {response}");
+        response
     }
 
-    /// The arrivals of a type, once there are so many.
+    /// The arrivals of a type, once there are this many.
     async fn arrivals(&self, event_type: &str, count: usize) -> Vec<Value> {
         let path = format!("/sandbox/inbox?event_type={event_type}&at_least={count}&wait_ms=30000");
         let arrivals = self.done("GET", &path, None).await;
         arrivals.as_array().unwrap().clone()
     }
 
-    /// How the one delivery of an event stands.
+    /// The only delivery of an event.
     async fn delivery(&self, event: &Value) -> Value {
         let path = format!("/v1/events/{}", event["id"].as_str().unwrap());
         self.ask("GET", &path).send().await.expect(200)["deliveries"][0].clone()
     }
 }
 
-/// Sends a request: its status, and its body where that is JSON.
+/// Sends a request: its status, and its body if that is JSON.
 async fn send(method: &str, url: &str, body: Option<Value>) -> (u16, Value) {
     send_text(method, url, body.map(|body| body.to_string()).unwrap_or_default()).await
 }
@@ -104,8 +104,8 @@ fn document() -> Value {
     resolve(&document, &document, 0)
 }
 
-/// Holds an answer against the sandbox's document. A 400 and a 415 can be anybody's.
-fn judge(method: &str, path: &str, status: u16, body: &Value) {
+/// Checks a response against the sandbox's document. A 400 or a 415 may belong to any operation.
+fn check(method: &str, path: &str, status: u16, body: &Value) {
     let path = path.split('?').next().unwrap();
     let document = document();
     let paths = document["paths"].as_object().unwrap();
@@ -116,12 +116,12 @@ fn judge(method: &str, path: &str, status: u16, body: &Value) {
     let Some((_, item)) = paths.iter().find(|(template, _)| matches(template)) else {
         return;
     };
-    let response = &item[method.to_lowercase()]["responses"][status.to_string()];
+    let documented = &item[method.to_lowercase()]["responses"][status.to_string()];
     assert!(
-        response.is_object() || status == 400,
+        documented.is_object() || status == 400,
         "{method} {path}: {status} is not in the document: {body}"
     );
-    for content in response["content"]
+    for content in documented["content"]
         .as_object()
         .into_iter()
         .flat_map(|content| content.values())
@@ -238,7 +238,7 @@ async fn days_pass_at_once_and_a_schedule_with_them() {
 }
 
 #[tokio::test]
-async fn the_inbox_answers_as_it_is_told_and_then_as_usual() {
+async fn the_inbox_answers_as_scripted_and_then_as_usual() {
     let sandbox = Sandbox::start(&[]).await;
     let script = json!([{ "close": true }, { "status": 429, "retry_after_s": 3600 }, { "delay_ms": 20, "status": 204, "body": "" }]);
     sandbox.done("PUT", "/sandbox/inbox/answers", Some(script)).await;
@@ -362,9 +362,9 @@ async fn the_next_requests_fail_as_asked_and_do_nothing() {
     ] {
         fail(json!({ "status": status, "times": 2, "retry_after_s": 7 })).await;
         for _ in 0..2 {
-            let answer = sandbox.ask("POST", "/v1/webhooks").json(&body).send().await;
-            answer.expect_problem(status, code);
-            assert_eq!(answer.header("retry-after"), (status != 500).then_some("7"));
+            let response = sandbox.ask("POST", "/v1/webhooks").json(&body).send().await;
+            response.expect_problem(status, code);
+            assert_eq!(response.header("retry-after"), (status != 500).then_some("7"));
         }
         assert_eq!(
             sandbox
@@ -436,7 +436,7 @@ async fn no_service_has_what_a_sandbox_has() {
     let token = server.printed_token().await;
     for path in document()["paths"].as_object().unwrap().keys() {
         let path = path.replace("{event_type}", "job.completed");
-        let answer = Ask::new("GET", &server.base, &path).token(&token).send().await;
-        answer.expect_problem(404, "not_found");
+        let response = Ask::new("GET", &server.base, &path).token(&token).send().await;
+        response.expect_problem(404, "not_found");
     }
 }

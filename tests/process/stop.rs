@@ -22,7 +22,7 @@ async fn register(base: &str, token: &str, url: &str) {
     ask.json(&json!({ "url": url })).send().await.expect(201);
 }
 
-/// How many deliveries answer to a condition.
+/// How many deliveries meet a condition.
 async fn count(database: &TestDatabase, rows: &str) -> i64 {
     let connection = database.connect().await;
     let sql = format!("SELECT count(*) FROM {rows}");
@@ -32,14 +32,14 @@ async fn count(database: &TestDatabase, rows: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_server_that_is_told_to_stop_is_not_ready_but_answers_until_a_second_signal() {
+async fn a_server_that_is_asked_to_stop_is_not_ready_but_serves_until_a_second_signal() {
     let database = TestDatabase::create().await;
     let mut server = Process::start(&database.options.url, &["--shutdown-delay-ms", "300000"]).await;
     let token = server.printed_token().await;
     let ready = || Ask::new("GET", &server.base, "/readyz").send();
     ready().await.expect(200);
     server.signal("TERM").await;
-    let problem = eventually(|| async { Some(ready().await).filter(|answer| answer.status == 503) }).await;
+    let problem = eventually(|| async { Some(ready().await).filter(|response| response.status == 503) }).await;
     let problem = problem.expect_problem(503, "service_unavailable");
     assert_eq!(problem["detail"], "The service is stopping.");
     assert_eq!(publish(&server.base, &token).await, 202, "requests are still taken");
@@ -81,9 +81,9 @@ async fn after_the_delay_it_stops_by_itself() {
 }
 
 #[tokio::test]
-async fn at_its_end_attempts_under_way_are_recorded_and_no_lease_is_left() {
+async fn at_its_end_attempts_in_progress_are_recorded_and_no_lease_is_left() {
     let database = TestDatabase::create().await;
-    // Under way when the signal comes, and fewer at once than there are.
+    // In progress when the signal comes, and fewer at once than there are.
     let gate = Gate::new();
     let receiver = Receiver::start((0..4).map(|_| Reply::status(200).held_by(&gate))).await;
     let arguments = ["--attempts-max", "4", "--attempt-timeout-ms", "120000"];
@@ -105,7 +105,7 @@ async fn at_its_end_attempts_under_way_are_recorded_and_no_lease_is_left() {
         "no lease is left behind"
     );
     let delivered = count(&database, "deliveries WHERE status = 'delivered'").await;
-    assert!(delivered >= 4, "what was under way is recorded: {delivered}");
+    assert!(delivered >= 4, "what was in progress is recorded: {delivered}");
     let db = Database::open(&database.options, &Clock::system()).await.unwrap();
     assert!(db.takes_writes().await.unwrap());
     let arrivals = receiver.arrivals().len();

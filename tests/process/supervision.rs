@@ -62,11 +62,11 @@ async fn a_task_that_panics_ends_the_process_with_a_line_that_names_it() {
         let expected = format!("error: background task {task} panicked");
         server.log.expect(&expected);
         server.log.expect("a fault on purpose");
-        // Others may meet its end before the process has ended.
+        // Other tasks may notice its end before the process has ended.
         server.log.allow("the writer has stopped");
         let (status, lines) = server.ended_with_log().await;
         assert_eq!(status.code(), Some(1), "{task}");
-        // What others log of its end may still come behind it.
+        // What other tasks log about its end may still follow.
         let last = lines.lines().rfind(|line| !line.contains("the writer has stopped"));
         assert_eq!(last, Some(expected.as_str()), "{lines}");
     }

@@ -1,4 +1,4 @@
-//! The API by TLS: what is spoken, what a client may cost before it has said a word, and certificates that change.
+//! The API by TLS: protocols, what a client may cost before its first byte, and certificates that change.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -18,10 +18,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{Process, command, finish, memory::peak_kib, run};
 use crate::support::{app::eventually, database::TestDatabase};
 
-/// Longer than anything takes: it only decides how soon a test fails that must.
+/// Longer than anything takes: it only decides how soon a failing test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// An authority and a folder for what it signs.
+/// A certificate authority, and a folder for what it signs.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -44,7 +44,7 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    /// Puts these where the server looks for them.
+    /// Writes these where the server expects them.
     fn put(&self, certificate: &str, key: &str) {
         std::fs::write(self.path("tls.crt"), certificate).unwrap();
         std::fs::write(self.path("tls.key"), key).unwrap();
@@ -109,9 +109,9 @@ async fn the_client_chooses_the_protocol() {
             .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             .await
             .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
         // A page that fills every buffer on its way.
         let mut stream = authority.connect(&server, protocols).await.unwrap();
         stream
@@ -131,9 +131,9 @@ async fn the_client_chooses_the_protocol() {
     let request = hyper::Request::get("https://localhost/healthz")
         .body(String::new())
         .unwrap();
-    let answer = sender.send_request(request).await.unwrap();
+    let response = sender.send_request(request).await.unwrap();
     assert_eq!(
-        (answer.version(), answer.status().as_u16()),
+        (response.version(), response.status().as_u16()),
         (hyper::Version::HTTP_2, 200)
     );
     assert!(authority.connect(&server, &["spdy/3"]).await.is_err());
@@ -163,7 +163,7 @@ async fn a_client_without_a_handshake_costs_little_and_not_for_long() {
             .expect("it is closed"),
     );
     assert_eq!(alert.first(), Some(&21), "{alert:?}");
-    // The silent ones are counted, and cut off. What came before may be counted a moment longer.
+    // The silent ones are counted, and cut off. Earlier connections may be counted a little longer.
     let (mut first, mut second) = eventually(|| async {
         let (first, mut second) = (connect(&server).await, connect(&server).await);
         second.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
@@ -264,11 +264,11 @@ async fn a_certificate_that_changes_is_taken_and_a_bad_one_is_not() {
     kept.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await
         .unwrap();
-    let mut answer = String::new();
-    kept.read_to_string(&mut answer).await.unwrap();
+    let mut response = String::new();
+    kept.read_to_string(&mut response).await.unwrap();
     assert!(
-        answer.starts_with("HTTP/1.1 200"),
-        "connections stay as they are: {answer}"
+        response.starts_with("HTTP/1.1 200"),
+        "connections stay as they are: {response}"
     );
 }
 

@@ -35,7 +35,7 @@ async fn an_older_node_serves_on_when_a_newer_one_has_migrated() {
     let receiver = Receiver::start([Reply::status(500)]).await;
     let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
     app.webhook(&receiver.url).await;
-    // What version N+1 does: it adds, and takes nothing away.
+    // What version N+1 does: it adds, and removes nothing.
     let newer = app.database.connect().await;
     for sql in [
         "ALTER TABLE webhooks ADD COLUMN of_a_newer_version TEXT DEFAULT 'x'",
@@ -68,15 +68,15 @@ async fn a_statement_that_hangs_ends_with_service_unavailable() {
     if !database.is_postgres() {
         return;
     }
-    // Behind a pooler the server's own timeouts count. A wait for a lock ends after half of it, and a machine that has
-    // other work must not let a statement that waits for nothing take as long.
+    // Behind a pooler the server's own timeouts count. A wait for a lock ends after half of it; a statement that waits for
+    // nothing must not take as long, even on a busy machine.
     let timeout_ms = if database.options.statement_timeout_ms == 0 {
         "0"
     } else {
         "4000"
     };
     let mut server = Process::start(&database.options.url, &["--statement-timeout-ms", timeout_ms]).await;
-    // A look at its webhooks fails, of whoever looks.
+    // Every query of its webhooks fails.
     server.log.expect("the database is not available");
     server.log.allow("due deliveries could not be claimed; retrying soon");
     server.log.allow("retrying later");

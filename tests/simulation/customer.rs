@@ -1,4 +1,4 @@
-//! What customers do meanwhile: change and delete webhooks, test them, and retry and replay deliveries.
+//! What customers do: change, delete and test webhooks, and retry and replay deliveries.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn changing(settings: SettingChanges) -> WebhookChanges {
     WebhookChanges { settings, secret: None }
 }
 
-/// A webhook is switched on or off.
+/// A webhook is enabled or disabled.
 pub(super) fn switching(is_on: bool) -> WebhookChanges {
     changing(SettingChanges {
         enabled: Some(is_on),
@@ -107,7 +107,7 @@ impl World {
             .values_mut()
             .filter(|owed| owed.status == DeliveryStatus::Pending);
         for owed in pending.filter(|owed| owed.webhook == index) {
-            // An attempt that is under way may still end, and is recorded.
+            // An attempt in progress may still end, and is recorded.
             owed.status = DeliveryStatus::Canceled;
         }
         self.tell(&format!("webhook {index} is deleted"));
@@ -130,14 +130,17 @@ impl World {
         let id = *self.model.deliveries.keys().nth(chosen).unwrap();
         let taken = manual::take(&self.db, self.org, id, lease, now).await.unwrap();
         let owed = self.model.deliveries.get_mut(&id).unwrap();
-        let (deleted, under_way) = (self.model.webhooks[owed.webhook].deleted, owed.is_leased(now));
+        let (deleted, in_progress) = (self.model.webhooks[owed.webhook].deleted, owed.is_leased(now));
         match taken {
             ManualLease::Leased(lease) => {
                 owed.give(&lease, now.plus(self.lease));
                 self.fly(node, lease, AttemptTrigger::Manual).await;
-                self.must(!deleted && !under_way, "a retry is made where nothing is under way");
+                self.must(
+                    !deleted && !in_progress,
+                    "a retry is made only if no attempt is in progress",
+                );
             }
-            ManualLease::InProgress => self.must(under_way, "a retry waits for nothing"),
+            ManualLease::InProgress => self.must(in_progress, "a retry waits for nothing"),
             ManualLease::WebhookDeleted => self.must(deleted, "a retry finds its webhook"),
             ManualLease::NotFound => self.must(false, "a delivery is lost"),
         }
@@ -176,7 +179,7 @@ impl World {
         self.tell(&format!("somebody tests webhook {index}"));
     }
 
-    /// A node makes an attempt that somebody has asked for, in time or later.
+    /// A node makes an attempt that a customer has requested, in time or later.
     async fn fly(&mut self, node: usize, lease: Lease, trigger: AttemptTrigger) {
         let until = self.now_at(node).plus(self.lease);
         let leased = work::for_manual(&self.db, lease, until).await.unwrap().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! The real queue, attempts and records run on a real database, one step at a time: which step comes next, what the
 //! receivers do, when nodes crash and how far the clock jumps is drawn from a seed. A model that knows nothing of the
-//! database says after every step what must be there. `KALLIMA_SIMULATION_SEED=7` runs one seed and prints its steps;
+//! database predicts the state after every step. `KALLIMA_SIMULATION_SEED=7` runs one seed and prints its steps;
 //! `KALLIMA_SIMULATION_SEEDS=100000` runs as many.
 
 mod customer;
@@ -34,16 +34,16 @@ const SEEDS_POSTGRES: u64 = 60;
 /// Steps of one seed, before everything is healed.
 const STEPS: usize = 40;
 
-/// What so many seeds must have come across: a simulation that never sees a thing proves nothing about it.
+/// What these seeds must have covered: a simulation that never sees a case proves nothing about it.
 const SIGHTS: [&str; 20] = [
     "a probe goes out",
     "a lease that ended is taken over",
     "recorded: false",
     "is not made",
-    "told of webhook.failing",
-    "told of webhook.disabled",
-    "told of webhook.recovered",
-    "told of webhook_delivery.exhausted",
+    "notified of webhook.failing",
+    "notified of webhook.disabled",
+    "notified of webhook.recovered",
+    "notified of webhook_delivery.exhausted",
     "is deleted",
     "are leased at once",
     "dies before it hands them over",
@@ -118,7 +118,7 @@ fn the_engine_keeps_its_promises_whatever_happens() {
     std::io::stdout().write_all(report.as_bytes()).unwrap();
 }
 
-/// What all seeds together came to.
+/// The totals of all seeds.
 #[derive(Default)]
 struct Tally {
     steps: usize,

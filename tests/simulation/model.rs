@@ -18,7 +18,7 @@ use kallima_webhooks::{
     },
 };
 
-/// The cap on attempts under way for one webhook in the simulation.
+/// The cap on attempts in progress for one webhook in the simulation.
 pub(super) const CAP: usize = 3;
 
 /// The retry schedule of the simulation, in seconds.
@@ -37,21 +37,21 @@ pub(super) enum Mode {
 impl Mode {
     /// The outcome of an attempt.
     pub(super) fn outcome(self) -> Outcome {
-        let answer = |status: u16, retry_after| Outcome {
+        let response = |status: u16, retry_after| Outcome {
             response_status: Some(status),
             response_body: Some(String::new()),
             error: (status >= 300).then_some(ErrorWord::ResponseStatus),
             retry_after,
         };
         match self {
-            Self::Well => answer(200, None),
-            Self::Failing(status) => answer(status, None),
+            Self::Well => response(200, None),
+            Self::Failing(status) => response(status, None),
             Self::Unreachable => Outcome {
                 error: Some(ErrorWord::Timeout),
                 ..Outcome::default()
             },
-            Self::Busy { retry_after_s } => answer(503, Some(RetryAfter::Seconds(retry_after_s))),
-            Self::Gone => answer(410, None),
+            Self::Busy { retry_after_s } => response(503, Some(RetryAfter::Seconds(retry_after_s))),
+            Self::Gone => response(410, None),
         }
     }
 }
@@ -62,7 +62,7 @@ pub(super) struct Webhook {
     pub(super) url: String,
     pub(super) secret: Secret,
     pub(super) deleted: bool,
-    /// The prefix of the types it wants; all but the service's own where there is none.
+    /// The prefix of the types it wants; `None` for all but operational ones.
     pub(super) wants: Option<&'static str>,
     pub(super) health: Health,
     pub(super) mode: Mode,
@@ -99,9 +99,9 @@ pub(super) struct Owed {
     pub(super) schedule_start: u32,
     /// The number of the last attempt that reached the receiver.
     pub(super) arrived: u32,
-    /// Whether the receiver ever took it.
+    /// Whether the receiver ever accepted it.
     pub(super) accepted: bool,
-    /// Whether an answer of 410 or the end of the schedule is behind a failure.
+    /// Whether a 410 or the end of the schedule is behind a failure.
     pub(super) given_up: bool,
 }
 
@@ -144,7 +144,7 @@ impl Owed {
         });
     }
 
-    /// Its lease is given back, or ended without a record. The attempt does not count if it was not made.
+    /// Its lease is released, or ended without a record. The attempt does not count if it was not made.
     pub(super) fn release(&mut self, is_made: bool, now: Timestamp) {
         self.lease = None;
         self.attempts -= u32::from(!is_made);
@@ -153,7 +153,7 @@ impl Owed {
         }
     }
 
-    /// The state after an attempt with this outcome; true where that was the last of the schedule.
+    /// The state after an attempt with this outcome; true if that was the last of the schedule.
     ///
     /// `planned` is when the engine says that the next one is due: it must be no earlier than the schedule and what
     /// the receiver asked for, and no more than a tenth later.
@@ -195,7 +195,7 @@ impl Owed {
     }
 }
 
-/// What the organization must be told: the type, the webhook it is about, who gets it.
+/// The operational event that the organization must get: its type, the webhook it is about, who receives it.
 pub(super) type News = (&'static str, WebhookId, Vec<WebhookId>);
 
 /// Everything that must be.
@@ -206,7 +206,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Brings back what lies further ahead than it can; returns how much that was.
+    /// Corrects times that are further ahead than possible; returns how many there were.
     pub(super) fn clamp(&mut self, bounds: TimeBounds, now: Timestamp) -> usize {
         let now = now.plus(TOLERANCE);
         let mut clamped = 0;
@@ -245,7 +245,7 @@ impl Model {
         ids
     }
 
-    /// Takes in how an attempt ended; answers what the organization must be told.
+    /// Records how an attempt ended; returns the operational events that the organization must get.
     pub(super) fn end(
         &mut self,
         id: DeliveryId,

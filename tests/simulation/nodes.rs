@@ -69,7 +69,7 @@ impl World {
             }
             self.clamp(node).await;
         } else if self.rng.random_range(0..4) == 0 {
-            // The database starts again, and with it every node.
+            // The database restarts, and with it every node.
             self.set_machine();
             for node in 0..self.nodes.len() {
                 self.crash_now(node);
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// While nothing runs, the clock that all go by may be set wrong, or right again.
+    /// While nothing runs, the shared clock may be set wrong, or right again.
     fn set_machine(&mut self) {
         if self.rng.random_bool(0.5) {
             return;
@@ -131,7 +131,7 @@ impl World {
         self.must(before == self.now_at(node), "a wall clock that jumps moves nothing");
     }
 
-    /// All that a node had in memory is gone. An embedded one recovers when it starts again.
+    /// Everything that a node had in memory is gone. An embedded one recovers when it restarts.
     pub(super) fn crash_now(&mut self, node: usize) {
         self.flights.retain(|flight| flight.node != node);
         self.nodes[node] = self.node(node, self.nodes.len());

@@ -37,7 +37,7 @@ use super::{
     world::{Flight, Handed, World},
 };
 
-/// What came of a write without a key.
+/// The result of a write without a key.
 pub(super) fn done<T>(once: Once<T>) -> T {
     match once {
         Once::Now(done) => done,
@@ -121,7 +121,7 @@ impl World {
 
     async fn publish(&mut self) {
         let node = self.rng.random_range(0..self.nodes.len());
-        // One that others take for dead, or that is stopping, takes nothing; one with full lanes not everything.
+        // A node that counts as dead, or is stopping, takes nothing; one with full lanes, not everything.
         let full = match self.rng.random_range(0..10) {
             0 => None,
             1 => Some(Full {
@@ -151,7 +151,7 @@ impl World {
         self.take_over_handed(node);
     }
 
-    /// What a publication has leased comes into the lanes of its node, unless that dies before.
+    /// What a publication has leased enters the lanes of its node, unless the node dies first.
     fn take_over_handed(&mut self, node: usize) {
         *self.collector.full.lock().unwrap() = None;
         let handed: Vec<Handed> = std::mem::take(&mut *self.collector.handed.lock().unwrap());
@@ -285,7 +285,7 @@ impl World {
         let index = self.model.deliveries[&lease.delivery_id].webhook;
         let automatic = |flight: &&Flight| flight.trigger == AttemptTrigger::Automatic;
         let to_it = |flight: &&Flight| flight.lease.webhook_id == lease.webhook_id;
-        let under_way = self.flights.iter().filter(automatic).filter(to_it).count();
+        let in_progress = self.flights.iter().filter(automatic).filter(to_it).count();
         let probing = self.flights.iter().filter(to_it).any(|flight| flight.is_probe);
         let owed = self.model.deliveries.get_mut(&lease.delivery_id).unwrap();
         let webhook = &self.model.webhooks[index];
@@ -305,7 +305,7 @@ impl World {
             && header("webhook-signature") == signed.webhook_signature;
         let promises = [
             (held, "a lease that was lost sends nothing"),
-            (!on_hold, "a webhook that is switched off gets nothing by itself"),
+            (!on_hold, "a disabled webhook gets no automatic attempt"),
             (is_signed, "the signature is of the secret that is current"),
             (
                 prepared.payload == owed.payload,
@@ -314,7 +314,7 @@ impl World {
             (prepared.url.as_str() == webhook.url, "the address is the current one"),
             (lease.number > owed.arrived, "attempt numbers rise strictly"),
             (
-                trigger != AttemptTrigger::Automatic || under_way < CAP,
+                trigger != AttemptTrigger::Automatic || in_progress < CAP,
                 "the cap holds over all nodes",
             ),
             (!is_probe || !probing, "one probe at a time"),
@@ -449,7 +449,7 @@ impl World {
         }
     }
 
-    /// Everything is well again: whatever is owed to a webhook that is there must get there.
+    /// Everything is healthy again: whatever is owed to an existing webhook must arrive.
     pub(super) async fn heal(&mut self) {
         for node in 0..self.nodes.len() {
             self.crash_node(node).await;
@@ -486,7 +486,7 @@ impl World {
             .collect();
         self.must(
             false,
-            &format!("these never arrive, although everything is well: {left:?}"),
+            &format!("these never arrive, although everything is healthy: {left:?}"),
         );
     }
 }

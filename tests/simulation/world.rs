@@ -46,7 +46,7 @@ const ALL: PageLimit = PageLimit {
     bytes: u64::MAX,
 };
 
-/// An attempt under way at a node.
+/// An attempt in progress at a node.
 pub(super) struct Flight {
     pub(super) node: usize,
     pub(super) lease: Lease,
@@ -56,7 +56,7 @@ pub(super) struct Flight {
     pub(super) outcome: Outcome,
 }
 
-/// A node: what waits in its memory, and where its walk goes on.
+/// A node: what waits in its memory, and where its walk continues.
 pub(super) struct Node {
     pub(super) lanes: Lanes,
     pub(super) cursor: Option<WebhookId>,
@@ -125,7 +125,7 @@ pub(super) struct World {
     pub(super) bounds: TimeBounds,
     pub(super) nodes: Vec<Node>,
     pub(super) collector: Arc<Collector>,
-    /// One process on an embedded database, which takes back everything when it starts; or nodes that don't.
+    /// One process on an embedded database, which releases everything when it starts; or several nodes, which don't.
     pub(super) embedded: bool,
     pub(super) flights: Vec<Flight>,
     pub(super) model: Model,
@@ -226,7 +226,7 @@ impl World {
         self.nodes[node].clock.now()
     }
 
-    /// The request that a write comes from; nobody asks in a simulation.
+    /// The origin of a write; a simulation has no requests.
     pub(super) fn origin(&self) -> Origin {
         Origin {
             entry_id: self.clock.new_id(),
@@ -236,7 +236,7 @@ impl World {
         }
     }
 
-    /// Adds to the story of this seed, which is told when something is wrong.
+    /// Adds to the story of this seed, which is printed when something is wrong.
     pub(super) fn tell(&mut self, what: &str) {
         let now = self.now();
         writeln!(self.story, "{now}  {what}").unwrap();
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// # Panics
-    /// Where `promise` does not hold, with the seed and its story.
+    /// If `promise` does not hold, with the seed and its story.
     #[track_caller]
     pub(super) fn must(&self, promise: bool, what: &str) {
         assert!(
@@ -264,7 +264,7 @@ impl World {
         );
     }
 
-    /// Holds the database against the model: every delivery, none more, each as it must be.
+    /// Compares the database with the model: every delivery, no others, each as it must be.
     pub(super) async fn check(&self) {
         let all = deliveries::list_bare(&self.db, self.org, &DeliveryQuery::default(), ALL).await;
         let rows = all.unwrap().items;
@@ -298,7 +298,7 @@ impl World {
         }
     }
 
-    /// Takes in the deliveries of an event that was recorded just now, which must be owed to these webhooks.
+    /// Adds the deliveries of an event that was just recorded, which must be owed to these webhooks.
     pub(super) async fn expect_owed(
         &mut self,
         event_id: &str,
@@ -333,7 +333,7 @@ impl World {
         }
     }
 
-    /// The service must have told exactly this since it was last asked.
+    /// The service must have published exactly these operational events since the last look.
     pub(super) async fn expect_news(&mut self, expected: Vec<News>) {
         let events = events::list(&self.db, self.org, None, None, ALL).await.unwrap();
         let new: Vec<_> = events
@@ -345,20 +345,23 @@ impl World {
         for event in new {
             let payload: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
             let about = payload["data"]["webhook_id"].as_str().unwrap().to_owned();
-            let place = left
+            let position = left
                 .iter()
                 .position(|(kind, id, _)| *kind == event.event_type && id.to_string() == about);
             self.must(
-                place.is_some(),
+                position.is_some(),
                 &format!("nobody expected {} about {about}", event.event_type),
             );
-            let (kind, _, to) = left.swap_remove(place.unwrap());
+            let (kind, _, to) = left.swap_remove(position.unwrap());
             let due = self.now();
             self.expect_owed(event.id.as_str(), kind, &event.payload, &to, due)
                 .await;
-            self.tell(&format!("the organization is told of {kind}"));
+            self.tell(&format!("the organization is notified of {kind}"));
         }
-        self.must(left.is_empty(), &format!("the organization was not told of {left:?}"));
+        self.must(
+            left.is_empty(),
+            &format!("the organization was not notified of {left:?}"),
+        );
     }
 
     /// The log of attempts: numbers rise, none is later than the count, and a success is behind what was delivered.

@@ -36,7 +36,7 @@ use uuid::Uuid;
 
 use super::{
     Receiver,
-    client::{Answer, Ask},
+    client::{ApiResponse, Ask},
     database::TestDatabase,
 };
 
@@ -126,10 +126,10 @@ impl Builder {
         let names = Mutex::new(names);
         let resolver = Resolver::from_fn(move |name| {
             let mut names = names.lock().unwrap();
-            let answers = names.get_mut(&name);
-            let found = answers.and_then(|answers| match answers.len() {
-                1 => answers.front().cloned(),
-                _ => answers.pop_front(),
+            let responses = names.get_mut(&name);
+            let found = responses.and_then(|responses| match responses.len() {
+                1 => responses.front().cloned(),
+                _ => responses.pop_front(),
             });
             async move { found.ok_or_else(|| std::io::Error::other("no such name")) }
         });
@@ -218,19 +218,19 @@ impl App {
         Ask::new(method, &self.base, path).token(&self.token)
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> ApiResponse {
         self.ask("GET", path).send().await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> ApiResponse {
         self.ask("POST", path).json(body).send().await
     }
 
-    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> ApiResponse {
         self.ask("PATCH", path).json(body).send().await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> ApiResponse {
         self.ask("DELETE", path).send().await
     }
 
@@ -382,8 +382,8 @@ pub(crate) fn eventually<T>(question: impl AsyncFn() -> Option<T>) -> impl Futur
     let (asked_at, begun) = (Location::caller(), Instant::now());
     async move {
         while begun.elapsed() < PATIENCE {
-            if let Some(answer) = question().await {
-                return answer;
+            if let Some(response) = question().await {
+                return response;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

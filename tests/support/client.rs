@@ -8,9 +8,9 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
-use super::judge;
+use super::validate;
 
-static JUDGE: LazyLock<judge::Judge> = LazyLock::new(judge::Judge::new);
+static VALIDATOR: LazyLock<validate::ResponseValidator> = LazyLock::new(validate::ResponseValidator::new);
 
 /// A request under construction.
 pub(crate) struct Ask {
@@ -24,7 +24,7 @@ pub(crate) struct Ask {
 
 /// What came back.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ApiResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -82,12 +82,12 @@ impl Ask {
     }
 
     /// Sends the request, and validates the response.
-    pub(crate) async fn send(self) -> Answer {
+    pub(crate) async fn send(self) -> ApiResponse {
         self.try_send().await.expect("the server answers")
     }
 
     /// Sends the request, and validates the response if there is one.
-    pub(crate) async fn try_send(self) -> Option<Answer> {
+    pub(crate) async fn try_send(self) -> Option<ApiResponse> {
         let Self {
             method,
             base,
@@ -105,19 +105,19 @@ impl Ask {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let response = client.request(request.body(Full::new(body)).unwrap()).await.ok()?;
-        let (parts, body) = response.into_parts();
-        let answer = Answer {
+        let head = client.request(request.body(Full::new(body)).unwrap()).await.ok()?;
+        let (parts, body) = head.into_parts();
+        let response = ApiResponse {
             status: parts.status,
             headers: parts.headers,
             body: body.collect().await.ok()?.to_bytes(),
         };
-        JUDGE.judge(&method, &path, &answer);
-        Some(answer)
+        VALIDATOR.check(&method, &path, &response);
+        Some(response)
     }
 }
 
-impl Answer {
+impl ApiResponse {
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|cause| panic!("not JSON ({cause}): {:?}", self.body))

@@ -7,9 +7,9 @@ pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod history;
 pub(crate) mod http2;
-pub(crate) mod judge;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
+pub(crate) mod validate;
 
 pub(crate) use app::App;
 pub(crate) use receiver::{Gate, Receiver, Reply};

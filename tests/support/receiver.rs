@@ -17,9 +17,9 @@ use kallima_webhooks::domain::{secret::Secret, signature};
 use serde_json::Value;
 use tokio::{net::TcpSocket, sync::watch};
 
-use super::{app::eventually, judge::Judge};
+use super::{app::eventually, validate::ResponseValidator};
 
-static JUDGE: LazyLock<Judge> = LazyLock::new(Judge::new);
+static VALIDATOR: LazyLock<ResponseValidator> = LazyLock::new(ResponseValidator::new);
 
 /// How a receiver answers.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ impl Receiver {
 }
 
 async fn receive(State(shared): State<Arc<Mutex<Shared>>>, headers: HeaderMap, body: Bytes) -> Response {
-    JUDGE.judge_delivery(&headers, &body);
+    VALIDATOR.check_delivery(&headers, &body);
     let reply = {
         let mut shared = shared.lock().unwrap();
         shared.arrivals.push(Arrival { headers, body });

@@ -161,7 +161,7 @@ fn imports(files: &Files) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     imports
 }
 
-/// Takes away every file that imports none of those left, or that none of them imports, until only circles remain.
+/// Removes every file that imports none of those left, or that none of them imports, until only cycles remain.
 fn circles(mut imports: BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
     loop {
         let before = imports.clone();
@@ -206,7 +206,7 @@ fn a_circle_is_seen_and_a_name_that_is_passed_on_is_its_files() {
             file("a::d", "fn f() { let x = 1; }"),
         ])
     };
-    // b → c by way of a's door, b → d.
+    // b → c by way of a's `pub use`, b → d.
     assert!(circles(imports(&files("// use super::b::X;"))).is_empty());
     let to_b = imports(&files("fn f() -> crate::a::b::X { 1 }"));
     assert_eq!(to_b[&vec!["a".to_owned(), "b".to_owned()]].len(), 2);

@@ -1,12 +1,15 @@
-//! No file is longer than 500 lines, and no function longer than 70.
+//! No file is longer than 500 lines, no function longer than 70, and no handler longer than 25.
 
-use super::sources;
+use super::{read, root, sources};
 
 const FILE_LINES_MAX: usize = 500;
 
 /// Lines of a body, blank lines and comments not counted: what `too-many-lines-threshold` in clippy.toml says of functions
 /// that no attribute such as `#[tokio::test]` rewrites.
 const FUNCTION_LINES_MAX: usize = 70;
+
+/// Lines of a handler: it extracts, makes one call of the store, and responds.
+const HANDLER_LINES_MAX: usize = 25;
 
 /// The functions of a source that is formatted, each with the lines of its body.
 fn functions(source: &str) -> Vec<(&str, usize)> {
@@ -70,6 +73,24 @@ fn no_function_is_longer_than_70_lines() {
         }
     }
     assert!(count > 2000, "only {count} functions are seen");
+}
+
+#[test]
+fn no_handler_is_longer_than_25_lines() {
+    let router = read(&root().join("src/api/mod.rs"));
+    let routed = router.split_once("fn operations()").unwrap().1;
+    let words = routed.split(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
+    let handlers: Vec<_> = words
+        .filter_map(|word| word.split_once("::"))
+        .filter(|(module, _)| module.starts_with(|letter: char| letter.is_ascii_lowercase()))
+        .collect();
+    for (module, handler) in &handlers {
+        let source = read(&root().join(format!("src/api/{module}.rs")));
+        let found = functions(&source).into_iter().find(|(name, _)| name == handler);
+        let (_, lines) = found.unwrap_or_else(|| panic!("{module}::{handler} is not seen"));
+        assert!(lines <= HANDLER_LINES_MAX, "{module}::{handler} has {lines} lines");
+    }
+    assert!(handlers.len() > 15, "only {handlers:?} are seen");
 }
 
 #[test]

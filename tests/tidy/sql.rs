@@ -3,14 +3,14 @@
 
 use super::{read, root, sources};
 
-/// Lines of a text that may stand where it is run.
+/// The most lines that a text may have where it is run.
 const UNNAMED_LINES_MAX: usize = 3;
 
 /// Texts that have no plan of their own, and why.
 const WITHOUT_PLAN: [(&str, &str); 5] = [
     ("ATTEMPTS", "a part of other statements"),
     ("found_among", "a part of other statements"),
-    ("chosen", "judged with every combination of filters by plans.rs"),
+    ("chosen", "checked with every combination of filters by plans.rs"),
     ("MIGRATION_LOCK", "settings and a lock, no table"),
     ("REST", "of a sandbox, whose tables are small"),
 ];
@@ -77,7 +77,7 @@ fn long_texts(source: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn every_long_sql_text_has_a_name_and_a_plan() {
-    let judged = read(&root().join("src/store/plans/statements.rs"));
+    let checked = read(&root().join("src/store/plans/statements.rs"));
     let mut count = 0;
     for (file, source) in sources("src") {
         let module = file.file_stem().unwrap().to_str().unwrap();
@@ -90,7 +90,7 @@ fn every_long_sql_text_has_a_name_and_a_plan() {
             count += 1;
             let is_known = WITHOUT_PLAN.iter().any(|(known, _)| *known == name);
             assert!(
-                is_known || judged.contains(&format!("\"{module}::{name}\"")),
+                is_known || checked.contains(&format!("\"{module}::{name}\"")),
                 "{}:{line}: a long SQL text, in {name:?}: name it by a constant (or a function that ends in _sql), and list \
                  {module}::NAME in src/store/plans/statements.rs",
                 file.display()

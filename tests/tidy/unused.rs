@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{files, read, root, sources};
 
-/// What cargo or a tool finds by its name or place: the roots from which everything else must be reached.
+/// What cargo or a tool finds by its name or path: the roots from which everything else must be reached.
 const ROOTS: [&str; 19] = [
     ".cargo/config.toml",
     ".ci/run",

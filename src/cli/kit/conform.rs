@@ -176,7 +176,7 @@ impl<'a> Examination<'a> {
             } else {
                 self.unanswered + 1
             };
-            verdict = judge(case.group, &outcome);
+            verdict = check(case.group, &outcome);
             answer = described(&outcome);
         }
         Ok(Check {
@@ -205,7 +205,7 @@ impl<'a> Examination<'a> {
 }
 
 /// Whether an answer is what it must be.
-fn judge(group: Group, outcome: &Outcome) -> Verdict {
+fn check(group: Group, outcome: &Outcome) -> Verdict {
     let failed = |must: &str| Verdict::Failed(must.to_owned());
     if outcome.error == Some(ErrorWord::Timeout) {
         return failed("it must answer within 15 seconds, or the service tries again");
@@ -229,12 +229,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_judged_by_what_the_service_would_make_of_them() {
+    fn answers_are_checked_by_what_the_service_would_make_of_them() {
         let answered = |status| Outcome {
             response_status: Some(status),
             ..Outcome::default()
         };
-        let is_passed = |group, status| judge(group, &answered(status)) == Verdict::Passed;
+        let is_passed = |group, status| check(group, &answered(status)) == Verdict::Passed;
         for (status, accepts, refuses) in [
             (200, true, false),
             (204, true, false),
@@ -254,13 +254,13 @@ mod tests {
             ..Outcome::default()
         };
         for group in [Group::Accepts, Group::Refuses] {
-            assert!(matches!(judge(group, &silent), Verdict::Failed(must) if must.contains("15 seconds")));
-            assert!(matches!(judge(group, &Outcome::default()), Verdict::Failed(_)));
+            assert!(matches!(check(group, &silent), Verdict::Failed(must) if must.contains("15 seconds")));
+            assert!(matches!(check(group, &Outcome::default()), Verdict::Failed(_)));
         }
         let broken = Outcome {
             error: Some(ErrorWord::ConnectionClosed),
             ..answered(200)
         };
-        assert!(matches!(judge(Group::Accepts, &broken), Verdict::Failed(must) if must.contains("whole")));
+        assert!(matches!(check(Group::Accepts, &broken), Verdict::Failed(must) if must.contains("whole")));
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn split(request: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The headers of a signature among lines of `Name: value`, whatever the case of the names. Lines of another form, such
-/// as a request's first one, are skipped. Of a header that stands twice the first one counts.
+/// as a request's first one, are skipped. Of a repeated header, the first one counts.
 pub(super) fn headers(lines: &str) -> SignedHeaders {
     SignedHeaders::read(|name| {
         let mut fields = lines.lines().filter_map(|line| line.split_once(':'));

@@ -39,7 +39,7 @@ pub(in crate::cli) async fn run(options: TriggerOptions, clock: &Clock) -> Comma
     let mut data = example::data(&contract, &options.event_type)?;
     if let Some(text) = &options.data {
         data = serde_json::from_str(text).map_err(|cause| format!("--data: {cause}"))?;
-        judge(&contract, &options.event_type, &data)?;
+        check(&contract, &options.event_type, &data)?;
     }
     let example = Example::new(&options.event_type, &data, clock.now(), clock)?;
     let headers = example.headers(&options.secret.secret, &example.body, 1, clock.now().as_unix_seconds());
@@ -63,9 +63,9 @@ pub(in crate::cli) async fn run(options: TriggerOptions, clock: &Clock) -> Comma
     }
 }
 
-fn judge(contract: &Contract, event_type: &str, data: &Value) -> Result<(), String> {
+fn check(contract: &Contract, event_type: &str, data: &Value) -> Result<(), String> {
     let mut faults = Faults::default();
-    contract.judge_data(event_type, data, &mut faults);
+    contract.check_data(event_type, data, &mut faults);
     match faults.listed().first() {
         None => Ok(()),
         Some(fault) => Err(format!("--data: {} {}", fault.pointer, fault.detail)),

@@ -23,7 +23,7 @@ fn verdict(text: &str, policy: &DestinationPolicy) -> String {
     }
 }
 
-/// The code as it stands on the wire.
+/// The code as it is on the wire.
 fn word(code: FaultCode) -> String {
     serde_json::to_value(code).unwrap().as_str().unwrap().to_owned()
 }

@@ -46,8 +46,8 @@ fn the_known_answers_verify() {
         };
         let secret = Secret::parse(&vector.secret).unwrap();
         for scheme in Scheme::ALL {
-            let judged = verify(scheme, &secret, &headers, vector.body.as_bytes(), vector.timestamp, 0);
-            assert_eq!(judged, Ok(()), "{scheme}: {headers:?}");
+            let checked = verify(scheme, &secret, &headers, vector.body.as_bytes(), vector.timestamp, 0);
+            assert_eq!(checked, Ok(()), "{scheme}: {headers:?}");
         }
     }
 }
@@ -65,7 +65,7 @@ fn every_refusal_of_the_vectors_is_refused_for_its_reason_by_both_schemes() {
         });
         let secret = Secret::parse(&refused.secret).unwrap();
         for scheme in Scheme::ALL {
-            let judged = verify(
+            let checked = verify(
                 scheme,
                 &secret,
                 &headers,
@@ -73,7 +73,7 @@ fn every_refusal_of_the_vectors_is_refused_for_its_reason_by_both_schemes() {
                 refused.now,
                 TOLERANCE_S,
             );
-            assert_eq!(judged.unwrap_err().reason(), refused.reason, "{scheme}: {refused:?}");
+            assert_eq!(checked.unwrap_err().reason(), refused.reason, "{scheme}: {refused:?}");
         }
         seen.push(refused.reason);
     }
@@ -140,7 +140,7 @@ fn a_header_of_another_form_is_malformed() {
 
 #[test]
 fn standard_webhooks_takes_a_list_of_signatures() {
-    let judge = |signatures: &str| {
+    let check = |signatures: &str| {
         let headers = SignedHeaders {
             webhook_signature: Some(signatures.to_owned()),
             ..signed(BODY)
@@ -148,10 +148,10 @@ fn standard_webhooks_takes_a_list_of_signatures() {
         verify(Scheme::StandardWebhooks, &secret(), &headers, BODY, NOW_S, TOLERANCE_S)
     };
     let right = signed(BODY).webhook_signature.unwrap();
-    assert_eq!(judge(&format!("v1a,x v1,AAAA {right}")), Ok(()));
-    assert_eq!(judge("v1,AAAA").unwrap_err().reason(), Reason::SignatureMismatch);
+    assert_eq!(check(&format!("v1a,x v1,AAAA {right}")), Ok(()));
+    assert_eq!(check("v1,AAAA").unwrap_err().reason(), Reason::SignatureMismatch);
     for malformed in ["", "v1,", "v1a,AAAA", "AAAA"] {
-        assert_eq!(judge(malformed).unwrap_err().reason(), Reason::MalformedHeader);
+        assert_eq!(check(malformed).unwrap_err().reason(), Reason::MalformedHeader);
     }
 }
 

@@ -5,7 +5,7 @@ use jsonschema::Validator;
 use kallima_webhooks::contract::{Contract, resolve};
 use serde_json::{Value, json};
 
-use super::client::Answer;
+use super::client::ApiResponse;
 
 /// The first segments of the pages for people.
 const PAGES: [&str; 5] = ["", "docs", "guide", "reference", "errors"];
@@ -17,11 +17,11 @@ fn is_page(path: &str) -> bool {
 }
 
 /// Knows the document.
-pub(crate) struct Judge {
+pub(crate) struct ResponseValidator {
     document: Value,
 }
 
-impl Judge {
+impl ResponseValidator {
     pub(crate) fn new() -> Self {
         let document = Contract::load().unwrap().document().clone();
         Self {
@@ -33,36 +33,36 @@ impl Judge {
     ///
     /// # Panics
     /// If it contains anything that the document does not allow.
-    pub(crate) fn judge(&self, method: &Method, path: &str, answer: &Answer) {
+    pub(crate) fn check(&self, method: &Method, path: &str, response: &ApiResponse) {
         let path = path.split('?').next().unwrap();
-        let status = answer.status.as_str();
+        let status = response.status.as_str();
         let what = format!("{method} {path} answered {status}");
         let Some((template, item)) = self.find(path) else {
             // Pages are for people, and the document is about the API; an error is a problem there, too.
-            let is_error = answer.status.is_client_error() || answer.status.is_server_error();
-            let status = if is_page(path) { answer.status.as_u16() } else { 404 };
+            let is_error = response.status.is_client_error() || response.status.is_server_error();
+            let status = if is_page(path) { response.status.as_u16() } else { 404 };
             if is_error || !is_page(path) {
-                self.judge_problem_without_operation(&what, status, answer);
+                self.check_problem_without_operation(&what, status, response);
             }
             return;
         };
         let verb = method.as_str().to_ascii_lowercase();
         let Some(operation) = item.get(&verb) else {
-            self.judge_problem_without_operation(&what, 405, answer);
+            self.check_problem_without_operation(&what, 405, response);
             return;
         };
         let here = format!(
             "/paths/{}/{verb}/responses/{status}",
             template.replace('~', "~0").replace('/', "~1")
         );
-        let Some(response) = operation["responses"].get(status) else {
+        let Some(documented) = operation["responses"].get(status) else {
             panic!(
                 "{what}\n  where:    {here}\n  expected: a status that the document lists\n  seen:     {}",
-                text(answer)
+                text(response)
             );
         };
-        Self::judge_headers(&what, &here, response, answer);
-        Self::judge_body(&what, &here, response, answer);
+        Self::check_headers(&what, &here, documented, response);
+        Self::check_body(&what, &here, documented, response);
     }
 
     /// The template and the path item that match `path`; literal segments take precedence over parameters.
@@ -80,23 +80,26 @@ impl Judge {
     }
 
     /// 404 of an unknown route and 405 belong to no operation, but are problems, too.
-    fn judge_problem_without_operation(&self, what: &str, status: u16, answer: &Answer) {
-        assert_eq!(answer.status, status, "{what}: no operation of the document answers it");
+    fn check_problem_without_operation(&self, what: &str, status: u16, response: &ApiResponse) {
+        assert_eq!(
+            response.status, status,
+            "{what}: no operation of the document answers it"
+        );
         let here = "/components/responses/NotFound";
-        let response = &self.document["components"]["responses"]["NotFound"];
-        Self::judge_headers(what, here, response, answer);
-        Self::judge_body(what, here, response, answer);
+        let documented = &self.document["components"]["responses"]["NotFound"];
+        Self::check_headers(what, here, documented, response);
+        Self::check_body(what, here, documented, response);
         assert_eq!(
             status == 405,
-            answer.header("allow").is_some(),
+            response.header("allow").is_some(),
             "{what}: Allow comes with 405 and with nothing else"
         );
     }
 
-    fn judge_headers(what: &str, here: &str, response: &Value, answer: &Answer) {
-        for (name, header) in response["headers"].as_object().into_iter().flatten() {
+    fn check_headers(what: &str, here: &str, documented: &Value, response: &ApiResponse) {
+        for (name, header) in documented["headers"].as_object().into_iter().flatten() {
             let here = format!("{here}/headers/{name}");
-            let Some(seen) = answer.header(name) else {
+            let Some(seen) = response.header(name) else {
                 assert_ne!(
                     header["required"],
                     json!(true),
@@ -115,18 +118,18 @@ impl Judge {
         }
     }
 
-    fn judge_body(what: &str, here: &str, response: &Value, answer: &Answer) {
-        let seen_type = answer
+    fn check_body(what: &str, here: &str, documented: &Value, response: &ApiResponse) {
+        let seen_type = response
             .header("content-type")
             .unwrap_or_default()
             .split(';')
             .next()
             .unwrap_or_default();
-        let Some(content) = response.get("content") else {
+        let Some(content) = documented.get("content") else {
             assert!(
-                answer.body.is_empty(),
+                response.body.is_empty(),
                 "{what}\n  where:    {here}\n  expected: no body\n  seen:     {}",
-                text(answer)
+                text(response)
             );
             return;
         };
@@ -134,9 +137,9 @@ impl Judge {
             panic!("{what}\n  where:    {here}/content\n  expected: one of its media types\n  seen:     {seen_type:?}");
         };
         let body = if seen_type.ends_with("json") {
-            answer.json()
+            response.json()
         } else {
-            json!(text(answer))
+            json!(text(response))
         };
         complain(
             what,
@@ -147,7 +150,7 @@ impl Judge {
     }
 
     /// Validates a delivery that a receiver got, headers and body, against the entry of its event type.
-    pub(crate) fn judge_delivery(&self, headers: &hyper::HeaderMap, body: &[u8]) {
+    pub(crate) fn check_delivery(&self, headers: &hyper::HeaderMap, body: &[u8]) {
         let payload: Value = serde_json::from_slice(body).expect("a delivery is JSON");
         let event_type = payload["type"].as_str().expect("a delivery has a type");
         let what = format!("a delivery of {event_type}");
@@ -199,6 +202,6 @@ fn complain(what: &str, here: &str, schema: &Value, seen: &Value) {
     }
 }
 
-fn text(answer: &Answer) -> String {
-    String::from_utf8_lossy(&answer.body).into_owned()
+fn text(response: &ApiResponse) -> String {
+    String::from_utf8_lossy(&response.body).into_owned()
 }
