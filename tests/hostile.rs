@@ -291,8 +291,8 @@ pub(crate) fn certificate(
     )
 }
 
-/// A receiver behind TLS that returns 200.
-pub(crate) async fn tls_receiver(identity: (CertificateDer<'static>, PrivateKeyDer<'static>)) -> u16 {
+/// Accepts TLS with this certificate.
+pub(crate) fn tls_acceptor(identity: (CertificateDer<'static>, PrivateKeyDer<'static>)) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -300,7 +300,12 @@ pub(crate) async fn tls_receiver(identity: (CertificateDer<'static>, PrivateKeyD
         .with_no_client_auth()
         .with_single_cert(vec![identity.0], identity.1)
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A receiver behind TLS that returns 200.
+pub(crate) async fn tls_receiver(identity: (CertificateDer<'static>, PrivateKeyDer<'static>)) -> u16 {
+    let acceptor = tls_acceptor(identity);
     let (url, _) = receiver(move |stream| {
         let acceptor = acceptor.clone();
         async move {

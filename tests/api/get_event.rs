@@ -1,9 +1,10 @@
 //! `GET /v1/events/{event_id}`.
 
-use serde_json::Value;
-
-use super::{list_webhooks::next, publish_event::event};
-use crate::support::{App, Receiver};
+use super::publish_event::event;
+use crate::support::{
+    App, Receiver,
+    pages::{next, pages, texts},
+};
 
 #[tokio::test]
 async fn an_event_shows_its_deliveries_without_its_payload_as_many_as_there_is_room_for() {
@@ -23,12 +24,7 @@ async fn an_event_shows_its_deliveries_without_its_payload_as_many_as_there_is_r
     let mut shown = response.expect(200);
     let deliveries = shown.as_object_mut().unwrap().remove("deliveries").unwrap();
     assert_eq!(shown, published);
-    let ids = |list: &Value| -> Vec<String> {
-        let list = list.as_array().unwrap().iter();
-        list.map(|delivery| delivery["id"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let mut seen = ids(&deliveries);
+    let mut seen = texts(&[deliveries.as_array().unwrap().clone()], "id");
     assert!((1..5).contains(&seen.len()), "{deliveries}");
     assert!(
         deliveries
@@ -37,12 +33,8 @@ async fn an_event_shows_its_deliveries_without_its_payload_as_many_as_there_is_r
             .iter()
             .all(|delivery| delivery.get("payload").is_none())
     );
-    let mut page = next(response.header("link"));
-    while let Some(path) = page {
-        let response = app.get(&path).await;
-        page = next(response.header("link"));
-        seen.extend(ids(&response.expect(200)));
-    }
+    let rest = pages(&app, &next(response.header("link")).unwrap()).await;
+    seen.extend(texts(&rest, "id"));
     assert_eq!(seen.len(), 5, "the rest is behind the link: {seen:?}");
     assert!(
         seen.is_sorted_by(|newer, older| newer > older),

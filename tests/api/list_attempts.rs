@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::list_webhooks::next;
-use crate::support::{App, Receiver, Reply};
+use crate::support::{
+    App, Receiver, Reply,
+    pages::{lengths, pages},
+};
 
 #[tokio::test]
 async fn every_attempt_is_listed_by_its_number_over_the_pages() {
@@ -16,18 +18,11 @@ async fn every_attempt_is_listed_by_its_number_over_the_pages() {
     for _ in 0..2 {
         app.ask("POST", &format!("{path}/retry")).send().await.expect(200);
     }
-    let (mut page, mut seen) = (Some(format!("{path}/attempts?limit=2")), Vec::new());
-    let mut pages = 0;
-    while let Some(at) = page {
-        let response = app.get(&at).await;
-        page = next(response.header("link"));
-        pages += 1;
-        for attempt in response.expect(200).as_array().unwrap() {
-            let members = ["number", "trigger", "response_status", "response_body", "error"];
-            seen.push(Value::from_iter(members.map(|member| attempt[member].clone())));
-        }
-    }
-    assert_eq!(pages, 2);
+    let found = pages(&app, &format!("{path}/attempts?limit=2")).await;
+    assert_eq!(lengths(&found), [2, 1]);
+    let members = ["number", "trigger", "response_status", "response_body", "error"];
+    let shown = |attempt: &Value| Value::from_iter(members.map(|member| attempt[member].clone()));
+    let seen: Vec<Value> = found.iter().flatten().map(shown).collect();
     assert_eq!(
         seen,
         [

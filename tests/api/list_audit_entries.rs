@@ -5,8 +5,11 @@ use std::time::Duration;
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
-use super::list_webhooks::next;
-use crate::support::{App, Gate, Receiver, Reply, client::ApiResponse};
+use crate::support::{
+    App, Gate, Receiver, Reply,
+    client::ApiResponse,
+    pages::{next, pages},
+};
 
 fn path(webhook: &Value) -> String {
     format!("/v1/webhooks/{}", webhook["id"].as_str().unwrap())
@@ -170,13 +173,7 @@ async fn pages_follow_by_link() {
             .expect(200);
     }
     let all: Vec<Value> = audit(&app, &webhook).await;
-    let mut seen = Vec::new();
-    let mut page = Some(format!("{}/audit?limit=2", path(&webhook)));
-    while let Some(path) = page {
-        let response = app.get(&path).await;
-        seen.extend(response.expect(200).as_array().unwrap().clone());
-        page = next(response.header("link"));
-    }
+    let seen = pages(&app, &format!("{}/audit?limit=2", path(&webhook))).await.concat();
     assert_eq!((seen.len(), &seen), (5, &all));
 
     // Retention deletes the oldest of any webhook; a cursor remains valid when its entry is gone.

@@ -7,8 +7,10 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::list_webhooks::next;
-use crate::support::{App, Gate, Receiver, Reply, history};
+use crate::support::{
+    App, Gate, Receiver, Reply, history,
+    pages::{lengths, next, pages, texts},
+};
 
 #[tokio::test]
 async fn every_filter_narrows_the_list() {
@@ -92,14 +94,7 @@ async fn what_waits_is_listed_page_by_page_however_much_it_is() {
         ("status=pending&limit=150&event_type=job.completed".to_owned(), 2 * EACH),
         ("status=pending&event_type=webhook.test".to_owned(), 0),
     ] {
-        let (mut page, mut seen) = (Some(format!("/v1/webhook_deliveries?{query}")), Vec::new());
-        while let Some(path) = page {
-            let response = app.get(&path).await;
-            page = next(response.header("link"));
-            let list = response.expect(200);
-            let ids = list.as_array().unwrap().iter();
-            seen.extend(ids.map(|delivery| delivery["id"].as_str().unwrap().to_owned()));
-        }
+        let seen = texts(&pages(&app, &format!("/v1/webhook_deliveries?{query}")).await, "id");
         assert_eq!(seen.len() as u64, expected, "{query}");
         assert!(
             seen.is_sorted_by(|newer, older| newer > older),
@@ -139,20 +134,6 @@ async fn a_word_of_a_newer_version_is_read_as_unknown() {
     assert_eq!(shown["deliveries"][0]["error"], "unknown");
 }
 
-/// The pages of a list that starts at `path`: the number of items on each, and the ids of all.
-async fn pages(app: &App, path: &str) -> (Vec<usize>, Vec<String>) {
-    let (mut page, mut lengths, mut ids) = (Some(path.to_owned()), Vec::new(), Vec::new());
-    while let Some(path) = page {
-        let response = app.get(&path).await;
-        page = next(response.header("link"));
-        let list = response.expect(200);
-        let list = list.as_array().unwrap();
-        lengths.push(list.len());
-        ids.extend(list.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
-    }
-    (lengths, ids)
-}
-
 #[tokio::test]
 async fn what_is_rare_is_looked_for_in_pages_of_a_bounded_cost() {
     // Old history that retention must not delete.
@@ -172,8 +153,8 @@ async fn what_is_rare_is_looked_for_in_pages_of_a_bounded_cost() {
         "event_type=job.failed&status=delivered".to_owned(),
         "event_type=job.failed&created_after=2020-01-01T00:00:00Z&limit=1".to_owned(),
     ] {
-        let (lengths, ids) = pages(&app, &format!("/v1/webhook_deliveries?{query}")).await;
-        assert_eq!((lengths, ids.len()), (vec![0, 0, 1], 1), "{query}");
+        let found = pages(&app, &format!("/v1/webhook_deliveries?{query}")).await;
+        assert_eq!(lengths(&found), [0, 0, 1], "{query}");
     }
     // What an index alone can find is on the first page.
     for query in [
@@ -182,11 +163,12 @@ async fn what_is_rare_is_looked_for_in_pages_of_a_bounded_cost() {
         "status=pending",
         "event_type=job.failed&status=pending",
     ] {
-        let (lengths, _) = pages(&app, &format!("/v1/webhook_deliveries?{query}")).await;
+        let lengths = lengths(&pages(&app, &format!("/v1/webhook_deliveries?{query}")).await);
         assert_eq!(lengths, [0], "{query}");
     }
-    let (lengths, ids) = pages(&app, "/v1/webhook_deliveries?status=delivered&limit=200").await;
-    assert_eq!((lengths.len() as u64, ids.len() as u64), (count.div_ceil(200), count));
+    let found = pages(&app, "/v1/webhook_deliveries?status=delivered&limit=200").await;
+    let ids = texts(&found, "id");
+    assert_eq!((found.len() as u64, ids.len() as u64), (count.div_ceil(200), count));
     assert!(
         ids.is_sorted_by(|newer, older| newer > older),
         "newest first, each once"
@@ -210,10 +192,9 @@ async fn a_page_ends_where_its_bytes_do() {
     }
     receiver.wait_for(4).await;
     for list in ["/v1/webhook_deliveries", "/v1/events"] {
-        let (lengths, ids) = pages(&app, list).await;
-        assert_eq!((lengths, ids.len()), (vec![1, 1, 2], 4), "{list}");
-        let (lengths, _) = pages(&app, &format!("{list}?limit=1")).await;
-        assert_eq!(lengths, [1, 1, 1, 1], "{list}");
+        assert_eq!(lengths(&pages(&app, list).await), [1, 1, 2], "{list}");
+        let single = pages(&app, &format!("{list}?limit=1")).await;
+        assert_eq!(lengths(&single), [1, 1, 1, 1], "{list}");
     }
 }
 
@@ -233,8 +214,7 @@ async fn texts_count_as_they_are_written() {
     let response = app.get("/v1/webhook_deliveries").await;
     assert!(response.body.len() <= BYTES_MAX, "{}", response.body.len());
     assert_eq!(response.expect(200).as_array().unwrap().len(), 3);
-    let (lengths, ids) = pages(&app, "/v1/webhook_deliveries").await;
-    assert_eq!((lengths, ids.len()), (vec![3, 3], 6));
+    assert_eq!(lengths(&pages(&app, "/v1/webhook_deliveries").await), [3, 3]);
 }
 
 #[tokio::test]
@@ -247,7 +227,7 @@ async fn a_cursor_holds_when_its_delivery_is_gone() {
         app.delivery_when(&event, |delivery| delivery["status"] == "delivered")
             .await;
     }
-    let (_, ids) = pages(&app, "/v1/webhook_deliveries").await;
+    let ids = texts(&pages(&app, "/v1/webhook_deliveries").await, "id");
     let first = app.get("/v1/webhook_deliveries?limit=2").await;
     let beside = app.database.connect().await;
     for prune in [
@@ -256,6 +236,6 @@ async fn a_cursor_holds_when_its_delivery_is_gone() {
     ] {
         beside.execute_unprepared(prune).await.unwrap();
     }
-    let (_, rest) = pages(&app, &next(first.header("link")).unwrap()).await;
-    assert_eq!(rest, ids[3..], "it goes on behind where it was");
+    let rest = texts(&pages(&app, &next(first.header("link")).unwrap()).await, "id");
+    assert_eq!(rest, ids[3..], "it continues where it was");
 }

@@ -7,8 +7,11 @@ use serde_json::json;
 
 use kallima_webhooks::store::deliveries::LOOKED_AT_MAX;
 
-use super::{list_webhooks::next, publish_event::event};
-use crate::support::{App, history};
+use super::publish_event::event;
+use crate::support::{
+    App, history,
+    pages::{lengths, pages, texts},
+};
 
 #[tokio::test]
 async fn events_are_listed_newest_first_and_paged() {
@@ -18,19 +21,7 @@ async fn events_are_listed_newest_first_and_paged() {
         made.push(app.publish().await);
     }
     made.reverse();
-    let (mut seen, mut path) = (Vec::new(), Some("/v1/events?limit=2".to_owned()));
-    while let Some(page) = path {
-        let response = app.get(&page).await;
-        let events = response.expect(200);
-        seen.extend(
-            events
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|event| event["id"].as_str().unwrap().to_owned()),
-        );
-        path = next(response.header("link"));
-    }
+    let mut seen = texts(&pages(&app, "/v1/events?limit=2").await, "id");
     seen.sort();
     made.sort();
     assert_eq!(seen, made, "each event once, over three pages");
@@ -77,20 +68,6 @@ async fn a_cursor_holds_when_its_event_is_gone_whatever_its_id_says() {
     }
 }
 
-/// How many events each page of a list has, and the types of all.
-async fn pages(app: &App, query: &str) -> (Vec<usize>, Vec<String>) {
-    let (mut page, mut lengths, mut types) = (Some(format!("/v1/events?{query}")), Vec::new(), Vec::new());
-    while let Some(path) = page {
-        let response = app.get(&path).await;
-        page = next(response.header("link"));
-        let list = response.expect(200);
-        let list = list.as_array().unwrap();
-        lengths.push(list.len());
-        types.extend(list.iter().map(|event| event["type"].as_str().unwrap().to_owned()));
-    }
-    (lengths, types)
-}
-
 #[tokio::test]
 async fn events_of_one_type_are_found_in_pages_of_a_bounded_cost() {
     // Old history that retention must not delete.
@@ -102,12 +79,17 @@ async fn events_of_one_type_are_found_in_pages_of_a_bounded_cost() {
     let count = 2 * LOOKED_AT_MAX + 1;
     history::deliveries(&beside, app.organization, count).await;
     // Only the oldest one is of another type, further down than a page looks.
-    let rare = pages(&app, "type=job.failed").await;
-    assert_eq!(rare, (vec![0, 0, 1], vec!["job.failed".to_owned()]));
-    let (lengths, types) = pages(&app, "type=job.completed&limit=200").await;
-    assert_eq!((lengths.iter().sum::<usize>() as u64, lengths.len()), (count - 1, 20));
+    let rare = pages(&app, "/v1/events?type=job.failed").await;
+    assert_eq!(
+        (lengths(&rare), texts(&rare, "type")),
+        (vec![0, 0, 1], vec!["job.failed".to_owned()])
+    );
+    let others = pages(&app, "/v1/events?type=job.completed&limit=200").await;
+    let types = texts(&others, "type");
+    assert_eq!((types.len() as u64, others.len()), (count - 1, 20));
     assert!(types.iter().all(|found| found == "job.completed"));
-    assert_eq!(pages(&app, "type=webhook.test").await.1, [""; 0]);
+    let none = pages(&app, "/v1/events?type=webhook.test").await;
+    assert_eq!(lengths(&none).iter().sum::<usize>(), 0);
     let first = app.get("/v1/events?type=job.completed&limit=2").await;
     let link = first.header("link").unwrap();
     assert!(link.contains("type=job.completed&limit=2&after=evt_"), "{link}");

@@ -1,25 +1,9 @@
 //! `GET /v1/webhooks`.
 
-use serde_json::Value;
-
-use crate::support::App;
-
-/// The address of the next page, where there is one.
-pub(crate) fn next(link: Option<&str>) -> Option<String> {
-    let (target, relation) = link?.split_once(">; ").unwrap();
-    assert_eq!(relation, "rel=\"next\"");
-    let address = target.strip_prefix("<http://").expect("an absolute address");
-    let path = address.find('/').unwrap();
-    Some(address[path..].to_owned())
-}
-
-fn ids(list: &Value) -> Vec<String> {
-    list.as_array()
-        .unwrap()
-        .iter()
-        .map(|item| item["id"].as_str().unwrap().to_owned())
-        .collect()
-}
+use crate::support::{
+    App,
+    pages::{pages, texts},
+};
 
 #[tokio::test]
 async fn the_newest_come_first_and_pages_follow_by_link() {
@@ -36,7 +20,7 @@ async fn the_newest_come_first_and_pages_follow_by_link() {
     made.reverse();
     let all = app.get("/v1/webhooks").await;
     let list = all.expect(200);
-    assert_eq!(ids(&list), made);
+    assert_eq!(texts(&[list.as_array().unwrap().clone()], "id"), made);
     assert!(
         list.as_array()
             .unwrap()
@@ -45,14 +29,7 @@ async fn the_newest_come_first_and_pages_follow_by_link() {
     );
     assert_eq!(all.header("link"), None);
 
-    let mut seen = Vec::new();
-    let mut path = Some("/v1/webhooks?limit=2".to_owned());
-    while let Some(page) = path {
-        let response = app.get(&page).await;
-        seen.extend(ids(&response.expect(200)));
-        path = next(response.header("link"));
-    }
-    assert_eq!(seen, made);
+    assert_eq!(texts(&pages(&app, "/v1/webhooks?limit=2").await, "id"), made);
 }
 
 #[tokio::test]

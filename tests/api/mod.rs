@@ -24,7 +24,7 @@ mod list_audit_entries;
 mod list_deliveries;
 mod list_event_types;
 mod list_events;
-pub(crate) mod list_webhooks;
+mod list_webhooks;
 mod pages;
 mod problems;
 mod publish_event;

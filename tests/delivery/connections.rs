@@ -35,7 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use crate::{
-    hostile::certificate,
+    hostile::{certificate, tls_acceptor},
     support::{App, app::eventually},
 };
 
@@ -43,14 +43,14 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     /// Sends these bytes, and waits for the next request.
-    ApiResponse(&'static [u8]),
+    Respond(&'static [u8]),
     /// Sends these bytes, and closes the connection.
     Close(&'static [u8]),
     /// Resets the connection.
     Reset,
 }
 
-const OK: Deed = Deed::ApiResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+const OK: Deed = Deed::Respond(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
 
 /// A receiver that performs these deeds in order, over however many connections, and then returns 200.
 #[derive(Clone)]
@@ -118,7 +118,7 @@ impl Receiver {
             self.requests.fetch_add(1, Ordering::SeqCst);
             let deed = self.deeds.lock().unwrap().pop_front().unwrap_or(OK);
             match deed {
-                Deed::ApiResponse(response) => {
+                Deed::Respond(response) => {
                     stream.write_all(response).await?;
                     stream.flush().await?;
                 }
@@ -205,7 +205,7 @@ async fn a_response_that_was_read_to_its_end_leaves_its_connection_to_the_next_r
         leaked(whole),
         leaked(chunked),
     ] {
-        let receiver = Receiver::start([Deed::ApiResponse(response); 4]).await;
+        let receiver = Receiver::start([Deed::Respond(response); 4]).await;
         let sender = sender_to(&[], Dialer::system());
         for _ in 0..4 {
             delivered(&sender, &receiver.url).await;
@@ -220,15 +220,8 @@ async fn a_connection_with_tls_is_used_again_too() {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let identity = certificate(&authority, "receiver.test", 2090);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.0], identity.1)
-        .unwrap();
     let deeds = [OK, OK, OK, Deed::Close(b"")];
-    let receiver = Receiver::start_with(Some(TlsAcceptor::from(Arc::new(config))), deeds).await;
+    let receiver = Receiver::start_with(Some(tls_acceptor(identity)), deeds).await;
     let loopback = Resolver::from_fn(|_| std::future::ready(Ok(vec![[127, 0, 0, 1].into()])));
     let trusted = sender::tls(vec![authority.der().clone()]).unwrap();
     let connector = Connector::new(loopback, open(), trusted, Dialer::system());
@@ -243,7 +236,7 @@ async fn a_connection_with_tls_is_used_again_too() {
 
 #[tokio::test]
 async fn a_failed_attempt_leaves_its_connection_too() {
-    let response = Deed::ApiResponse(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops");
+    let response = Deed::Respond(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops");
     let receiver = Receiver::start([response; 3]).await;
     let sender = sender_to(&[], Dialer::system());
     for _ in 0..3 {
@@ -266,7 +259,7 @@ async fn a_connection_that_cannot_or_must_not_be_used_again_is_dropped() {
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         leaked(long),
     ] {
-        let receiver = Receiver::start([Deed::ApiResponse(response); 3]).await;
+        let receiver = Receiver::start([Deed::Respond(response); 3]).await;
         let sender = sender_to(&[], Dialer::system());
         for _ in 0..3 {
             delivered(&sender, &receiver.url).await;
@@ -277,7 +270,7 @@ async fn a_connection_that_cannot_or_must_not_be_used_again_is_dropped() {
 
 /// Whether a request uses a connection that has been idle that long after this response.
 async fn waits(response: &'static [u8], time: Duration) -> bool {
-    let receiver = Receiver::start([Deed::ApiResponse(response)]).await;
+    let receiver = Receiver::start([Deed::Respond(response)]).await;
     let sender = sender_to(&[], Dialer::system());
     delivered(&sender, &receiver.url).await;
     tokio::time::pause();
@@ -316,8 +309,7 @@ async fn a_connection_waits_as_long_as_the_receiver_keeps_it_and_four_seconds_if
 
 #[tokio::test]
 async fn a_connection_that_is_always_used_grows_old_all_the_same() {
-    let receiver =
-        Receiver::start([Deed::ApiResponse(b"HTTP/1.1 204 No\r\nKeep-Alive: timeout=100\r\n\r\n"); 20]).await;
+    let receiver = Receiver::start([Deed::Respond(b"HTTP/1.1 204 No\r\nKeep-Alive: timeout=100\r\n\r\n"); 20]).await;
     let sender = sender_to(&[], Dialer::system());
     for _ in 0..7 {
         delivered(&sender, &receiver.url).await;

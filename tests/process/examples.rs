@@ -4,13 +4,11 @@ use kallima_webhooks::contract::{Contract, resolve};
 use serde_json::{Value, json};
 
 use super::{Process, command, run};
-use crate::{
-    api::list_webhooks::next,
-    support::{
-        Receiver,
-        client::{ApiResponse, Ask},
-        database::TestDatabase,
-    },
+use crate::support::{
+    Receiver,
+    client::{ApiResponse, Ask},
+    database::TestDatabase,
+    pages::next,
 };
 
 /// A server in `--dev`, with what it begins with.

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod history;
 pub(crate) mod http2;
+pub(crate) mod pages;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod validate;
