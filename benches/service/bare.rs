@@ -13,7 +13,13 @@ use sea_orm::sqlx::{self, PgPool};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{database::Database, seed::now_ms, server, settings::Settings, stage};
+use super::{
+    database::Database,
+    event::{self, EVENT_TYPE},
+    seed::now_ms,
+    server,
+    settings::Settings,
+};
 
 /// Webhooks in the bare database.
 pub(crate) const WEBHOOKS: usize = 100;
@@ -67,7 +73,7 @@ impl Bare {
             handle,
             organization,
             webhooks: (0..WEBHOOKS).map(|_| Uuid::now_v7()).collect(),
-            payload: stage::payload(0).into(),
+            payload: event::payload(0).into(),
         };
         writer.insert_webhooks().await;
         Self {
@@ -254,7 +260,7 @@ impl Writer {
                     .bind(&batch.of_webhook)
                     .bind(&batch.of_event)
                     .bind(now)
-                    .bind(stage::EVENT_TYPE)
+                    .bind(EVENT_TYPE)
                     .bind(self.payload.as_bytes());
                 publish.execute(pool).await.unwrap();
             }
@@ -268,13 +274,7 @@ impl Writer {
             tx.prepare_cached(
                 "INSERT INTO events (organization_id, id, event_type, payload, created_at) VALUES (?, ?, ?, ?, ?)",
             )?
-            .execute(params![
-                organization,
-                event,
-                stage::EVENT_TYPE,
-                self.payload.as_bytes(),
-                now
-            ])?;
+            .execute(params![organization, event, EVENT_TYPE, self.payload.as_bytes(), now])?;
         }
         let owed = batch.deliveries.iter().zip(&batch.of_webhook).zip(&batch.of_event);
         for ((delivery, webhook), event) in owed {
@@ -283,7 +283,7 @@ impl Writer {
                 "INSERT INTO deliveries (organization_id, id, webhook_id, event_id, event_type, status, attempt_count,
                                          created_at) VALUES (?, ?, ?, ?, ?, 'pending', 0, ?)",
             )?
-            .execute(params![organization, delivery, webhook, event, stage::EVENT_TYPE, now])?;
+            .execute(params![organization, delivery, webhook, event, EVENT_TYPE, now])?;
             tx.prepare_cached(
                 "INSERT INTO queue (organization_id, delivery_id, webhook_id, owed, due_at, attempt_count, lease_token,
                                     lease_node) VALUES (?1, ?2, ?3, TRUE, ?4, 1, ?1, ?1)",

@@ -11,7 +11,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{driver::Connection, http, server::Tenant, stage};
+use super::{
+    driver::Connection,
+    event::{EVENT_TYPE, data_around_number},
+    http,
+    server::Tenant,
+};
 
 /// The argument that makes the benchmark's program such a process.
 pub(crate) const ARGUMENT: &str = "flood";
@@ -150,14 +155,7 @@ impl Source {
             }
             Flood::Publications => {
                 self.webhook(0, None).await;
-                self.request(
-                    &mut flooding,
-                    600,
-                    None,
-                    "POST",
-                    "/v1/events",
-                    &event(stage::EVENT_TYPE),
-                );
+                self.request(&mut flooding, 600, None, "POST", "/v1/events", &event(EVENT_TYPE));
             }
             Flood::Requests => {
                 self.webhook(0, None).await;
@@ -167,7 +165,7 @@ impl Source {
                 for _ in 0..60 {
                     self.webhook(LATE_MS, None).await;
                 }
-                self.publish(200, stage::EVENT_TYPE).await;
+                self.publish(200, EVENT_TYPE).await;
             }
             Flood::Backlog => {
                 for (milliseconds, count, kind) in [
@@ -243,6 +241,6 @@ impl Source {
 }
 
 fn event(event_type: &str) -> String {
-    let (before, after) = stage::data_around_number();
+    let (before, after) = data_around_number();
     format!("{{\"type\":\"{event_type}\",\"data\":{before}{:012x}{after}}}", 0)
 }

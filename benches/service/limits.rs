@@ -8,9 +8,8 @@ use tokio::runtime::Runtime;
 
 use super::{
     driver::{Load, Until, keep_busy},
-    http,
+    event, http,
     receiver::Receiver,
-    stage,
 };
 
 /// Axum and a constant: a server that only responds, with a runtime like the service's.
@@ -80,7 +79,7 @@ pub(crate) fn deliveries(receiver: &Receiver, first: u64) -> Load {
         address: receiver.address,
         status: 200,
         write: std::sync::Arc::new(move |number, to| {
-            http::write(to, "POST", "/0", HEADERS, &stage::payload(first + number));
+            http::write(to, "POST", "/0", HEADERS, &event::payload(first + number));
         }),
     }
 }

@@ -26,6 +26,7 @@ mod bare;
 mod counts;
 mod database;
 mod driver;
+mod event;
 mod figures;
 mod flood;
 mod http;

@@ -150,10 +150,10 @@ impl<'a> Rows<'a> {
 
     /// What would have been published under this number.
     fn payload(&self) -> String {
-        let (before, after) = super::stage::data_around_number();
+        let (before, after) = super::event::data_around_number();
         let before = format!(
             "\",\"object\":\"event\",\"type\":\"{}\",\"created_at\":\"2026-04-23T10:00:00.000+00:00\",\"data\":{before}",
-            super::stage::EVENT_TYPE
+            super::event::EVENT_TYPE
         );
         let id = self.event_id();
         match self.engine {
@@ -181,7 +181,7 @@ impl<'a> Rows<'a> {
              SELECT {}, {}, '{}', {}, {} FROM {}",
             self.literal(self.organization),
             self.event_id(),
-            super::stage::EVENT_TYPE,
+            super::event::EVENT_TYPE,
             self.payload(),
             self.time(),
             self.series()
@@ -205,7 +205,7 @@ impl<'a> Rows<'a> {
             self.literal(self.organization),
             self.delivery_id(),
             self.event_id(),
-            super::stage::EVENT_TYPE,
+            super::event::EVENT_TYPE,
             self.time(),
             self.pairs()
         );

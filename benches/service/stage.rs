@@ -6,14 +6,13 @@ use super::{
     bare::Bare,
     database::{Database, Engine},
     driver::Load,
+    event::{EVENT_TYPE, data_around_number},
     http,
     receiver::Receiver,
     server::{Server, Tenant},
     settings::Settings,
     table::Report,
 };
-
-pub(crate) const EVENT_TYPE: &str = "humanization.failed";
 
 /// Everything that a figure needs. The databases are dropped with this.
 pub(crate) struct Stage<'a> {
@@ -82,25 +81,6 @@ impl<'a> Stage<'a> {
         let runs = self.settings.runs;
         eprintln!("{}: {figure}, run {run} of {runs}: {seen}", self.engine.name());
     }
-}
-
-/// The data of an event, before and after the number.
-pub(crate) fn data_around_number() -> (&'static str, &'static str) {
-    (
-        "{\"job_id\":\"00000000-0000-7000-8000-",
-        "\",\"job_type\":\"humanization\",\"name\":\"4D5, first round\",\"error_code\":\"invalid_sequence\",\
-         \"error_message\":\"The heavy chain has no recognizable framework: neither its first nor its second half aligns \
-         with a germline of any species that is known to us.\",\"retryable\":false}",
-    )
-}
-
-/// The payload of the event with this number: about 450 bytes.
-pub(crate) fn payload(number: u64) -> String {
-    let (before, after) = data_around_number();
-    format!(
-        "{{\"id\":\"evt_01M86EMJQ7E3JRXNNT6G8QDYDB\",\"object\":\"event\",\"type\":\"{EVENT_TYPE}\",\
-         \"created_at\":\"2026-04-23T10:00:00.000+00:00\",\"data\":{before}{number:012x}{after}}}"
-    )
 }
 
 /// Publications by these tenants in turn, of events from this number on.

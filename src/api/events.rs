@@ -15,7 +15,7 @@ use super::{
     ApiState,
     auth::{Caller, EventsPublish, Holder, WebhooksRead},
     context::{note_event, note_organization},
-    extract::{Body, Faults, NoQuery, Path, Query, RequestBody},
+    extract::{Body, NoQuery, Path, Query, RequestBody},
     idempotency::{IdempotencyKeyHeader, Kept},
     meaning::{broken, known_event_type},
     page::{self, Page},
@@ -25,6 +25,7 @@ use super::{
     trace::{Trace, TraceparentHeader},
 };
 use crate::{
+    contract::Faults,
     domain::{
         delivery::Delivery,
         event::{self, Envelope, EventCursor, EventObject, Publication, Recorded},

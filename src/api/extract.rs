@@ -20,9 +20,8 @@ use super::{
     meaning::{self, Meaning},
     problem::Problem,
 };
-pub(super) use crate::contract::Faults;
 use crate::{
-    contract::{self, Contract},
+    contract::{self, Contract, Faults},
     domain::{fault_code::FaultCode, pointer::first_token},
 };
 

@@ -5,8 +5,11 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use validator::{ValidateArgs, ValidationError, ValidationErrors};
 
-use super::{ApiState, extract::Faults};
-use crate::domain::{event_filter::UnknownEventType, fault_code::FaultCode};
+use super::ApiState;
+use crate::{
+    contract::Faults,
+    domain::{event_filter::UnknownEventType, fault_code::FaultCode},
+};
 
 /// A part of a request whose meaning is checked against the server's state.
 pub(super) trait Meaning: for<'a> ValidateArgs<'a, Args = &'a ApiState> {}

@@ -10,7 +10,7 @@ use kallima_webhooks::store::deliveries::LOOKED_AT_MAX;
 use super::publish_event::event;
 use crate::support::{
     App, history,
-    pages::{lengths, pages, texts},
+    pages::{lengths, next, pages, texts},
 };
 
 #[tokio::test]

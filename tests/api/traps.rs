@@ -180,7 +180,7 @@ async fn a_weak_tag_is_refused_with_why_it_never_matches() {
         let ask = app.ask(method, &path).header("if-match", &format!("W/{tag}"));
         let problem = ask.send().await.expect_problem(412, "precondition_failed");
         let detail = "If-Match lists weak tags only, which match no version (RFC 9110, section 13.1.1): send the ETag as it was \
-                      answered, without W/ before it.";
+                      returned, without W/ before it.";
         assert_eq!(problem["detail"], detail);
     }
     app.ask("DELETE", &path)

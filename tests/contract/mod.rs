@@ -5,6 +5,7 @@ mod coverage;
 mod diff;
 mod document;
 mod entities;
+mod failures;
 mod headers;
 mod normalize;
 mod obligations;

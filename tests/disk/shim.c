@@ -28,7 +28,7 @@ enum kind { CREATE = 1, WRITE, TRUNCATE, SYNC, RENAME, UNLINK, LINK, SYNC_FOLDER
 
 #define FILES_MAX 65536
 
-/* The function of libc that one of ours stands before. */
+/* The function of libc that one of ours wraps. */
 #define REAL(name) ((__typeof__(&name))real(#name))
 
 static void *real(const char *name) {

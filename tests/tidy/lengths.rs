@@ -78,8 +78,8 @@ fn no_function_is_longer_than_70_lines() {
 #[test]
 fn no_handler_is_longer_than_25_lines() {
     let router = read(&root().join("src/api/mod.rs"));
-    let routed = router.split_once("fn operations()").unwrap().1;
-    let words = routed.split(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
+    let operations = router.split_once("fn operations()").unwrap().1;
+    let words = operations.split(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
     let handlers: Vec<_> = words
         .filter_map(|word| word.split_once("::"))
         .filter(|(module, _)| module.starts_with(|letter: char| letter.is_ascii_lowercase()))
