@@ -93,7 +93,7 @@ impl<T: DeserializeOwned + Meaning + Send> FromRequestParts<ApiState> for Query<
     }
 }
 
-/// No query: of an operation that has no parameters, for the same reason.
+/// No query, for operations without parameters: any is refused, for the same reason.
 pub(super) struct NoQuery;
 
 impl FromRequestParts<ApiState> for NoQuery {
@@ -104,7 +104,7 @@ impl FromRequestParts<ApiState> for NoQuery {
             return Ok(Self);
         };
         let (method, template) = route(parts);
-        let faults = state.contract.judge_query(method, template, text).faults;
+        let faults = state.contract.check_query(method, template, text).faults;
         if faults.is_empty() {
             Ok(Self)
         } else {

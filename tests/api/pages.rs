@@ -83,35 +83,38 @@ async fn a_large_file_is_compressed_for_whoever_takes_that() {
     for path in ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/docs.js"] {
         let with = async |encodings: &str| {
             let ask = app.ask("GET", path).anonymous();
-            let answer = ask.header("accept-encoding", encodings).send().await;
+            let response = ask.header("accept-encoding", encodings).send().await;
             assert_eq!(
-                (answer.status.as_u16(), answer.header("vary")),
+                (response.status.as_u16(), response.header("vary")),
                 (200, Some("accept-encoding"))
             );
-            answer
+            response
         };
         let plain = page(&app, path).await;
         for encodings in ["gzip", "br, GZIP;q=0.5, deflate"] {
-            let answer = with(encodings).await;
+            let response = with(encodings).await;
             if path.ends_with("docs.js") {
-                assert_eq!((answer.header("content-encoding"), &answer.body), (None, &plain.body));
+                assert_eq!(
+                    (response.header("content-encoding"), &response.body),
+                    (None, &plain.body)
+                );
                 continue;
             }
-            assert_eq!(answer.header("content-encoding"), Some("gzip"), "{path}: {encodings}");
-            assert_ne!(answer.header("etag"), plain.header("etag"), "{path}");
+            assert_eq!(response.header("content-encoding"), Some("gzip"), "{path}: {encodings}");
+            assert_ne!(response.header("etag"), plain.header("etag"), "{path}");
             assert!(
-                answer.body.len() * 3 < plain.body.len(),
+                response.body.len() * 3 < plain.body.len(),
                 "{path}: {}",
-                answer.body.len()
+                response.body.len()
             );
             let mut text = Vec::new();
-            GzDecoder::new(&answer.body[..]).read_to_end(&mut text).unwrap();
+            GzDecoder::new(&response.body[..]).read_to_end(&mut text).unwrap();
             assert_eq!(text, plain.body, "{path}");
         }
         for encodings in ["identity", "gzip;q=0, br", "gzip; q=0.000", "x-gzip-like", ""] {
-            let answer = with(encodings).await;
+            let response = with(encodings).await;
             assert_eq!(
-                (answer.header("content-encoding"), &answer.body),
+                (response.header("content-encoding"), &response.body),
                 (None, &plain.body),
                 "{path}: {encodings}"
             );

@@ -54,12 +54,12 @@ impl Trial {
     /// may ask, such as whether the service lives, takes what proxies and browsers put there.
     pub(super) async fn unknown_parameter(&mut self, operation: &Operation) {
         let ask = self.valid(operation, &Ids::of_nobody(), "?colour=red");
-        let answer = self.try_out(operation, ask).await;
+        let response = self.try_out(operation, ask).await;
         if operation.scope().is_none() {
-            assert_eq!(answer.status, 200, "{}", operation.id);
+            assert_eq!(response.status, 200, "{}", operation.id);
             return;
         }
-        let problem = answer.expect_problem(400, "bad_request");
+        let problem = response.expect_problem(400, "bad_request");
         let fault = json!({
             "pointer": "query/colour",
             "code": "unknown_parameter",
