@@ -172,20 +172,20 @@ impl<T: RequestBody> FromRequest<ApiState> for Body<T> {
     }
 }
 
-/// Reads a body of JSON and judges its shape by the component schema of that name: that of a request to a sandbox.
-pub(crate) async fn judged_json(
+/// Reads a body of JSON and checks its shape by the component schema of that name: that of a request to a sandbox.
+pub(crate) async fn checked_json(
     request: Request,
     contract: &Contract,
     name: &str,
     bytes_max: usize,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Value, Problem> {
     let (parts, body) = request.into_parts();
-    let bytes = read(&parts.headers, body, bytes_max, patience).await?;
+    let bytes = read(&parts.headers, body, bytes_max, timeout).await?;
     is_json(&parts.headers)?;
     let mut faults = Faults::default();
     let value = parse(&bytes, &mut faults)?;
-    contract.judge(name, &value, &mut faults);
+    contract.check_body(name, &value, &mut faults);
     if faults.is_empty() {
         Ok(value)
     } else {

@@ -40,7 +40,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use context::{OTHER, PeerAddress};
 pub use entry::Entry;
-pub(crate) use extract::judged_json;
+pub(crate) use extract::checked_json;
 pub use limits::{Limiter, Permits};
 pub use state::{ApiParts, ApiState, AttemptNow};
 

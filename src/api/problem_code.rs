@@ -4,25 +4,25 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What kind of error it is, for programs. The whole catalog; codes that nothing uses yet are promised already.
+/// What kind of error it is, for programs: the whole catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemCode {
-    /// Malformed JSON, or a query that cannot be read.
+    /// Malformed JSON, or a malformed query.
     BadRequest,
     /// No valid token.
     Unauthorized,
     /// The token may not do this.
     Forbidden,
-    /// There is no such thing, or it is not yours.
+    /// It does not exist, or belongs to another organization.
     NotFound,
     /// The route exists, but not with this method.
     MethodNotAllowed,
-    /// The state of the thing does not allow this now.
+    /// The current state does not allow this.
     Conflict,
     /// The idempotency key was used for another request.
     IdempotencyMismatch,
-    /// The thing changed since it was read.
+    /// The resource has changed since it was read.
     PreconditionFailed,
     /// The body is larger than the operation takes.
     PayloadTooLarge,
@@ -30,13 +30,13 @@ pub enum ProblemCode {
     UnsupportedMediaType,
     /// Fields of the body or the path are wrong.
     ValidationError,
-    /// Too many requests a minute.
+    /// Too many requests per minute.
     RateLimitExceeded,
     /// Too many writes this month.
     QuotaExceeded,
     /// A fault of ours.
     InternalError,
-    /// The service cannot answer now.
+    /// The service cannot respond now.
     ServiceUnavailable,
 }
 

@@ -66,7 +66,7 @@ fn name(url: &str) -> Option<ServerName<'static>> {
 fn examine(chain: &[CertificateDer<'_>], name: Option<&ServerName<'_>>, now: Timestamp) -> Found {
     let (first, rest) = chain.split_first().ok_or("there is no certificate")?;
     let certificate = ParsedCertificate::try_from(first)?;
-    let judge = |roots: &RootCertStore, at: Duration| {
+    let verify = |roots: &RootCertStore, at: Duration| {
         let algorithms = ring::default_provider().signature_verification_algorithms.all;
         let at = UnixTime::since_unix_epoch(at);
         verify_server_cert_signed_by_trust_anchor(&certificate, roots, rest, at, algorithms)
@@ -74,7 +74,7 @@ fn examine(chain: &[CertificateDer<'_>], name: Option<&ServerName<'_>>, now: Tim
     let public = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
     };
-    let authority = match judge(&public, now.since(Timestamp::from_millis(0))) {
+    let authority = match verify(&public, now.since(Timestamp::from_millis(0))) {
         Ok(()) => "signed by a public authority",
         Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             "not signed by a public authority, or an intermediate is missing"
@@ -84,9 +84,9 @@ fn examine(chain: &[CertificateDer<'_>], name: Option<&ServerName<'_>>, now: Tim
     if let Some(name) = name {
         rustls::client::verify_server_name(&certificate, name).map_err(|cause| plain(&cause.to_string()))?;
     }
-    // The validity is judged before the issuer, and the verdict names its bounds.
+    // The validity is checked before the issuer, and the verdict names its bounds.
     let none = RootCertStore::empty();
-    let (Err(early), Err(late)) = (judge(&none, Duration::ZERO), judge(&none, END_OF_TIME)) else {
+    let (Err(early), Err(late)) = (verify(&none, Duration::ZERO), verify(&none, END_OF_TIME)) else {
         return Err("its validity cannot be read".into());
     };
     let seconds = |time: UnixTime| Timestamp::from_millis(0).plus(Duration::from_secs(time.as_secs()));

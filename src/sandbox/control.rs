@@ -15,7 +15,7 @@ use super::{
     examples::{self, Setting},
     failures::Failure,
     mailbox::{Answer, Arrival},
-    requests::{Body, Judged, Parameters},
+    requests::{Body, Checked, Parameters},
     state::Sandbox,
 };
 use crate::{
@@ -62,15 +62,15 @@ pub(super) struct Advance {
     seconds: u64,
 }
 
-impl Judged for Advance {
+impl Checked for Advance {
     const SCHEMA: &'static str = "Advance";
 }
 
-impl Judged for Failure {
+impl Checked for Failure {
     const SCHEMA: &'static str = "Failure";
 }
 
-impl Judged for Vec<Answer> {
+impl Checked for Vec<Answer> {
     const SCHEMA: &'static str = "Answers";
 }
 

@@ -9,7 +9,7 @@
 //! | `control` | the operations under `/sandbox/` |
 //! | `failures` | failures of the API on demand |
 //! | `state` | a sandbox, as its operations know it |
-//! | `requests` | requests for these operations, judged, and their errors |
+//! | `requests` | requests for these operations, checked, and their errors |
 
 mod control;
 pub mod examples;

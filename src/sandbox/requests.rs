@@ -1,4 +1,4 @@
-//! Requests for the sandbox's own operations, judged by its document as those for the API are by theirs, and their errors.
+//! Requests for the sandbox's own operations, checked by its document as those for the API are by theirs, and their errors.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use ulid::Ulid;
 use super::state::Sandbox;
 use crate::{
     api::{
-        judged_json,
+        checked_json,
         problem::{Problem, ProblemCode},
     },
     contract::Query,
@@ -44,20 +44,20 @@ pub(super) async fn with_problems(State(sandbox): State<Sandbox>, request: Reque
     response
 }
 
-/// A body, and the component schema that judges it.
-pub(super) trait Judged: DeserializeOwned {
+/// A body, and the component schema that checks it.
+pub(super) trait Checked: DeserializeOwned {
     const SCHEMA: &'static str;
 }
 
 /// A valid body.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: Judged> FromRequest<Sandbox> for Body<T> {
+impl<T: Checked> FromRequest<Sandbox> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, sandbox: &Sandbox) -> Result<Self, Problem> {
         let operations = &sandbox.parts.operations;
-        let value = judged_json(request, operations, T::SCHEMA, BODY_BYTES_MAX, PATIENCE).await?;
+        let value = checked_json(request, operations, T::SCHEMA, BODY_BYTES_MAX, PATIENCE).await?;
         read(value).map(Self)
     }
 }
@@ -76,7 +76,7 @@ impl<T: DeserializeOwned> FromRequestParts<Sandbox> for Parameters<T> {
             values,
             faults,
             is_understood,
-        } = operations.judge_query(parts.method.as_str(), template, query);
+        } = operations.check_query(parts.method.as_str(), template, query);
         if faults.is_empty() {
             read(Value::Object(values)).map(Self)
         } else {

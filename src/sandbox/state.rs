@@ -39,7 +39,7 @@ pub struct Parts {
     pub clock: Clock,
     /// The catalog of event types.
     pub contract: Arc<Contract>,
-    /// What requests for its own operations are judged by.
+    /// What requests for its own operations are checked by.
     pub operations: Contract,
     /// Where the pages about errors are.
     pub error_pages_url: String,

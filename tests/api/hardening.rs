@@ -109,10 +109,13 @@ async fn a_client_that_is_refused_before_its_body_is_read_hears_why() {
         stream.write_all(head.as_bytes()).await.unwrap();
         // The response is there long before the end of this.
         stream.write_all(&vec![b' '; BODY_BYTES]).await.unwrap();
-        let mut answer = String::new();
-        drop(stream.read_to_string(&mut answer).await);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{framing}{answer}");
-        assert!(answer.ends_with('}'), "{framing}{answer}");
+        let mut response = String::new();
+        drop(stream.read_to_string(&mut response).await);
+        assert!(
+            response.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{framing}{response}"
+        );
+        assert!(response.ends_with('}'), "{framing}{response}");
     }
     // But not forever: neither a body without end nor one that does not go on.
     let mut stream = connect(&app).await;

@@ -261,7 +261,7 @@ async fn one_damaged_secret_stops_its_webhook_alone() {
 }
 
 #[tokio::test]
-async fn a_key_that_opens_some_secrets_and_not_others_is_told() {
+async fn a_key_that_opens_some_secrets_and_not_others_is_reported() {
     let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
     let receiver = Receiver::start([]).await;
     let webhooks = [app.webhook(&receiver.url).await, app.webhook(&receiver.url).await];

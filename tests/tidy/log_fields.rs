@@ -34,7 +34,7 @@ fn calls(text: &str) -> impl Iterator<Item = &str> {
         .map(|at| arguments(&text[at..]).0)
 }
 
-/// What stands before the parenthesis that closes the call, and where its commas are.
+/// The code before the parenthesis that closes the call, and where its commas are.
 fn arguments(text: &str) -> (&str, Vec<usize>) {
     let (mut depth, mut is_string, mut is_escaped, mut commas) = (0, false, false, Vec::new());
     for (at, letter) in text.char_indices() {
