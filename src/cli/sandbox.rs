@@ -63,7 +63,7 @@ pub(super) struct SandboxOptions {
     #[arg(long, env = "KALLIMA_SANDBOX_NO_BREAKER")]
     no_breaker: bool,
 
-    /// The organization's rate limit, in requests a minute (default: none).
+    /// The organization's rate limit, in requests per minute (default: none).
     #[arg(long, env = "KALLIMA_SANDBOX_REQUESTS_PER_MINUTE_MAX", value_parser = parse_limit)]
     requests_per_minute_max: Option<NonZeroU32>,
 
