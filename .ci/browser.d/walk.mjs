@@ -4,10 +4,11 @@ import { tryOut } from './docs.mjs';
 import { readAll, readShown, readWithoutScripts, useKeyboard } from './pages.mjs';
 
 async function tryOutAll() {
-  await tryOut({ width: 1280, scheme: 'light', walks: 2 });
-  await tryOut({ width: 375, scheme: 'dark', walks: 1 });
-  await tryOut({ width: 1280, scheme: 'dark', walks: 0 });
-  await tryOut({ width: 375, scheme: 'light', walks: 0 });
+  // Every operation, and then a second time.
+  await tryOut({ width: 1280, scheme: 'light', isWalked: true });
+  await tryOut({ width: 375, scheme: 'dark', isWalked: true });
+  await tryOut({ width: 1280, scheme: 'dark', isWalked: false });
+  await tryOut({ width: 375, scheme: 'light', isWalked: false });
 }
 
 async function readPages() {
