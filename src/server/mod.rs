@@ -117,6 +117,10 @@ pub enum StartError {
     Traces(String),
 }
 
+/// How much longer the whole stop may take if the database does not answer. It leaves time to export the last spans within
+/// the ten seconds that operators grant beyond an attempt.
+const LEAVING_MARGIN: Duration = Duration::from_secs(7);
+
 /// A server that is running.
 #[derive(Debug)]
 pub struct Server {
@@ -126,6 +130,8 @@ pub struct Server {
     pub metrics_address: Option<SocketAddr>,
     /// How long `/readyz` reports not ready before the server stops accepting.
     delay: Duration,
+    /// How long stopping may take after that.
+    patience: Duration,
     stopping: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     tasks: Supervisor,
@@ -215,6 +221,7 @@ pub async fn start_around(
         address,
         metrics_address,
         delay: options.shutdown_delay(),
+        patience: options.engine.attempt_timeout() + LEAVING_MARGIN,
         stopping,
         stop,
         tasks,
@@ -375,19 +382,25 @@ impl Server {
     }
 
     /// Reports that it is not ready, and goes on serving for the delay, so that load balancers can notice. Then it stops
-    /// accepting, finishes the requests and attempts in progress, and closes the database.
+    /// accepting, finishes the requests and attempts in progress, and closes the database; it does not wait for a database
+    /// that hangs.
     pub async fn stop(self) {
         self.stopping.store(true, Ordering::SeqCst);
         tokio::time::sleep(self.delay).await;
-        self.stop.send_replace(true);
-        self.tasks.finished().await;
-        self.still_heart.send_replace(true);
-        self.heart.finished().await;
-        if let Err(error) = nodes::leave(&self.db).await {
-            tracing::warn!(exception.message = %error, "could not tell the other nodes that this one is stopping");
-        }
-        if let Err(error) = self.db.close().await {
-            tracing::warn!(exception.message = %error, "the database did not close cleanly");
+        let finishing = async {
+            self.stop.send_replace(true);
+            self.tasks.finished().await;
+            self.still_heart.send_replace(true);
+            self.heart.finished().await;
+            if let Err(error) = nodes::leave(&self.db).await {
+                tracing::warn!(exception.message = %error, "could not tell the other nodes that this one is stopping");
+            }
+            if let Err(error) = self.db.close().await {
+                tracing::warn!(exception.message = %error, "the database did not close cleanly");
+            }
+        };
+        if tokio::time::timeout(self.patience, finishing).await.is_err() {
+            tracing::warn!("the database does not answer: stopping without it; what is not recorded will be repeated");
         }
         // Last, to include the spans of what was in progress.
         if let Some(traces) = self.traces {

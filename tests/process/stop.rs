@@ -9,7 +9,13 @@ use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::Process;
-use crate::support::{Gate, Receiver, Reply, app::eventually, client::Ask, database::TestDatabase};
+use crate::support::{
+    Gate, Receiver, Reply,
+    app::eventually,
+    client::Ask,
+    database::{TestDatabase, is_on_postgres},
+    proxy::Proxy,
+};
 
 async fn publish(base: &str, token: &str) -> u16 {
     let body = json!({ "type": "job.completed", "data": { "job_id": Uuid::new_v4() } });
@@ -113,5 +119,42 @@ async fn at_its_end_attempts_in_progress_are_recorded_and_no_lease_is_left() {
         i64::try_from(arrivals).unwrap(),
         delivered,
         "every attempt that was made is recorded"
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_holds_up_no_stop() {
+    if !is_on_postgres() {
+        return;
+    }
+    let database = TestDatabase::create().await;
+    let (proxy, through) = Proxy::before(&database.options.url).await;
+    let gate = Gate::new();
+    let receiver = Receiver::start([Reply::status(200).held_by(&gate)]).await;
+    let mut server = Process::start(&through, &["--attempt-timeout-ms", "3000"]).await;
+    let token = server.printed_token().await;
+    register(&server.base, &token, &receiver.url).await;
+    assert_eq!(publish(&server.base, &token).await, 202);
+    receiver.wait_for(1).await;
+    proxy.freeze();
+    gate.open();
+    let troubles = [
+        "the database",
+        "takes writes",
+        "the heartbeat failed",
+        "could not",
+        "leases",
+    ];
+    for trouble in troubles {
+        server.log.allow(trouble);
+    }
+    server.log.expect("the database does not answer: stopping without it");
+    let began = Instant::now();
+    assert!(server.terminate().await.success());
+    // An attempt and ten seconds, as docs/operations.md says, and time for a slow machine.
+    assert!(
+        began.elapsed() < Duration::from_secs(3 + 10 + 5),
+        "{:?}",
+        began.elapsed()
     );
 }

@@ -12,6 +12,7 @@ use tokio::{
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     cut: Arc<watch::Sender<bool>>,
+    frozen: Arc<watch::Sender<bool>>,
 }
 
 impl Proxy {
@@ -20,10 +21,11 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let cut = Arc::new(watch::Sender::new(false));
-        let watching = Arc::clone(&cut);
+        let frozen = Arc::new(watch::Sender::new(false));
+        let (watching, freezing) = (Arc::clone(&cut), Arc::clone(&frozen));
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let mut cut = watching.subscribe();
+                let (mut cut, mut frozen) = (watching.subscribe(), freezing.subscribe());
                 tokio::spawn(async move {
                     // While it is cut, a connection ends as soon as it starts.
                     if *cut.borrow() {
@@ -33,13 +35,17 @@ impl Proxy {
                         return;
                     };
                     tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = cut.wait_for(|cut| *cut) => {}
+                        biased;
+                        _ = cut.wait_for(|cut| *cut) => return,
+                        _ = frozen.wait_for(|frozen| *frozen) => {}
+                        _ = copy_bidirectional(&mut client, &mut server) => return,
                     }
+                    // Connected, and silent.
+                    drop(cut.wait_for(|cut| *cut).await);
                 });
             }
         });
-        Self { address, cut }
+        Self { address, cut, frozen }
     }
 
     /// Starts a proxy to the server of this URL. Returns it, with the URL that leads through it.
@@ -56,5 +62,10 @@ impl Proxy {
     /// Ends every connection and accepts no new ones, or accepts them again.
     pub(crate) fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
+    }
+
+    /// From now on nothing passes, although connections stay and new ones are accepted.
+    pub(crate) fn freeze(&self) {
+        self.frozen.send_replace(true);
     }
 }
