@@ -1,6 +1,6 @@
 //! `serve`: the API and the delivery engine, until a signal says stop.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -57,7 +57,11 @@ pub(super) async fn run(
             return Err(error);
         }
     };
-    announce(&server, options, database, &first, inbox.as_ref());
+    // A server serves although nobody reads what it prints.
+    let announcement = announcement(&server, options, database, &first, inbox.as_ref());
+    if let Err(cause) = io::stdout().write_all(announcement.as_bytes()) {
+        tracing::warn!(exception.message = %cause, "the announcement could not be printed");
+    }
     tracing::info!(
         server.address = %server.address.ip(), server.port = server.address.port(),
         kallima.metrics.address = server.metrics_address.map(display), "ready"
@@ -107,42 +111,54 @@ impl Signals {
     }
 }
 
-fn announce(
+/// What the server has to say once it listens.
+fn announcement(
     server: &Server,
     options: &ServeOptions,
     database: &DatabaseOptions,
     first: &FirstStart,
     inbox: Option<&Inbox>,
-) {
+) -> String {
     let base = format!("{}://{}", options.http.scheme(), reachable(server.address));
-    println!("Kallima Webhooks {VERSION} listens on {base}");
-    println!("API docs: {base}/docs");
-    if let Some(metrics) = server.metrics_address {
-        println!("Metrics: http://{metrics}/metrics");
-    }
-    if let Some(inbox) = inbox {
-        println!(
+    let mut lines = vec![
+        format!("Kallima Webhooks {VERSION} listens on {base}"),
+        format!("API docs: {base}/docs"),
+    ];
+    lines.extend(
+        server
+            .metrics_address
+            .map(|metrics| format!("Metrics: http://{metrics}/metrics")),
+    );
+    lines.extend(inbox.map(|inbox| {
+        format!(
             "Inbox of the example webhooks: {} (none with --no-examples)",
             inbox.url.as_str()
-        );
+        )
+    }));
+    match first {
+        FirstStart::NotFirst(None) => {}
+        FirstStart::NotFirst(Some(organization)) => lines.push(format!(
+            "A token exists; make another with `{}`.",
+            token_command(database, *organization)
+        )),
+        FirstStart::Empty => lines.push(
+            "There is no organization yet. Create one with `organization create`, and a token with `token create`."
+                .to_owned(),
+        ),
+        FirstStart::Made(token) => {
+            let token = token.expose();
+            if options.dev {
+                // Browsers never send a fragment, and the page takes it from the address.
+                lines.push(format!("API docs, authorized: {base}/docs#token={token}"));
+            }
+            lines.push(first_steps(options, &base, token));
+        }
     }
-    let token = match first {
-        FirstStart::NotFirst(None) => return,
-        FirstStart::NotFirst(Some(organization)) => {
-            println!(
-                "A token exists; make another with `{}`.",
-                token_command(database, *organization)
-            );
-            return;
-        }
-        FirstStart::Empty => {
-            println!(
-                "There is no organization yet. Create one with `organization create`, and a token with `token create`."
-            );
-            return;
-        }
-        FirstStart::Made(token) => token,
-    };
+    lines.join("\n") + "\n"
+}
+
+/// The first token, and what to do with it.
+fn first_steps(options: &ServeOptions, base: &str, token: &str) -> String {
     let target = if options.dev {
         format!("http://127.0.0.1:{LISTEN_PORT}/")
     } else {
@@ -153,12 +169,7 @@ fn announce(
     } else {
         ""
     };
-    let token = token.expose();
-    if options.dev {
-        // Browsers never send a fragment, and the page takes it from the address.
-        println!("API docs, authorized: {base}/docs#token={token}");
-    }
-    println!(
+    format!(
         "
 This database is new, so here is a token for its first organization. It is shown this once:
 
@@ -170,7 +181,7 @@ Try it:
   curl -sS {base}/v1/events -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' -d '{{\"type\": \"humanization.completed\", \"data\": {{\"job_id\": \"7d0c2f8a-4a7e-4f53-9d55-2f6f0c1b8e11\"}}}}'
   curl -sS {base}/v1/webhook_deliveries -H 'Authorization: Bearer {token}'
 "
-    );
+    )
 }
 
 /// The command that makes another token. The URL of PostgreSQL may hold a password, so that is for whoever runs it to give.

@@ -1,8 +1,11 @@
 //! The command line: what it prints and what it refuses.
 
-use serde_json::{Value, json};
+use std::process::Stdio;
 
-use super::{Process, run};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use super::{Process, command, kit::SECRET, run};
 use crate::support::{app::eventually, client::Ask, database::TestDatabase};
 
 async fn list_webhooks(base: &str, token: &str) -> u16 {
@@ -236,4 +239,49 @@ async fn an_sqlite_database_has_one_server() {
         !done && complaint.contains("in use by another kallima-webhooks process"),
         "{complaint}"
     );
+}
+
+#[tokio::test]
+async fn a_command_whose_output_nobody_reads_any_more_ends_quietly() {
+    for arguments in [
+        &["--print-config"][..],
+        &["man"],
+        &["completions", "zsh"],
+        &["sign", "--secret", SECRET],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command("sqlite://unused.db", &std::env::temp_dir());
+        let output = command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(Stdio::piped());
+        let output = output.spawn().unwrap().wait_with_output().await.unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*complaint), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_serves_although_nobody_reads_what_it_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let url = format!("sqlite://{}/kallima.db", folder.path().display());
+    let mut server = command(&url, folder.path())
+        .args(["--dev", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+        .env("KALLIMA_LOG", "info")
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    loop {
+        let line = log.next_line().await.unwrap().expect("the server goes on");
+        if line.contains(" ready ") {
+            break;
+        }
+    }
+    assert!(server.try_wait().unwrap().is_none());
 }

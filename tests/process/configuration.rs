@@ -218,28 +218,6 @@ async fn a_command_that_has_commands_of_its_own_lists_them() {
 }
 
 #[tokio::test]
-async fn a_command_whose_output_nobody_reads_any_more_ends_quietly() {
-    for arguments in [
-        &["--print-config"][..],
-        &["man"],
-        &["completions", "zsh"],
-        &["sign", "--secret", SECRET],
-    ] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let mut command = command("sqlite://unused.db", &std::env::temp_dir());
-        let output = command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(writer)
-            .stderr(Stdio::piped());
-        let output = output.spawn().unwrap().wait_with_output().await.unwrap();
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), &*complaint), (Some(0), ""), "{arguments:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_key_file_that_cannot_be_read_is_a_fault_like_others() {
     let variables = [("KALLIMA_POLL_INTERVAL_MS", "soon")];
     let mut command = command("sqlite://unused.db", &std::env::temp_dir());
