@@ -79,6 +79,12 @@ impl Database {
         self.on(Side::Heartbeat)
     }
 
+    /// The same database through the connection of publications.
+    #[must_use]
+    pub(super) fn for_publication(&self) -> Self {
+        self.on(Side::Publication)
+    }
+
     fn on(&self, side: Side) -> Self {
         Self { side, ..self.clone() }
     }

@@ -191,10 +191,9 @@ impl Database {
     }
 }
 
-/// The entry points to statements that many writes share. They use the engine's connections: a request waits for its
-/// batch, not for a connection.
+/// The entry points to statements that many writes share. A request waits for its batch, not for a connection.
 fn shared_writes(db: &Database) -> SharedWrites {
-    let side = db.for_delivery();
+    let side = db.for_publication();
     let publications = Batcher::spawn(
         db.workers.begin("publish batches"),
         |publish: &Publish| publish.publication.organization_id,

@@ -21,6 +21,41 @@ pub(super) struct Host {
     /// Its host name and port, for messages.
     pub(super) name: String,
     pub(super) connect: PgConnectOptions,
+    /// Whether connections are set up by their startup parameters, which a pooler in between may refuse.
+    takes_settings: bool,
+}
+
+/// When a connection plans its statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plans {
+    /// Each time, for the tables as they are. The queue is empty one moment and long the next: a plan made for the former
+    /// would read all of it for each batch of the latter, until the table is analyzed.
+    Fresh,
+    /// Once. For publishing, where planning takes longer than the statement itself: the only table that it searches is
+    /// that of the webhooks, always by organization, so no plan becomes a bad one as tables grow.
+    Kept,
+}
+
+impl Plans {
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Fresh => &[("plan_cache_mode", "force_custom_plan")],
+            // A plan that was made while there were few webhooks must not read all of them when there are many.
+            Self::Kept => &[("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")],
+        }
+    }
+}
+
+impl Host {
+    /// How to connect to it.
+    pub(super) fn connect_options(&self, plans: Plans) -> PgConnectOptions {
+        let connect = self.connect.clone();
+        if self.takes_settings {
+            connect.options(plans.settings().iter().copied())
+        } else {
+            connect
+        }
+    }
 }
 
 /// The servers of the URL, in the order in which they are tried.
@@ -44,7 +79,11 @@ fn host(url: &Url, options: &DatabaseOptions, node: NodeId) -> Result<Host, Open
         None if bare.contains(':') => format!("[{bare}]:{}", connect.get_port()),
         None => format!("{bare}:{}", connect.get_port()),
     };
-    Ok(Host { name, connect })
+    Ok(Host {
+        name,
+        connect,
+        takes_settings: options.statement_timeout_ms > 0,
+    })
 }
 
 /// What the URL and libpq's variables say about TLS.
@@ -134,9 +173,6 @@ fn with_settings(connect: PgConnectOptions, options: &DatabaseOptions, node: Nod
         ("statement_timeout", timeout_ms.to_string()),
         ("lock_timeout", half.clone()),
         ("idle_in_transaction_session_timeout", half),
-        // A cached plan suits the tables as they were when it was made. The queue is empty one moment and long the
-        // next: a plan made for the former reads all of it for each batch of the latter, until the table is analyzed.
-        ("plan_cache_mode", "force_custom_plan".to_owned()),
     ])
 }
 
@@ -191,6 +227,28 @@ mod tests {
         assert_eq!(hosts[0].connect.get_application_name(), Some(expected.as_str()));
         let own = of("postgres://u@h/db?application_name=mine");
         assert_eq!(own[0].connect.get_application_name(), Some("mine"));
+    }
+
+    #[test]
+    fn only_publishing_keeps_its_plans_and_a_pooler_gets_no_settings() {
+        let settings = |statement_timeout_ms, plans| {
+            let options = DatabaseOptions {
+                statement_timeout_ms,
+                ..DatabaseOptions::of("postgres://u@h/db?sslmode=require")
+            };
+            let host = hosts(&options, NodeId::NIL).unwrap().remove(0);
+            host.connect_options(plans).get_options().unwrap_or_default().to_owned()
+        };
+        assert!(settings(10_000, Plans::Fresh).ends_with("-c plan_cache_mode=force_custom_plan"));
+        let kept = settings(10_000, Plans::Kept);
+        assert!(kept.starts_with("-c statement_timeout=10000 "), "{kept}");
+        assert!(
+            kept.ends_with("-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"),
+            "{kept}"
+        );
+        for plans in [Plans::Fresh, Plans::Kept] {
+            assert_eq!(settings(0, plans), "");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 
-use super::primary::Primary;
+use super::{hosts::Plans, primary::Primary};
 use crate::metrics::StatementTimes;
 
 /// How long a caller waits for a free connection before the database counts as unavailable.
@@ -62,7 +62,12 @@ pub(in crate::store) struct Pool {
 
 impl Pool {
     /// A pool that opens up to `connections_max` connections on demand.
-    pub(super) fn new(primary: &Arc<Primary>, connections_max: u32, patience: Option<Duration>) -> Result<Self, DbErr> {
+    pub(super) fn new(
+        primary: &Arc<Primary>,
+        connections_max: u32,
+        patience: Option<Duration>,
+        plans: Plans,
+    ) -> Result<Self, DbErr> {
         let times = Arc::<OnceLock<StatementTimes>>::default();
         let config = PoolConfig {
             max_size: usize::try_from(connections_max).unwrap_or(usize::MAX),
@@ -76,6 +81,7 @@ impl Pool {
         };
         let manager = Manager {
             primary: Arc::clone(primary),
+            plans,
             times: Arc::clone(&times),
         };
         let pool = managed::Pool::builder(manager)
@@ -237,6 +243,7 @@ impl Transaction {
 /// Opens connections, and decides which can be reused.
 pub(in crate::store) struct Manager {
     primary: Arc<Primary>,
+    plans: Plans,
     times: Arc<OnceLock<StatementTimes>>,
 }
 
@@ -247,7 +254,7 @@ impl managed::Manager for Manager {
     async fn create(&self) -> Result<PooledConnection, SqlxError> {
         let generation = self.primary.generation();
         Ok(PooledConnection {
-            connection: PgConnection::connect_with(&self.primary.connect_options()).await?,
+            connection: PgConnection::connect_with(&self.primary.connect_options(self.plans)).await?,
             generation,
             times: Arc::clone(&self.times),
             in_statement: None,
@@ -353,7 +360,7 @@ mod tests {
         };
         let hosts = hosts(&DatabaseOptions::of(&server), NodeId::NIL).unwrap();
         let primary = Arc::new(Primary::new(hosts));
-        let [pool, other] = [(); 2].map(|()| Pool::new(&primary, 1, None).unwrap());
+        let [pool, other] = [(); 2].map(|()| Pool::new(&primary, 1, None, Plans::Fresh).unwrap());
         let abandoned = pool.begin().await.unwrap();
         abandoned.execute_script(LOCK).await.unwrap();
         assert_eq!(pool.fill().open, 1);

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     connection::Connection,
-    hosts::hosts,
+    hosts::{Plans, hosts},
     pool::{ACQUIRE_TIMEOUT, Pool},
     primary::Primary,
     side::Side,
@@ -37,6 +37,7 @@ pub(in crate::store) struct Postgres {
     api: Pool,
     delivery: Pool,
     heartbeat: Pool,
+    publication: Pool,
     /// Which server they connect to.
     pub(in crate::store) primary: Arc<Primary>,
     _follower: Arc<Follower>,
@@ -60,20 +61,23 @@ impl Postgres {
     ) -> Result<Self, OpenError> {
         let primary = Arc::new(Primary::new(hosts(options, node)?));
         primary.choose(ACQUIRE_TIMEOUT).await?;
-        // One for the heartbeat; the engine's statements are few and large, the API's are many and small.
-        let shared = options.connections_max.saturating_sub(1).max(2);
+        // One for the heartbeat, and one for publishing, a batch at a time. Of the others, the engine's statements are few
+        // and large, the API's are many and small.
+        let shared = options.connections_max.saturating_sub(2).max(2);
         let delivery = (shared / 2).max(1);
-        let pool = |connections_max, patience| Pool::new(&primary, connections_max, patience);
+        let pool = |connections_max, patience| Pool::new(&primary, connections_max, patience, Plans::Fresh);
         let api = pool(shared - delivery, None)?;
         api.test().await.map_err(|cause| connect_error(cause, &primary))?;
         check_settings(&api).await?;
         let delivery = pool(delivery, None)?;
         let heartbeat = pool(1, Some(HEARTBEAT_PATIENCE))?;
+        let publication = Pool::new(&primary, 1, None, Plans::Kept)?;
         let follower = tokio::spawn(Arc::clone(&primary).follow(workers.begin("postgres primary")));
         Ok(Self {
             api,
             delivery,
             heartbeat,
+            publication,
             primary,
             _follower: Arc::new(Follower(follower)),
         })
@@ -88,7 +92,7 @@ impl Postgres {
 
     /// A connection of sea-orm's own kind, for its migrator.
     pub(in crate::store) async fn for_migrations(&self) -> Result<DatabaseConnection, DbErr> {
-        let options = self.primary.connect_options();
+        let options = self.primary.connect_options(Plans::Fresh);
         let mut connect = ConnectOptions::new(options.to_url_lossy());
         connect
             .max_connections(1)
@@ -103,6 +107,7 @@ impl Postgres {
             Side::Api => &self.api,
             Side::Delivery => &self.delivery,
             Side::Heartbeat => &self.heartbeat,
+            Side::Publication => &self.publication,
         }
     }
 

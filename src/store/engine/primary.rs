@@ -23,7 +23,10 @@ use sea_orm::{
 };
 use tokio::{sync::Notify, time::timeout};
 
-use super::{hosts::Host, worker::WorkerGuard};
+use super::{
+    hosts::{Host, Plans},
+    worker::WorkerGuard,
+};
 use crate::store::{error::ServerSignal, source::OpenError};
 
 /// How long one server may take to report whether it takes writes.
@@ -102,9 +105,9 @@ impl Primary {
     }
 
     /// How to connect to the server in use.
-    pub(super) fn connect_options(&self) -> PgConnectOptions {
-        let host = self.host().map(|host| host.connect.clone());
-        host.unwrap_or_default()
+    pub(super) fn connect_options(&self, plans: Plans) -> PgConnectOptions {
+        let options = self.host().map(|host| host.connect_options(plans));
+        options.unwrap_or_default()
     }
 
     /// Whether no server takes writes, as far as is known.

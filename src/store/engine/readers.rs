@@ -85,7 +85,7 @@ impl Readers {
     fn of(&self, side: Side) -> &SideReaders {
         match side {
             Side::Api => &self.api,
-            Side::Delivery | Side::Heartbeat => &self.delivery,
+            Side::Delivery | Side::Heartbeat | Side::Publication => &self.delivery,
         }
     }
 }

@@ -3,7 +3,7 @@
 use strum::{IntoStaticStr, VariantArray};
 
 /// Who uses the database. Each has connections of its own, so that neither the API nor the engine can starve the other,
-/// and nothing can starve the heartbeat.
+/// and nothing can starve the heartbeat or publishing.
 ///
 /// Its text is the name of its pool in metrics.
 #[derive(Clone, Copy, Debug, IntoStaticStr, PartialEq, Eq, VariantArray)]
@@ -15,4 +15,6 @@ pub(in crate::store) enum Side {
     Delivery,
     /// The node's heartbeat.
     Heartbeat,
+    /// Batches of publications.
+    Publication,
 }
