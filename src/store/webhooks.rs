@@ -7,6 +7,7 @@ use sea_orm::{
     Iterable as _, ModelTrait as _, PaginatorTrait as _, QueryFilter as _, QuerySelect as _, Set, Statement,
     TryIntoModel as _, Unchanged, sea_query::LockType,
 };
+use tokio::sync::Notify;
 
 use super::{
     Database, StoreError,
@@ -311,13 +312,22 @@ pub async fn delete(
         if let Some(lanes) = db.hand_over.get() {
             lanes.changed(id);
         }
-        db.deleted.notify_one();
+        // Only then: the background task would hold the locks of rows that are canceled here. Also if the caller goes away.
+        let _then = NotifyWhenDropped(&db.deleted);
         // It is deleted, whether or not this succeeds: the rest is done in the background, and again after a crash.
         if let Err(error) = deletion::cancel_batch(db, org, id, now).await {
             tracing::warn!(exception.message = %error, kallima.webhook.id = %id, "pending deliveries of a deleted webhook could not be canceled; retrying later");
         }
     }
     Ok(deleted)
+}
+
+struct NotifyWhenDropped<'a>(&'a Notify);
+
+impl Drop for NotifyWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// A webhook as stored in its row.
