@@ -1,5 +1,6 @@
 // Every page, on a phone and on a desk, light and dark. What is the same in both colours is tried in one of them.
 import { base, close, faults } from './browser.mjs';
+import { useDashboard } from './dashboard.mjs';
 import { tryOut } from './docs.mjs';
 import { readAll, readShown, readWithoutScripts, useKeyboard } from './pages.mjs';
 
@@ -21,9 +22,15 @@ async function readPages() {
   await readWithoutScripts();
 }
 
+async function useDashboards() {
+  for (const scheme of ['light', 'dark']) await useDashboard({ width: 1280, scheme });
+  await useDashboard({ width: 375, scheme: 'dark' });
+  await useDashboard({ width: 375, scheme: 'light', javaScriptEnabled: false });
+}
+
 try {
   // Two at a time: a browser waits for the server as long as the server for the browser.
-  await Promise.all([tryOutAll(), readPages()]);
+  await Promise.all([tryOutAll(), readPages().then(useDashboards)]);
 } finally {
   await close();
 }

@@ -20,7 +20,7 @@ use crate::{
     domain::{
         audit::Origin,
         id::{OrganizationId, TokenId},
-        token::{Scope, Token},
+        token::{Scope, Scopes, Token},
     },
     store::tokens::{self, TokenHolder},
     telemetry::spans::RequestSpan,
@@ -49,11 +49,23 @@ impl RequiredScope for EventsPublish {
     const SCOPE: Scope = Scope::EventsPublish;
 }
 
+/// The caller of a request that the dashboard makes: the holder of the token that a pass stands for. An extension of the
+/// request, which no client can set.
+#[derive(Clone, Debug)]
+pub(super) struct PassHolder {
+    /// The token's digest.
+    pub(super) token_digest: [u8; 32],
+    /// The scopes that the request may use, if the token has them.
+    pub(super) scopes: Scopes,
+}
+
 /// A caller with a valid token that has the scope. The token may belong to no organization.
 pub(super) struct Holder<S> {
     /// The organization that the token acts for; `None` for a platform token.
     pub(super) organization_id: Option<OrganizationId>,
     token_id: TokenId,
+    token_digest: [u8; 32],
+    scopes: Scopes,
     /// What the request uses of the organization's limits.
     pub(super) meter: Meter,
     /// The request's span.
@@ -67,7 +79,10 @@ pub(super) struct Holder<S> {
 pub(super) struct Caller<S> {
     /// The organization that the token acts for.
     pub(super) organization_id: OrganizationId,
+    /// The digest of the token.
+    pub(super) token_digest: [u8; 32],
     token_id: TokenId,
+    scopes: Scopes,
     client: Client,
     /// What the request uses of the organization's limits.
     pub(super) meter: Meter,
@@ -78,13 +93,20 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers)?;
-        let holder = tokens::find_holder(&state.db, token.digest(), state.clock.now()).await?;
+        let pass_holder = parts.extensions.get::<PassHolder>();
+        let token_digest = match pass_holder {
+            Some(holder) => holder.token_digest,
+            None => bearer(&parts.headers)?.digest(),
+        };
+        let holder = tokens::find_holder(&state.db, token_digest, state.clock.now()).await?;
         let TokenHolder {
             organization_id,
-            scopes,
+            mut scopes,
             token_id,
         } = holder.ok_or_else(Problem::unauthorized)?;
+        if let Some(holder) = pass_holder {
+            scopes = scopes.within(&holder.scopes);
+        }
         let span: RequestSpan = parts.extensions.get().cloned().unwrap_or_default();
         if let Some(id) = organization_id {
             note_organization(&span, id);
@@ -101,14 +123,13 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Holder<S> {
             }
             None => Ok(true),
         };
-        if !scopes.contains(S::SCOPE) {
-            let detail = format!("This token lacks the scope {}.", S::SCOPE);
-            return Err(Problem::forbidden(detail));
-        }
+        require(&scopes, S::SCOPE)?;
         admitted?;
         Ok(Self {
             organization_id,
             token_id,
+            token_digest,
+            scopes,
             meter,
             span,
             permit,
@@ -127,7 +148,9 @@ impl<S: RequiredScope> FromRequestParts<ApiState> for Caller<S> {
             .ok_or_else(|| Problem::forbidden("This is a platform token; use one that belongs to an organization."))?;
         Ok(Self {
             organization_id,
+            token_digest: holder.token_digest,
             token_id: holder.token_id,
+            scopes: holder.scopes,
             client: parts.extensions.get().cloned().unwrap_or_default(),
             meter: holder.meter,
             scope: PhantomData,
@@ -147,7 +170,19 @@ impl<S> Holder<S> {
     }
 }
 
+fn require(scopes: &Scopes, scope: Scope) -> Result<(), Problem> {
+    if scopes.contains(scope) {
+        return Ok(());
+    }
+    Err(Problem::forbidden(format!("This token lacks the scope {scope}.")))
+}
+
 impl<S> Caller<S> {
+    /// Refuses a caller whose token lacks another scope, which only some requests of an operation need.
+    pub(super) fn require(&self, scope: Scope) -> Result<(), Problem> {
+        require(&self.scopes, scope)
+    }
+
     /// What the audit records about this request.
     pub(super) fn origin(&self, clock: &Clock) -> Origin {
         let Client { address, request_id } = self.client.clone();
@@ -179,7 +214,7 @@ fn bearer(headers: &HeaderMap) -> Result<Token, Problem> {
 }
 
 /// What follows the scheme `Bearer`; `None` if the text does not begin with it.
-fn after_scheme(text: &str) -> Option<&str> {
+pub(super) fn after_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once(' ')?;
     scheme
         .eq_ignore_ascii_case("bearer")

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header::X_CONTENT_TYPE_OPTIONS},
+    http::{HeaderName, HeaderValue, StatusCode, header, header::X_CONTENT_TYPE_OPTIONS},
     middleware::Next,
     response::Response,
 };
@@ -22,6 +22,7 @@ use ulid::Ulid;
 use super::{ApiState, meter::Meter, problem::Problem, trace};
 use crate::{
     domain::{client_address::client_address, event_id::EventId, id::OrganizationId, trace::TraceParent},
+    pages::dashboard,
     store::to_completion::ToCompletion,
     telemetry::{
         LogAttempts,
@@ -38,6 +39,9 @@ pub struct PeerAddress(pub IpAddr);
 
 /// The operation of a request that matches none in openapi.yaml.
 pub const OTHER: &str = "other";
+
+/// Where the dashboard is. What is below it is for browsers, errors too.
+const DASHBOARD: &str = "/dashboard";
 
 /// The log target of the access log.
 const ACCESS: &str = "kallima_webhooks::access";
@@ -62,6 +66,7 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
     // Shares the text that was read from the connection instead of copying it.
     let uri = request.uri().clone();
     let path = uri.path();
+    let is_dashboard = path == DASHBOARD || path.strip_prefix(DASHBOARD).is_some_and(|rest| rest.starts_with('/'));
     let client = Client {
         address: address_of(&request, &state),
         request_id: Some(request_id.clone()),
@@ -86,12 +91,19 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
         if let Some(reason) = problem.unavailable_reason() {
             state.metrics.unavailable(reason);
         }
-        problem.render(&mut response, &state.error_pages_url, path, &request_id);
+        if is_dashboard {
+            problem.render_page(&mut response, &request_id);
+        } else {
+            problem.render(&mut response, &state.error_pages_url, path, &request_id);
+        }
     }
     meter
         .write_headers(&state, response.headers_mut())
         .instrument(span.clone())
         .await;
+    if is_dashboard {
+        response.headers_mut().extend(dashboard_headers());
+    }
     let no_sniffing = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, no_sniffing);
     if let Ok(value) = HeaderValue::try_from(request_id) {
@@ -156,6 +168,18 @@ pub(super) fn note_organization(traced: &RequestSpan, organization: Organization
 pub(super) fn note_event(traced: &RequestSpan, event: &EventId) {
     Span::current().record("kallima.event.id", event.as_str());
     traced.event(event);
+}
+
+/// What confines the dashboard in a browser: no script runs, nothing is kept, no other site learns its addresses.
+fn dashboard_headers() -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, dashboard::POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name, HeaderValue::from_static(value)))
 }
 
 fn address_of(request: &Request, state: &ApiState) -> Option<IpAddr> {

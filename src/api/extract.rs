@@ -197,7 +197,8 @@ fn parse(bytes: &[u8], faults: &mut Faults) -> Result<Value, Problem> {
     json::read(bytes, faults).map_err(|cause| Problem::bad_request(format!("The body is not valid JSON: {cause}.")))
 }
 
-async fn read(
+/// Reads a body of at most `bytes_max` bytes, which must arrive within `patience`.
+pub(super) async fn read(
     headers: &HeaderMap,
     body: axum::body::Body,
     bytes_max: usize,
@@ -221,16 +222,22 @@ async fn read(
     Ok(collected.to_bytes())
 }
 
+/// Whether a body is of this media type, whatever its parameters.
+pub(super) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let written = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let written = written.map(|written| written.split(';').next().unwrap_or_default().trim());
+    written.is_some_and(|written| written.eq_ignore_ascii_case(media_type))
+}
+
 /// Refuses anything but uncompressed `application/json`; parameters such as a charset are ignored (RFC 8259, section 11).
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let media_type = text(header::CONTENT_TYPE).map(|written| written.split(';').next().unwrap_or_default().trim());
-    if !media_type.is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json")) {
+    if !is_of_type(headers, "application/json") {
         return Err(Problem::unsupported_media_type(
             "Send the body as JSON, with the header Content-Type: application/json.",
         ));
     }
-    if text(header::CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Problem::unsupported_media_type(
             "Send the body as it is, without the header Content-Encoding: compressed bodies are not read.",
         ));

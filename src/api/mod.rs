@@ -7,6 +7,8 @@
 mod audit;
 mod auth;
 mod context;
+mod dashboard;
+mod dashboard_links;
 mod deliveries;
 mod docs;
 mod entry;
@@ -47,8 +49,10 @@ pub use state::{ApiParts, ApiState, AttemptNow};
 /// The router of every operation.
 pub fn router(state: ApiState) -> Router {
     let (operations, _) = operations().split_for_parts();
+    let dashboard = dashboard::routes(operations.clone().with_state(state.clone()));
     let router = operations
         .merge(pages::routes())
+        .merge(dashboard)
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(protect::panicked))
@@ -86,6 +90,7 @@ fn operations() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::publish_event, events::list_events))
         .routes(routes!(events::get_event))
         .routes(routes!(event_types::list_event_types))
+        .routes(routes!(dashboard_links::create_dashboard_link))
         .routes(routes!(health::get_liveness))
         .routes(routes!(health::get_readiness))
         .routes(routes!(docs::get_openapi_yaml))

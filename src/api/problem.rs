@@ -1,14 +1,17 @@
 //! Errors as a client sees them: RFC 9457 problem details, one shape for every error the server makes.
 
+mod body;
+
 use axum::{
-    body::Body,
-    http::{HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use super::problem_code::ProblemCode;
+pub(super) use body::ProblemBody;
+
 use crate::{
     contract::{Fault, Faults},
     domain::{fault_code::FaultCode, pointer::shorten},
@@ -98,29 +101,6 @@ fn cut(mut detail: String) -> String {
         detail.push('…');
     }
     detail
-}
-
-/// Problem details as they are on the wire.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub(super) struct ProblemBody {
-    #[schema(format = "uri")]
-    r#type: String,
-    title: String,
-    #[schema(minimum = 400, maximum = 599)]
-    status: i32,
-    detail: String,
-    #[schema(format = "uri-reference")]
-    instance: String,
-    code: ProblemCode,
-    #[schema(pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
-    request_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_items = 100)]
-    errors: Option<Vec<FieldError>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0)]
-    retry_after_seconds: Option<i64>,
 }
 
 /// A refusal or a failure. [`context`](super::context) renders it, which knows the request's id and path.
@@ -349,41 +329,6 @@ impl Problem {
     pub(super) fn is_refusal(&self) -> bool {
         let status = self.code.status();
         status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
-    }
-
-    /// Gives the response its body and headers. `pages` and the code make the address of the page about it.
-    pub(crate) fn render(self, response: &mut Response, pages: &str, path: &str, request_id: &str) {
-        let Self {
-            code,
-            detail,
-            errors,
-            retry_after_s,
-            unavailable: _,
-        } = self;
-        let body = ProblemBody {
-            r#type: format!("{pages}/{}", code.word()),
-            title: code.title().to_owned(),
-            status: i32::from(code.status().as_u16()),
-            detail,
-            instance: path.to_owned(),
-            code,
-            request_id: request_id.to_owned(),
-            errors: (!errors.is_empty()).then_some(errors),
-            // In the body, only a limit's problem has it.
-            retry_after_seconds: retry_after_s
-                .filter(|_| code.status() == StatusCode::TOO_MANY_REQUESTS)
-                .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
-        };
-        let headers = response.headers_mut();
-        headers.remove(header::CONTENT_LENGTH);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some(seconds) = retry_after_s {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if code == ProblemCode::Unauthorized {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        *response.body_mut() = Body::from(serde_json::to_vec(&body).unwrap_or_default());
     }
 }
 

@@ -39,6 +39,17 @@ impl PublicAddress {
         format!("{}{path_and_query}", self.base)
     }
 
+    /// Whether clients reach this server by `https`.
+    pub(super) fn is_https(&self) -> bool {
+        self.base.starts_with("https://")
+    }
+
+    /// Scheme, host and port, as a browser names the origin of this server's pages; `None` if it is not known.
+    pub(super) fn origin(&self) -> Option<String> {
+        let url = url::Url::parse(&self.base).ok()?;
+        Some(url.origin().ascii_serialization())
+    }
+
     /// The request's own path, and its query.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri

@@ -13,7 +13,6 @@ use super::{
     CommandResult,
     deliveries::last,
     table::{NOTHING, Table, counted, optional, print_json},
-    webhooks::state,
 };
 use crate::{
     clock::Clock,
@@ -238,7 +237,7 @@ impl Top {
                 optional(age),
                 row.in_flight.to_string(),
                 counted(webhook.deliveries_last_minute, COUNTED_MAX),
-                state(&health(webhook)).to_owned(),
+                health(webhook).word().to_owned(),
                 webhook.consecutive_failures.to_string(),
                 row.last.clone(),
                 webhook.organization.clone(),

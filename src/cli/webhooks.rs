@@ -12,7 +12,6 @@ use super::{
 use crate::{
     domain::{
         delivery::DisabledReason,
-        health::Health,
         id::{OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
@@ -132,26 +131,11 @@ fn row(webhook: ListedWebhook) -> Row {
         organization_id,
         id,
         url,
-        state: state(&health),
+        state: health.word(),
         enabled: health.enabled,
         disabled_reason: health.disabled_reason,
         failing_since: health.failing_since,
         consecutive_failures: health.consecutive_failures,
         created_at,
-    }
-}
-
-/// The state of a webhook in a word.
-pub(super) fn state(health: &Health) -> &'static str {
-    if health.disabled_reason.is_some() {
-        "disabled by service"
-    } else if !health.enabled {
-        "disabled"
-    } else if health.breaker_open() {
-        "breaker open"
-    } else if health.failing_since.is_some() {
-        "failing"
-    } else {
-        "ok"
     }
 }

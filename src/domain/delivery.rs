@@ -185,6 +185,18 @@ impl Word for DisabledReason {
     const UNKNOWN: Self = Self::Unknown;
 }
 
+impl DisabledReason {
+    /// What it means, as a sentence for people.
+    #[must_use]
+    pub const fn said(self) -> &'static str {
+        match self {
+            Self::Gone => "the receiver answered 410 Gone.",
+            Self::Failing => "attempts failed for days without a success.",
+            Self::Unknown => "for a reason that a newer version knows.",
+        }
+    }
+}
+
 /// Reads what the audit log holds, which may be a word that a newer version wrote.
 impl<'de> Deserialize<'de> for DisabledReason {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

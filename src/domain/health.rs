@@ -115,6 +115,22 @@ impl Health {
         self.consecutive_failures >= BREAKER_FAILURES
     }
 
+    /// The state of the webhook in a word or two.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        if self.disabled_reason.is_some() {
+            "disabled by service"
+        } else if !self.enabled {
+            "disabled"
+        } else if self.breaker_open() {
+            "breaker open"
+        } else if self.failing_since.is_some() {
+            "failing"
+        } else {
+            "ok"
+        }
+    }
+
     /// Applies the result of an attempt that ended at `now`. Returns the notice that the organization is due, if any.
     pub fn record(&mut self, signal: HealthSignal, now: Timestamp) -> Option<Notice> {
         match signal {

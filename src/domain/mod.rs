@@ -18,6 +18,7 @@
 //! | [`keyring`] | how signing secrets are kept at rest |
 //! | [`mod@pointer`], [`fault_code`], [`mod@nearest`] | where a fault of a request is, what kind it is, and what may have been meant |
 //! | [`token`] | API tokens and their scopes |
+//! | [`pass`] | what opens the dashboard in place of a token |
 //! | [`outcome`], [`retry`] | the result of an attempt, and what follows from it |
 //! | [`delivery`] | the states of a delivery |
 //! | [`word`] | what the words of closed lists have in common |
@@ -48,6 +49,7 @@ pub mod limits;
 pub mod nearest;
 pub mod operational;
 pub mod outcome;
+pub mod pass;
 pub mod pointer;
 pub mod precondition;
 pub mod rate;

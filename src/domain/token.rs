@@ -114,6 +114,12 @@ impl Scopes {
         self.0.contains(&scope)
     }
 
+    /// Those that `others` has as well.
+    #[must_use]
+    pub fn within(&self, others: &Self) -> Self {
+        Self(self.0.intersection(&others.0).copied().collect())
+    }
+
     /// Whether there are none: such a token may do nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -142,6 +142,7 @@ fn head() -> Markup {
                 a href="/guide" { "Guide" }
                 a href="/reference" { "Reference" }
                 a href="/docs" { "Try it" }
+                a href="/dashboard" { "Dashboard" }
                 a.menu href="#navigation" { "All pages" }
             }
         }

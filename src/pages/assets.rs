@@ -36,8 +36,8 @@ impl File {
     }
 }
 
-/// Media types of pages.
-pub(super) const HTML: &str = "text/html; charset=utf-8";
+/// The media type of a page.
+pub const HTML: &str = "text/html; charset=utf-8";
 pub(super) const MARKDOWN: &str = "text/markdown; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -52,6 +52,7 @@ pub fn file(name: &str, is_gzip_taken: bool) -> Option<File> {
         "docs.css" => Some(File::text(CSS, include_str!("assets/docs.css"))),
         "page.js" => Some(File::text(JAVASCRIPT, include_str!("assets/page.js"))),
         "page.css" => Some(File::text(CSS, include_str!("assets/page.css"))),
+        "dashboard.css" => Some(File::text(CSS, include_str!("assets/dashboard.css"))),
         "favicon.svg" => Some(File::text("image/svg+xml", include_str!("assets/favicon.svg"))),
         "swagger-ui-bundle.js" => swagger_ui(name, JAVASCRIPT, is_gzip_taken, &BUNDLE),
         "swagger-ui.css" => swagger_ui(name, CSS, is_gzip_taken, &SHEET),

@@ -6,10 +6,12 @@
 //! | `swagger` | the page around Swagger UI |
 //! | `reference` | a page for each operation and event type, of `document`, `fields` and `samples` |
 //! | `errors` | a page for each code |
-//! | `article` | every page but Swagger UI's: as HTML, by `markdown`, and as Markdown |
+//! | `dashboard` | webhooks, deliveries and attempts, for whoever signs in |
+//! | `article` | every page of text: as HTML, by `markdown`, and as Markdown |
 
 pub mod article;
 pub mod assets;
+pub mod dashboard;
 mod document;
 mod errors;
 mod fields;

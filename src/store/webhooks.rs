@@ -1,6 +1,6 @@
 //! Webhooks: registered endpoints.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, FromQueryResult as _, IntoActiveModel as _,
@@ -144,6 +144,12 @@ pub async fn list(
     rows.truncate(usize::try_from(limit.fetch()).unwrap_or(usize::MAX));
     let webhooks = rows.iter().map(view).collect::<Result<_, _>>()?;
     Ok(limit.page(webhooks, None, |webhook: &Webhook| webhook.id, |_| 0))
+}
+
+/// How the deliveries of each of the organization's webhooks have gone recently.
+pub async fn health(db: &Database, org: OrganizationId) -> Result<HashMap<WebhookId, Health>, StoreError> {
+    let rows = of(org).all(&db.read()).await?;
+    Ok(rows.iter().map(|row| (row.id, health::read(row))).collect())
 }
 
 /// The organization's webhooks that are not deleted.

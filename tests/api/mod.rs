@@ -3,7 +3,9 @@
 mod authentication;
 mod bodies;
 mod connections;
+mod create_dashboard_link;
 mod create_webhook;
+mod dashboard;
 mod delete_webhook;
 mod fairness;
 mod get_delivery;

@@ -166,7 +166,8 @@ async fn every_page_that_a_page_leads_to_is_there_as_markdown_too() {
     let mut waiting: VecDeque<String> = ["/guide", "/reference", "/errors"].map(str::to_owned).into();
     let mut seen = BTreeSet::new();
     while let Some(path) = waiting.pop_front() {
-        if !seen.insert(path.clone()) {
+        // The dashboard is for those who sign in.
+        if path == "/dashboard" || !seen.insert(path.clone()) {
             continue;
         }
         let response = page(&app, &path).await;

@@ -34,7 +34,7 @@ impl Trial {
                 body["data"]["job_id"] = "0190a000-0000-7000-8000-00000000000c".into();
             }
             // Their conflicts are those of an idempotency key.
-            "update_webhook" | "test_webhook" | "replay_webhook" => return,
+            "update_webhook" | "test_webhook" | "replay_webhook" | "create_dashboard_link" => return,
             other => panic!("{other} returns 409, and this test has no state for that"),
         }
         let ask = self.ask(operation, &ids, "").json(&body);

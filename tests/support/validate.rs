@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client::ApiResponse;
 
 /// The first segments of the pages for people.
-const PAGES: [&str; 5] = ["", "docs", "guide", "reference", "errors"];
+const PAGES: [&str; 6] = ["", "docs", "guide", "reference", "errors", "dashboard"];
 
 /// Whether the path is a page's, or of a file that pages load.
 fn is_page(path: &str) -> bool {
@@ -39,6 +39,10 @@ impl ResponseValidator {
         let what = format!("{method} {path} answered {status}");
         let Some((template, item)) = self.find(path) else {
             // Pages are for people, and the document is about the API; an error is a problem there, too.
+            if path == "/dashboard" || path.starts_with("/dashboard/") {
+                check_dashboard(&what, response);
+                return;
+            }
             let is_error = response.status.is_client_error() || response.status.is_server_error();
             let status = if is_page(path) { response.status.as_u16() } else { 404 };
             if is_error || !is_page(path) {
@@ -181,6 +185,25 @@ impl ResponseValidator {
         let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
         complain(&what, &format!("{here}/requestBody"), schema, &payload);
     }
+}
+
+/// What is below `/dashboard` is for browsers, errors too: a page without scripts that nobody keeps, or a redirection.
+fn check_dashboard(what: &str, response: &ApiResponse) {
+    let is_page = response.header("content-type") == Some("text/html; charset=utf-8") && !response.body.is_empty();
+    assert!(is_page || response.status == 303, "{what}: {}", text(response));
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(response.header(name), Some(value), "{what}: {name}");
+    }
+    let policy = response.header("content-security-policy").unwrap_or_default();
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("script"),
+        "{what}: {policy}"
+    );
+    assert!(!text(response).contains("<script"), "{what}: {}", text(response));
 }
 
 /// A validator that also checks formats.

@@ -9,6 +9,7 @@ use sea_orm::{
 
 pub mod check;
 pub mod keys;
+pub mod passes;
 
 use super::{Database, StoreError, entity::webhook};
 use crate::domain::{

@@ -1,0 +1,141 @@
+//! What surrounds every page of the dashboard, and the page of an error.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::parts;
+use crate::domain::{
+    pass::{Access, Action},
+    timestamp::Timestamp,
+};
+
+/// Whoever is signed in, as far as pages show it.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Proves that a form is of this session.
+    pub form_token: String,
+    /// The idempotency key of the page's forms: sent twice, they are done once.
+    pub key: String,
+    /// What the session allows.
+    pub access: Access,
+    /// Whether its token may write.
+    pub may_write: bool,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+impl Visitor {
+    /// Whether the session may do it: only then is there a form for it.
+    pub(super) fn may(&self, action: Action) -> bool {
+        self.access.includes(action) && (self.may_write || action == Action::Show)
+    }
+
+    /// A form with one button, whose fields come before it.
+    pub(super) fn form(&self, action: &str, button: &str, fields: &Markup) -> Markup {
+        html! {
+            form method="post" action=(action) {
+                (parts::token(&self.form_token))
+                input type="hidden" name="key" value=(self.key);
+                (fields)
+                button type="submit" { (button) }
+            }
+        }
+    }
+
+    /// A page for this visitor. `path` is its entry in the navigation.
+    pub(super) fn page(&self, title: &str, path: &str, content: &Markup) -> String {
+        let allowed = match (self.may(Action::Change), self.may(Action::Retry)) {
+            (true, _) => "You may see and change everything here.",
+            (false, true) => "You may look, and retry deliveries.",
+            (false, false) => "You may look, and change nothing.",
+        };
+        let navigation = html! {
+            nav aria-label="Dashboard" {
+                @for (entry, name) in [("/dashboard", "Webhooks"), ("/dashboard/deliveries", "Deliveries")] {
+                    a href=(entry) aria-current=[(entry == path).then_some("page")] { (name) }
+                }
+            }
+            form.sign-out method="post" action="/dashboard/sign_out" {
+                (parts::token(&self.form_token))
+                button.quiet type="submit" { "Sign out" }
+            }
+        };
+        let footer = html! { (allowed) " Signed in until " (parts::time(self.expires_at)) "." };
+        page(title, &navigation, content, &footer)
+    }
+}
+
+/// A page for whoever is not signed in.
+pub(super) fn open_page(title: &str, content: &Markup) -> String {
+    let footer = html! { "The reference of the API is at " a href="/reference" { "/reference" } "." };
+    page(title, &html! {}, content, &footer)
+}
+
+fn page(title: &str, navigation: &Markup, content: &Markup, footer: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) " · Kallima Webhooks" }
+                link rel="icon" type="image/svg+xml" href="/docs/favicon.svg";
+                link rel="stylesheet" href="/docs/page.css";
+                link rel="stylesheet" href="/docs/dashboard.css";
+            }
+            body.dashboard {
+                a.skip href="#content" { "Skip to the content" }
+                header.site {
+                    a.brand href="/dashboard" {
+                        img src="/docs/favicon.svg" alt="" width="24" height="24";
+                        "Kallima Webhooks"
+                    }
+                    (navigation)
+                }
+                main id="content" tabindex="-1" {
+                    h1 { (title) }
+                    (content)
+                }
+                footer { (footer) }
+            }
+        }
+    };
+    page.into_string()
+}
+
+/// Why a page cannot be shown, or a form was not done.
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    /// In a few words.
+    pub title: &'a str,
+    /// What is wrong, and what to do.
+    pub detail: &'a str,
+    /// What is wrong with each part of the request, if that is it.
+    pub faults: &'a [String],
+    /// The request's id.
+    pub request_id: &'a str,
+}
+
+impl Refusal<'_> {
+    /// The page.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let Self {
+            title,
+            detail,
+            faults,
+            request_id,
+        } = self;
+        let content = html! {
+            @if faults.is_empty() {
+                p { (detail) }
+            } @else {
+                (parts::faults(faults))
+            }
+            p { a href="/dashboard" { "To the dashboard" } }
+            p.quiet { "Request " code { (request_id) } }
+        };
+        open_page(title, &content)
+    }
+}
