@@ -27,7 +27,8 @@ const EVENTS_A_ROUND: i64 = 400;
 const ARGUMENTS: [&str; 4] = ["--attempt-timeout-ms", "5000", "--attempts-per-webhook-max", "32"];
 
 /// What a node may warn of while other nodes die and its database goes away.
-const TROUBLE: [&str; 14] = [
+const TROUBLE: [&str; 15] = [
+    "terminating connection due to immediate shutdown",
     "error communicating with database",
     "a node has died",
     "the heartbeat failed",
