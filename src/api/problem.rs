@@ -103,7 +103,7 @@ fn cut(mut detail: String) -> String {
     detail
 }
 
-/// A refusal or a failure. [`context`](super::context) renders it, which knows the request's id and path.
+/// A refusal or a failure. `context` renders it, which knows the request's id and path.
 #[derive(Clone, Debug)]
 pub struct Problem {
     code: ProblemCode,
