@@ -1,10 +1,10 @@
 //! The rules of `validator`: for each, a request that only it refuses, so that none can be dead code or be deleted.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::{support::App, tidy::sources};
 
 /// An id that nothing has: the rest of the request is checked first.
 const NOBODY: &str = "0190a000-0000-7000-8000-000000000000";
@@ -127,8 +127,8 @@ async fn each_rule_of_a_body_refuses_what_no_other_does() {
 #[test]
 fn every_rule_is_tried() {
     let mut written = BTreeSet::new();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api")).unwrap() {
-        written.extend(rules(&fs::read_to_string(entry.unwrap().path()).unwrap()));
+    for (_, source) in sources("src/api") {
+        written.extend(rules(&source));
     }
     let queries = QUERIES.iter().map(|(rule, ..)| *rule);
     let tried: BTreeSet<_> = queries

@@ -44,7 +44,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The Rust sources below a folder, or one of them, with their text.
-fn sources(path: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn sources(path: &str) -> Vec<(PathBuf, String)> {
     let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
     let with_text = |path: PathBuf| {
         let text = read(&path);
