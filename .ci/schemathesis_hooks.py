@@ -37,7 +37,7 @@ def is_plain(url):
 def is_made_by_the_service(case, name):
     """Whether the catalog says of the event type that nobody else publishes it."""
     event_type = case.operation.schema.raw_schema["webhooks"].get(name, {})
-    return "The service makes this event itself" in event_type.get("post", {}).get("description", "")
+    return "The service publishes this event itself" in event_type.get("post", {}).get("description", "")
 
 
 def is_of_meaning(fault, case):
