@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::{
     assets::{self, File},
     document::{Document, Operation},
-    markdown,
+    frame, markdown,
     samples::Sample,
 };
 
@@ -48,22 +48,17 @@ impl Article {
 
     /// For people.
     pub(super) fn html(&self, document: &Document) -> File {
+        let own = html! {
+            link rel="alternate" type="text/markdown" href={ (self.path) ".md" };
+            script src="/docs/page.js" defer {}
+        };
         let page = html! {
             (DOCTYPE)
             html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { (self.title) " · Kallima Webhooks" }
-                    link rel="icon" type="image/svg+xml" href="/docs/favicon.svg";
-                    link rel="alternate" type="text/markdown" href={ (self.path) ".md" };
-                    link rel="stylesheet" href="/docs/page.css";
-                    script src="/docs/page.js" defer {}
-                }
+                (frame::head(&self.title, &own))
                 body {
-                    a.skip href="#content" { "Skip to the content" }
-                    (head())
+                    (frame::skip())
+                    (header())
                     div.frame {
                         main id="content" tabindex="-1" { (self.content()) }
                         nav id="navigation" aria-label="Pages" { (self.navigation(document)) }
@@ -134,10 +129,10 @@ impl Article {
     }
 }
 
-fn head() -> Markup {
+fn header() -> Markup {
     html! {
         header.site {
-            a.brand href="/reference" { img src="/docs/favicon.svg" alt="" width="24" height="24"; "Kallima Webhooks" }
+            (frame::brand("/reference"))
             nav aria-label="Site" {
                 a href="/guide" { "Guide" }
                 a href="/reference" { "Reference" }

@@ -7,6 +7,7 @@
 //! | `reference` | a page for each operation and event type, of `document`, `fields` and `samples` |
 //! | `errors` | a page for each code |
 //! | `dashboard` | webhooks, deliveries and attempts, for whoever signs in |
+//! | `frame` | what all of these pages begin with |
 //! | `article` | every page of text: as HTML, by `markdown`, and as Markdown |
 
 pub mod article;
@@ -15,6 +16,7 @@ pub mod dashboard;
 mod document;
 mod errors;
 mod fields;
+mod frame;
 mod markdown;
 mod reference;
 mod samples;

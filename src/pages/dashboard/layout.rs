@@ -3,9 +3,12 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::parts;
-use crate::domain::{
-    pass::{Access, Action},
-    timestamp::Timestamp,
+use crate::{
+    domain::{
+        pass::{Access, Action},
+        timestamp::Timestamp,
+    },
+    pages::frame,
 };
 
 /// Whoever is signed in, as far as pages show it.
@@ -71,26 +74,18 @@ pub(super) fn open_page(title: &str, content: &Markup) -> String {
 }
 
 fn page(title: &str, navigation: &Markup, content: &Markup, footer: &Markup) -> String {
+    let own = html! {
+        meta name="robots" content="noindex";
+        link rel="stylesheet" href="/docs/dashboard.css";
+    };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="robots" content="noindex";
-                title { (title) " · Kallima Webhooks" }
-                link rel="icon" type="image/svg+xml" href="/docs/favicon.svg";
-                link rel="stylesheet" href="/docs/page.css";
-                link rel="stylesheet" href="/docs/dashboard.css";
-            }
+            (frame::head(title, &own))
             body.dashboard {
-                a.skip href="#content" { "Skip to the content" }
+                (frame::skip())
                 header.site {
-                    a.brand href="/dashboard" {
-                        img src="/docs/favicon.svg" alt="" width="24" height="24";
-                        "Kallima Webhooks"
-                    }
+                    (frame::brand("/dashboard"))
                     (navigation)
                 }
                 main id="content" tabindex="-1" {
