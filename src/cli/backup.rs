@@ -9,7 +9,7 @@ use crate::{
     config::DatabaseOptions,
     store::{
         secrets::keys,
-        upkeep::backup::{self, Backup, BackupError},
+        upkeep::backup::{self, Backup, BackupError, Progress},
     },
 };
 
@@ -29,16 +29,25 @@ pub(super) fn run(options: &BackupOptions, database: &DatabaseOptions) -> Comman
     if database.is_postgres() {
         return Err(BackupError::Postgres.into());
     }
-    let bar = progress::bar("copying pages", 0);
+    let copying = progress::bar("copying pages", 0);
+    let mut checking = None;
     let Backup {
         tables,
         bytes,
         key_file,
-    } = backup::make(database, to, *with_key, |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
+    } = backup::make(database, to, *with_key, |reached| match reached {
+        Progress::Copied { pages, total } => {
+            copying.set_length(total);
+            copying.set_position(pages);
+        }
+        Progress::Checking => {
+            copying.finish_and_clear();
+            checking = Some(progress::stopwatch("reading the copy back"));
+        }
     })?;
-    bar.finish_and_clear();
+    if let Some(checking) = checking {
+        checking.finish_and_clear();
+    }
     for (table, rows) in tables {
         println!("{table:<20} {rows:>12} rows");
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{
     CommandResult,
     table::{NOTHING, Table, optional, print_json},
+    unknown_organization,
 };
 use crate::{
     domain::{
@@ -76,7 +77,7 @@ impl DeliveriesCommand {
             json,
         } = self;
         if !organizations::exists(db, organization).await? {
-            return Err(format!("there is no organization {organization}; see `organization list`").into());
+            return Err(unknown_organization(organization).into());
         }
         let query = DeliveryQuery {
             webhook_id: webhook,

@@ -45,7 +45,7 @@ use uuid::Uuid;
 use crate::{
     clock::Clock,
     config::{self, DatabaseOptions, LogFormat, LogOptions, ServeOptions},
-    domain::id::NodeId,
+    domain::id::{NodeId, OrganizationId},
     server,
     store::{self, Database, source::OpenError},
     telemetry::{self, log},
@@ -306,4 +306,9 @@ async fn migrate(db: &Database) -> CommandResult {
         tracing::info!(kallima.migrations.applied = applied, "migrations were applied");
     }
     Ok(())
+}
+
+/// Says that an organization does not exist, and where to find those that do.
+fn unknown_organization(id: OrganizationId) -> String {
+    format!("there is no organization {id}; see `organization list`")
 }

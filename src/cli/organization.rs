@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     CommandResult,
     table::{Table, counted, optional, print_json},
+    unknown_organization,
 };
 use crate::{
     clock::Clock,
@@ -89,13 +90,17 @@ fn parse_limit(text: &str) -> Result<Limit, String> {
     if text == "none" {
         return Ok(Limit(None));
     }
+    let limit = parse_number(text).map_err(|wrong| format!("{wrong}, or none"))?;
+    Ok(Limit(Some(limit)))
+}
+
+/// Reads a limit that is one.
+pub(super) fn parse_number(text: &str) -> Result<NonZeroU32, String> {
     let number = text
         .parse()
         .ok()
         .filter(|number: &NonZeroU32| number.get() <= LIMIT_MAX);
-    number
-        .map(|number| Limit(Some(number)))
-        .ok_or_else(|| format!("must be a number from 1 to {LIMIT_MAX}, or none"))
+    number.ok_or_else(|| format!("must be a number from 1 to {LIMIT_MAX}"))
 }
 
 impl OrganizationCommand {
@@ -127,7 +132,7 @@ impl OrganizationCommand {
             } => {
                 let (rate, quota) = (requests_per_minute.map(|it| it.0), writes_per_month.map(|it| it.0));
                 let Some(limits) = organizations::change_limits(db, id, rate, quota).await? else {
-                    return Err(format!("there is no organization {id}; see `organization list`").into());
+                    return Err(unknown_organization(id).into());
                 };
                 println!("{id}  {}", described(limits));
             }
@@ -141,7 +146,7 @@ async fn show_usage(db: &Database, clock: &Clock, id: Option<OrganizationId>, js
     let mut organizations = organizations::list(db).await?;
     organizations.retain(|organization| id.is_none_or(|id| id == organization.id));
     if let Some(id) = id.filter(|_| organizations.is_empty()) {
-        return Err(format!("there is no organization {id}; see `organization list`").into());
+        return Err(unknown_organization(id).into());
     }
     let mut rows = Vec::new();
     for Organization { id, name, limits, .. } in organizations {

@@ -34,9 +34,16 @@ pub(super) fn uses_database(command: &str) -> bool {
 /// The command with its common options in place, each shown where it is of use.
 pub(super) fn build(mut command: Command) -> Command {
     command.build();
-    command.mut_subcommands(|subcommand| {
+    let command = command.mut_subcommands(|subcommand| {
         let useless = useless(subcommand.get_name());
         hide(subcommand, useless)
+    });
+    // Its log is among the output of a test suite, where only trouble is of interest.
+    command.mut_subcommand("sandbox", |sandbox| {
+        sandbox.mut_args(|option| {
+            let is_log = option.get_id() == "log";
+            if is_log { option.default_value("warn") } else { option }
+        })
     })
 }
 

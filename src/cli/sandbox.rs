@@ -6,7 +6,10 @@ use clap::{Args, Parser};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{CommandResult, healthcheck::reachable, kit::parse_secret, migrate, serve::Signals, token};
+use super::{
+    CommandResult, healthcheck::reachable, kit::parse_secret, migrate, organization::parse_number, serve::Signals,
+    token,
+};
 use crate::{
     clock::Clock,
     config::{DatabaseOptions, ServeOptions, listen_address, parse_token},
@@ -14,7 +17,7 @@ use crate::{
     delivery::resolver::Resolver,
     domain::{
         id::{OrganizationId, WebhookId},
-        limits::{LIMIT_MAX, Limits},
+        limits::Limits,
         secret::Secret,
         token::{Scopes, Token},
     },
@@ -64,11 +67,11 @@ pub(super) struct SandboxOptions {
     no_breaker: bool,
 
     /// The organization's rate limit, in requests per minute (default: none).
-    #[arg(long, env = "KALLIMA_SANDBOX_REQUESTS_PER_MINUTE_MAX", value_parser = parse_limit)]
+    #[arg(long, env = "KALLIMA_SANDBOX_REQUESTS_PER_MINUTE_MAX", value_parser = parse_number)]
     requests_per_minute_max: Option<NonZeroU32>,
 
     /// The organization's quota, in writes a month (default: none).
-    #[arg(long, env = "KALLIMA_SANDBOX_WRITES_PER_MONTH_MAX", value_parser = parse_limit)]
+    #[arg(long, env = "KALLIMA_SANDBOX_WRITES_PER_MONTH_MAX", value_parser = parse_number)]
     writes_per_month_max: Option<NonZeroU32>,
 }
 
@@ -76,11 +79,6 @@ pub(super) struct SandboxOptions {
 struct Serving {
     #[command(flatten)]
     options: ServeOptions,
-}
-
-fn parse_limit(text: &str) -> Result<NonZeroU32, String> {
-    let limit = text.parse().ok().filter(|limit: &NonZeroU32| limit.get() <= LIMIT_MAX);
-    limit.ok_or_else(|| format!("must be from 1 to {LIMIT_MAX}"))
 }
 
 pub(super) async fn run(options: SandboxOptions) -> CommandResult {

@@ -123,6 +123,7 @@ fn announcement(
     let mut lines = vec![
         format!("Kallima Webhooks {VERSION} listens on {base}"),
         format!("API docs: {base}/docs"),
+        format!("Dashboard: {base}/dashboard"),
     ];
     lines.extend(
         server

@@ -54,7 +54,12 @@ pub(super) fn print_json(value: &impl Serialize) -> CommandResult {
 
 /// A number that was counted up to a limit.
 pub(super) fn counted(count: i64, max: i64) -> String {
-    let more = if count >= max { "+" } else { "" };
+    at_least(count, count >= max)
+}
+
+/// A number, and whether there may be more.
+pub(super) fn at_least(count: i64, has_more: bool) -> String {
+    let more = if has_more { "+" } else { "" };
     format!("{count}{more}")
 }
 

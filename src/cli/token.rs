@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     CommandResult,
     table::{Table, print_json},
+    unknown_organization,
 };
 use crate::{
     clock::Clock,
@@ -43,7 +44,7 @@ pub(super) enum TokenCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Revoke a token, effective at once.
+    /// Revoke a token, effective at once (on PostgreSQL: within 2 seconds).
     Revoke {
         /// The token's id, as `token list` shows it.
         id: TokenId,
@@ -62,7 +63,7 @@ impl TokenCommand {
                 if let Some(id) = organization
                     && !organizations::exists(db, id).await?
                 {
-                    return Err(format!("there is no organization {id}; see `organization list`").into());
+                    return Err(unknown_organization(id).into());
                 }
                 let scopes = if scopes.is_empty() {
                     Scopes::all()

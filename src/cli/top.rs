@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     CommandResult,
     deliveries::last,
-    table::{NOTHING, Table, counted, optional, print_json},
+    table::{NOTHING, Table, at_least, counted, optional, print_json},
 };
 use crate::{
     clock::Clock,
@@ -79,6 +79,9 @@ struct OrganizationRow {
     in_flight: i64,
     failing_webhooks: usize,
     deliveries_last_minute: i64,
+    /// Whether a webhook has more due deliveries than were counted, or more in the last minute.
+    #[serde(skip)]
+    has_more: (bool, bool),
 }
 
 #[derive(Serialize)]
@@ -187,6 +190,7 @@ fn organizations(webhooks: &[WebhookRow]) -> Vec<OrganizationRow> {
                     in_flight: 0,
                     failing_webhooks: 0,
                     deliveries_last_minute: 0,
+                    has_more: (false, false),
                 });
                 rows.len() - 1
             });
@@ -195,6 +199,8 @@ fn organizations(webhooks: &[WebhookRow]) -> Vec<OrganizationRow> {
         row.in_flight += in_flight;
         row.failing_webhooks += usize::from(webhook.failing_since.is_some() || webhook.disabled_reason.is_some());
         row.deliveries_last_minute += webhook.deliveries_last_minute;
+        row.has_more.0 |= webhook.due >= COUNTED_MAX;
+        row.has_more.1 |= webhook.deliveries_last_minute >= COUNTED_MAX;
     }
     rows.sort_by_key(|row| std::cmp::Reverse((row.due, row.in_flight, row.failing_webhooks)));
     rows
@@ -206,10 +212,10 @@ impl Top {
         for row in &self.organizations {
             table.row([
                 row.organization_id.to_string(),
-                row.due.to_string(),
+                at_least(row.due, row.has_more.0),
                 row.in_flight.to_string(),
                 row.failing_webhooks.to_string(),
-                row.deliveries_last_minute.to_string(),
+                at_least(row.deliveries_last_minute, row.has_more.1),
                 row.organization.clone(),
             ]);
         }
@@ -255,5 +261,47 @@ fn health(webhook: &BusyWebhook) -> Health {
         failing_since: webhook.failing_since,
         consecutive_failures: webhook.consecutive_failures.unsigned_abs(),
         ..Health::new(webhook.enabled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn webhook(organization_id: OrganizationId, due: i64, deliveries_last_minute: i64) -> WebhookRow {
+        let webhook = BusyWebhook {
+            webhook_id: WebhookId::NIL,
+            organization_id,
+            organization: "Lab".to_owned(),
+            url: "https://example.com/".to_owned(),
+            enabled: true,
+            disabled_reason: None,
+            failing_since: None,
+            consecutive_failures: 0,
+            rate_limit: None,
+            due,
+            oldest_due_at: None,
+            deliveries_last_minute,
+        };
+        WebhookRow {
+            webhook,
+            in_flight: 1,
+            last_error: None,
+            last_response_status: None,
+            last: NOTHING.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_not_counted_to_the_end_of_a_webhook_is_not_of_its_organization_either() {
+        let webhooks = [(7, 1), (COUNTED_MAX, 2)].map(|(due, made)| webhook(OrganizationId::NIL, due, made));
+        let top = Top {
+            at: Timestamp::from_millis(0),
+            organizations: organizations(&webhooks),
+            webhooks: webhooks.into(),
+        };
+        let tables = top.tables();
+        let row: Vec<_> = tables.lines().nth(3).unwrap_or_default().split_whitespace().collect();
+        assert_eq!(row[1..], ["10007+", "2", "0", "3", "Lab"], "{tables}");
     }
 }

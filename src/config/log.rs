@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 /// What to log, and how.
 #[derive(Args, Clone, Debug)]
 pub struct LogOptions {
-    /// What to log: levels and modules, in the syntax of `tracing`'s filters.
+    /// What to log: levels and modules, in the syntax of `tracing`'s filters (default of `sandbox`: `warn`).
     #[arg(
         id = "log",
         long = "log",

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use kallima_webhooks::store::upkeep::backup::{self, Progress};
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value, json};
 use tokio::{process::Command, task::JoinSet};
@@ -176,6 +177,24 @@ async fn a_backup_replaces_nothing_and_leaves_the_key_out() {
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
     }
     assert!(fs::read(&copy).unwrap() == before && !other.exists() && !third.exists());
+}
+
+#[tokio::test]
+async fn a_backup_reports_how_much_is_copied_and_when_it_reads_the_copy_back() {
+    let database = TestDatabase::sqlite().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut reported = Vec::new();
+    let made = backup::make(&database.options, &folder.path().join("copy.db"), false, |progress| {
+        reported.push(progress);
+    });
+    made.unwrap();
+    let last = reported.pop();
+    assert_eq!(last, Some(Progress::Checking), "{reported:?}");
+    let copied = reported.last();
+    assert!(
+        matches!(copied, Some(Progress::Copied { pages, total }) if pages == total && *total > 0),
+        "{reported:?}"
+    );
 }
 
 #[tokio::test]

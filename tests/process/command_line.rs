@@ -38,11 +38,11 @@ async fn a_new_database_gets_a_token_that_works_and_is_printed_once() {
         said.push(line);
     }
     assert!(
-        said.len() == 2 && said[0].contains("/docs"),
+        said.len() == 3 && said[0].contains("/docs") && said[1].contains("/dashboard"),
         "a database that has tokens gets no other: {said:?}"
     );
     // The message says how to get another one, and that works.
-    let another = said[1].split('`').nth(1).unwrap();
+    let another = said[2].split('`').nth(1).unwrap();
     let arguments: Vec<&str> = another
         .split_whitespace()
         .skip(1)

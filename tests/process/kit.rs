@@ -268,6 +268,12 @@ async fn what_a_receiver_does_wrong_is_named() {
     let (done, said, _) = kit(&["conform", "--url", &format!("http://{address}/")]).await;
     assert!(!done && said.contains("no answer (connection_refused)"), "{said}");
     assert!(said.contains("not tried, since 3 in a row had no answer"), "{said}");
+    let columns: HashSet<_> = said.lines().filter_map(|line| line.find(" ms")).collect();
+    assert_eq!(
+        columns.len(),
+        1,
+        "a long answer does not move what is beside it:\n{said}"
+    );
     drop(socket);
 }
 

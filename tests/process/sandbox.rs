@@ -25,17 +25,24 @@ struct Sandbox {
     facts: Value,
 }
 
+/// The command, with its own defaults alone.
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kallima-webhooks"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KALLIMA_")) {
+        command.env_remove(name);
+    }
+    command.arg("sandbox").kill_on_drop(true);
+    command
+}
+
 impl Sandbox {
     async fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kallima-webhooks"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KALLIMA_")) {
-            command.env_remove(name);
-        }
-        command
-            .arg("sandbox")
-            .args(arguments)
-            .env("KALLIMA_LOG", "warn")
-            .kill_on_drop(true);
+        let mut command = command();
+        command.args(arguments);
+        Self::spawn(command).await
+    }
+
+    async fn spawn(command: Command) -> Self {
         let process = Process::spawn(command).await;
         let facts = serde_json::from_str(&process.first).unwrap();
         Self { process, facts }
@@ -166,6 +173,24 @@ async fn it_says_in_one_line_what_a_suite_has_to_know() {
     let bare = Sandbox::start(&["--no-examples"]).await;
     assert_eq!(bare.facts["webhook_id"], Value::Null);
     assert_eq!(bare.ask("GET", "/v1/webhooks").send().await.expect(200), json!([]));
+}
+
+#[tokio::test]
+async fn it_logs_trouble_alone_unless_more_is_asked_for() {
+    let sandbox = Sandbox::start(&[]).await;
+    sandbox.done("POST", "/sandbox/trigger/job.completed", None).await;
+    sandbox.arrivals("job.completed", 1).await;
+    sandbox.done("POST", "/sandbox/reset", None).await;
+    assert_eq!(sandbox.process.kill_with_log().await, "");
+
+    let by_option = Sandbox::start(&["--log", "info"]).await;
+    let mut command = command();
+    command.env("KALLIMA_LOG", "info");
+    let by_variable = Sandbox::spawn(command).await;
+    for sandbox in [by_option, by_variable] {
+        let log = sandbox.process.kill_with_log().await;
+        assert!(log.contains("INFO"), "{log:?}");
+    }
 }
 
 #[tokio::test]

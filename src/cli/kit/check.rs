@@ -44,24 +44,37 @@ pub(super) struct Check {
     pub(super) took: Duration,
 }
 
-/// The table's head.
-pub(super) fn print_head(url: &str) {
-    println!("Checking {url}\n");
-    println!("{:<7} {:<8} {:<62} {:<16} time", "result", "receiver", "what", "answer");
+/// The table of the checks, printed row by row as they are made. The answer, whose length nobody knows before it is there,
+/// is the last column.
+#[derive(Debug)]
+pub(super) struct Rows {
+    /// The length of the longest check's name.
+    pub(super) name_width: usize,
 }
 
-impl Check {
-    /// Prints its row.
-    pub(super) fn print(&self) {
-        let (result, note) = match &self.verdict {
+impl Rows {
+    /// Prints the table's head.
+    pub(super) fn print_head(&self) {
+        let width = self.name_width;
+        println!(
+            "{:<7} {:<8} {:<width$} {:>8}  answer",
+            "result", "receiver", "what", "time"
+        );
+    }
+
+    /// Prints the row of a check.
+    pub(super) fn print(&self, check: &Check) {
+        let (result, note) = match &check.verdict {
             Verdict::Passed => (color::good("ok     ").to_string(), None),
             Verdict::Skipped(reason) => (color::notable("skipped").to_string(), Some(reason)),
             Verdict::Failed(reason) => (color::bad("FAILED ").to_string(), Some(reason)),
         };
-        let (group, name, answer, took) = (self.group.to_string(), &self.name, &self.answer, self.took.as_millis());
-        anstream::println!("{result} {group:<8} {name:<62} {answer:<16} {took} ms");
+        let (group, name, width) = (check.group.to_string(), &check.name, self.name_width);
+        let took = format!("{} ms", check.took.as_millis());
+        let row = format!("{result} {group:<8} {name:<width$} {took:>8}  {}", check.answer);
+        anstream::println!("{}", row.trim_end());
         if let Some(note) = note {
-            anstream::println!("{:17}{note}", "");
+            println!("{:17}{note}", "");
         }
     }
 }

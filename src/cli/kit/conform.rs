@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 
 use super::{
     ReceiverOptions, SecretOption,
-    check::{self, Check, Group, Verdict},
+    check::{Check, Group, Rows, Verdict},
     conform_cases::{Case, Cases},
-    described, junit, outcome,
+    described, example, junit, outcome,
 };
 use crate::{
     cli::{CommandResult, color},
@@ -75,21 +75,19 @@ pub(in crate::cli) async fn run(options: ConformOptions, clock: &Clock) -> Comma
     let cases = Cases {
         secret: &options.secret.secret,
         event_type: &options.event_type,
+        data: example::data(&contract, &options.event_type)?,
         contract: &contract,
         clock,
     };
-    let delivered = cases.delivered()?;
-    check::print_head(options.receiver.url.as_str());
-    let mut examination = Examination::new(&options)?;
-    examination.check(&delivered).await?;
+    let mut examination = Examination::new(&options, cases.name_width())?;
+    println!("Checking {}\n", options.receiver.url);
+    examination.rows.print_head();
+    examination.check(&cases.delivered()).await?;
     let checked = examination.schemes(&cases).await?;
-    let mut rest = cases.accepted()?;
-    for scheme in checked {
-        rest.extend(cases.refused(scheme)?);
-    }
-    rest.extend(cases.refused_always()?);
-    for case in &rest {
-        examination.check(case).await?;
+    let refused = checked.into_iter().flat_map(|scheme| cases.refused(scheme));
+    let rest = cases.accepted().into_iter().chain(refused);
+    for case in rest.chain(cases.refused_always()) {
+        examination.check(&case).await?;
     }
     if let Some(path) = &options.junit {
         junit::write(path, options.receiver.url.as_str(), &examination.checks)?;
@@ -102,18 +100,20 @@ struct Examination<'a> {
     options: &'a ConformOptions,
     lower_case: Sender,
     title_case: Sender,
+    rows: Rows,
     checks: Vec<Check>,
     /// Checks in a row that had no answer.
     unanswered: usize,
 }
 
 impl<'a> Examination<'a> {
-    fn new(options: &'a ConformOptions) -> Result<Self, Box<dyn std::error::Error>> {
+    fn new(options: &'a ConformOptions, name_width: usize) -> Result<Self, Box<dyn std::error::Error>> {
         let lower_case = options.receiver.sender()?;
         Ok(Self {
             options,
             title_case: lower_case.spelling(HeaderSpelling::TitleCase),
             lower_case,
+            rows: Rows { name_width },
             checks: Vec::new(),
             unanswered: 0,
         })
@@ -123,7 +123,7 @@ impl<'a> Examination<'a> {
     async fn schemes(&mut self, cases: &Cases<'_>) -> Result<Vec<Scheme>, Box<dyn std::error::Error>> {
         let mut made = Vec::new();
         for scheme in Scheme::ALL {
-            made.push((scheme, self.make(&cases.signed_by(scheme)?).await?));
+            made.push((scheme, self.make(&cases.signed_by(scheme)).await?));
         }
         let is_accepted = |check: &Check| check.verdict == Verdict::Passed;
         let is_any = made.iter().any(|(_, check)| is_accepted(check));
@@ -143,25 +143,25 @@ impl<'a> Examination<'a> {
     }
 
     /// Makes a check and prints it.
-    async fn check(&mut self, case: &Case) -> CommandResult {
+    async fn check(&mut self, case: &Case<'_>) -> CommandResult {
         let check = self.make(case).await?;
         self.add(check);
         Ok(())
     }
 
     fn add(&mut self, check: Check) {
-        check.print();
+        self.rows.print(&check);
         self.checks.push(check);
     }
 
     /// Sends what a case has, up to the first answer that is wrong.
-    async fn make(&mut self, case: &Case) -> Result<Check, Box<dyn std::error::Error>> {
+    async fn make(&mut self, case: &Case<'_>) -> Result<Check, Box<dyn std::error::Error>> {
         let began = Instant::now();
         let (mut verdict, mut answer) = (Verdict::Passed, String::new());
         if self.unanswered >= UNANSWERED_MAX {
             verdict = Verdict::Failed(format!("not tried, since {UNANSWERED_MAX} in a row had no answer"));
         }
-        for parcel in &case.parcels {
+        for parcel in case.parcels()? {
             if verdict != Verdict::Passed {
                 break;
             }
@@ -169,7 +169,7 @@ impl<'a> Examination<'a> {
                 HeaderSpelling::LowerCase => &self.lower_case,
                 HeaderSpelling::TitleCase => &self.title_case,
             };
-            let exchange = sender.post(&self.options.receiver.url, &parcel.headers, parcel.body.clone());
+            let exchange = sender.post(&self.options.receiver.url, &parcel.headers, parcel.body);
             let outcome = outcome(exchange.await)?;
             self.unanswered = if outcome.response_status.is_some() {
                 0

@@ -30,162 +30,165 @@ pub(super) struct Parcel {
     pub(super) spelling: HeaderSpelling,
 }
 
+/// Any failure to make a request.
+type Made<T> = Result<T, Box<dyn std::error::Error>>;
+
 /// What is sent for one check: every request of it must be accepted, or refused.
-#[derive(Clone, Debug)]
-pub(super) struct Case {
+pub(super) struct Case<'a> {
     pub(super) group: Group,
     pub(super) name: String,
-    pub(super) parcels: Vec<Parcel>,
+    make: Box<dyn Fn() -> Made<Vec<Parcel>> + 'a>,
+}
+
+impl<'a> Case<'a> {
+    fn new(group: Group, name: impl Into<String>, make: impl Fn() -> Made<Vec<Parcel>> + 'a) -> Self {
+        Self {
+            group,
+            name: name.into(),
+            make: Box::new(make),
+        }
+    }
+
+    /// The requests, made now: a receiver may be slow, and a timestamp that was too far ahead when the examination began
+    /// may be right when it is sent.
+    pub(super) fn parcels(&self) -> Made<Vec<Parcel>> {
+        (self.make)()
+    }
 }
 
 /// Makes the requests.
 pub(super) struct Cases<'a> {
     pub(super) secret: &'a Secret,
     pub(super) event_type: &'a str,
+    /// The `data` of the events.
+    pub(super) data: Value,
     pub(super) contract: &'a Contract,
     pub(super) clock: &'a Clock,
 }
 
-/// Any failure to make a request.
-type Made<T> = Result<T, Box<dyn std::error::Error>>;
-
 impl Cases<'_> {
+    /// The length of the longest name of a case.
+    pub(super) fn name_width(&self) -> usize {
+        let of_schemes = Scheme::ALL.into_iter().flat_map(|scheme| {
+            let refused = self.refused(scheme).into_iter();
+            refused.chain([self.signed_by(scheme)])
+        });
+        let of_all = [self.accepted(), self.refused_always()].into_iter().flatten();
+        let cases = of_schemes.chain(of_all).chain([self.delivered()]);
+        cases.map(|case| case.name.chars().count()).max().unwrap_or_default()
+    }
+
     /// A delivery as the service sends it.
-    pub(super) fn delivered(&self) -> Made<Case> {
-        Ok(accepted(
-            "a delivery, signed by both schemes",
-            vec![self.parcel(&self.example()?, 1)],
-        ))
+    pub(super) fn delivered(&self) -> Case<'_> {
+        accepted("a delivery, signed by both schemes", || self.delivery())
     }
 
     /// A delivery that is signed by one scheme alone: it shows whether the receiver checks that one.
-    pub(super) fn signed_by(&self, scheme: Scheme) -> Made<Case> {
-        let mut parcel = self.parcel(&self.example()?, 1);
-        keep_only(&mut parcel.headers, scheme);
-        Ok(accepted(format!("signed by {scheme} alone"), vec![parcel]))
+    pub(super) fn signed_by(&self, scheme: Scheme) -> Case<'_> {
+        accepted(format!("signed by {scheme} alone"), move || {
+            let mut parcel = self.delivery()?;
+            keep_only(&mut parcel.headers, scheme);
+            Ok(parcel)
+        })
     }
 
     /// What a receiver must accept.
-    pub(super) fn accepted(&self) -> Made<Vec<Case>> {
-        let title_case = Parcel {
-            spelling: HeaderSpelling::TitleCase,
-            ..self.parcel(&self.example()?, 1)
-        };
-        let twice = self.example()?;
-        let now = self.clock.now();
-        let earlier = Timestamp::from_millis(now.as_millis() - 60_000);
-        let in_order = [self.event(&self.data()?, earlier)?, self.event(&self.data()?, now)?];
-        Ok(vec![
-            accepted("header names in lower case", vec![self.parcel(&self.example()?, 1)]),
-            accepted("header names in Mixed-Case", vec![title_case]),
-            accepted(
-                "members of data that it does not know",
-                vec![self.with_member("a_member_added_later", json!({ "nested": [1, null, "x"] }))?],
-            ),
-            accepted(
-                "text that is not ASCII",
-                vec![self.with_member("note", json!("café ☕ 抗体 \u{1f9ec} \u{2028}"))?],
-            ),
-            accepted("the test event (webhook.test)", vec![self.test_event()?]),
-            accepted(
+    pub(super) fn accepted(&self) -> Vec<Case<'_>> {
+        vec![
+            accepted("header names in lower case", || self.delivery()),
+            accepted("header names in Mixed-Case", || {
+                self.changed(|parcel| parcel.spelling = HeaderSpelling::TitleCase)
+            }),
+            accepted("members of data that it does not know", || {
+                self.with_member("a_member_added_later", json!({ "nested": [1, null, "x"] }))
+            }),
+            accepted("text that is not ASCII", || {
+                self.with_member("note", json!("café ☕ 抗体 \u{1f9ec} \u{2028}"))
+            }),
+            accepted("the test event (webhook.test)", || self.test_event()),
+            Case::new(
+                Group::Accepts,
                 "a duplicate (the same event again, as attempt 2)",
-                vec![self.parcel(&twice, 1), self.parcel(&twice, 2)],
+                || {
+                    let twice = self.example()?;
+                    Ok(vec![self.parcel(&twice, 1), self.parcel(&twice, 2)])
+                },
             ),
-            accepted(
-                "two events out of order",
-                in_order.iter().rev().map(|event| self.parcel(event, 1)).collect(),
-            ),
-            accepted("the largest event (256 KiB)", vec![self.largest()?]),
-        ])
+            Case::new(Group::Accepts, "two events out of order", || {
+                let now = self.clock.now();
+                let earlier = self.event(&self.data, Timestamp::from_millis(now.as_millis() - 60_000))?;
+                let later = self.event(&self.data, now)?;
+                Ok(vec![self.parcel(&later, 1), self.parcel(&earlier, 1)])
+            }),
+            accepted("the largest event (256 KiB)", || self.largest()),
+        ]
     }
 
     /// What a receiver must refuse that checks `scheme`. Each is an event that it does not know yet.
-    pub(super) fn refused(&self, scheme: Scheme) -> Made<Vec<Case>> {
-        let mut cases = Vec::new();
-        let mut add = |what: &str, change: &dyn Fn(&mut Parcel)| -> Made<()> {
-            let mut parcel = self.parcel(&self.example()?, 1);
-            change(&mut parcel);
-            keep_only(&mut parcel.headers, scheme);
-            cases.push(Case {
-                group: Group::Refuses,
-                name: format!("{what} ({scheme})"),
-                parcels: vec![parcel],
-            });
-            Ok(())
-        };
-        add("signed with another secret", &|parcel| {
-            let other = Secret::generate(&mut UnwrapErr(SysRng));
-            *parcel = self.signed_at(&other, 0).unwrap_or_else(|_| parcel.clone());
-        })?;
-        add("a body with one letter changed", &|parcel| {
-            parcel.body = replaced(&parcel.body, "event", "evenT");
-        })?;
-        add("a body that was parsed and written again", &|parcel| {
-            parcel.body = replaced(&parcel.body, "\":", "\": ");
-        })?;
-        add("a body whose end is cut off", &|parcel| {
-            parcel.body.truncate(parcel.body.len() / 2);
-        })?;
-        add("an empty body", &|parcel| parcel.body = Bytes::new())?;
-        add("a timestamp six minutes old", &|parcel| {
-            *parcel = self.signed_at(self.secret, -OFF_S).unwrap_or_else(|_| parcel.clone());
-        })?;
-        add("a timestamp six minutes ahead", &|parcel| {
-            *parcel = self.signed_at(self.secret, OFF_S).unwrap_or_else(|_| parcel.clone());
-        })?;
-        add("an old signature with a new timestamp", &|parcel| {
-            let old = self.signed_at(self.secret, -OFF_S).unwrap_or_else(|_| parcel.clone());
-            *parcel = old;
-            rewrite_time(&mut parcel.headers, &self.clock.now().as_unix_seconds().to_string());
-        })?;
-        add("a timestamp that is no number", &|parcel| {
-            rewrite_time(&mut parcel.headers, "yesterday");
-        })?;
-        add("a signature of another version", &|parcel| {
-            rewrite(&mut parcel.headers, SIGNATURES, |value| value.replace("v1", "v0"));
-        })?;
-        add("words instead of a signature", &|parcel| {
-            rewrite(&mut parcel.headers, SIGNATURES, |_| "not a signature".to_owned());
-        })?;
-        add("an empty signature", &|parcel| {
-            rewrite(&mut parcel.headers, SIGNATURES, |_| String::new());
-        })?;
-        add("no signature", &|parcel| {
-            parcel.headers.retain(|(name, _)| !SIGNATURES.contains(&name.as_str()));
-        })?;
+    pub(super) fn refused(&self, scheme: Scheme) -> Vec<Case<'_>> {
+        let mut cases = vec![
+            refused(scheme, "signed with another secret", || {
+                self.signed_at(&Secret::generate(&mut UnwrapErr(SysRng)), 0)
+            }),
+            refused(scheme, "a body with one letter changed", || {
+                self.changed(|parcel| parcel.body = replaced(&parcel.body, "event", "evenT"))
+            }),
+            refused(scheme, "a body that was parsed and written again", || {
+                self.changed(|parcel| parcel.body = replaced(&parcel.body, "\":", "\": "))
+            }),
+            refused(scheme, "a body whose end is cut off", || {
+                self.changed(|parcel| parcel.body.truncate(parcel.body.len() / 2))
+            }),
+            refused(scheme, "an empty body", || {
+                self.changed(|parcel| parcel.body = Bytes::new())
+            }),
+            refused(scheme, "a timestamp six minutes old", || {
+                self.signed_at(self.secret, -OFF_S)
+            }),
+            refused(scheme, "a timestamp six minutes ahead", || {
+                self.signed_at(self.secret, OFF_S)
+            }),
+            refused(scheme, "an old signature with a new timestamp", || {
+                let mut parcel = self.signed_at(self.secret, -OFF_S)?;
+                rewrite_time(&mut parcel.headers, &self.clock.now().as_unix_seconds().to_string());
+                Ok(parcel)
+            }),
+            refused(scheme, "a timestamp that is no number", || {
+                self.changed(|parcel| rewrite_time(&mut parcel.headers, "yesterday"))
+            }),
+            refused(scheme, "a signature of another version", || {
+                self.with_signature(|signature| signature.replace("v1", "v0"))
+            }),
+            refused(scheme, "words instead of a signature", || {
+                self.with_signature(|_| "not a signature".to_owned())
+            }),
+            refused(scheme, "an empty signature", || self.with_signature(|_| String::new())),
+            refused(scheme, "no signature", || self.without(&SIGNATURES)),
+        ];
         if scheme == Scheme::StandardWebhooks {
-            add("another event's id", &|parcel| {
+            cases.push(refused(scheme, "another event's id", || {
                 let other = self.clock.new_event_id().to_string();
-                rewrite(&mut parcel.headers, ["webhook-id"; 2], |_| other.clone());
-            })?;
-            add("no timestamp", &|parcel| {
-                parcel.headers.retain(|(name, _)| name != "webhook-timestamp");
-            })?;
+                self.changed(|parcel| rewrite(&mut parcel.headers, &["webhook-id"], |_| other.clone()))
+            }));
+            cases.push(refused(scheme, "no timestamp", || self.without(&["webhook-timestamp"])));
         }
-        Ok(cases)
+        cases
     }
 
     /// What every receiver must refuse, whatever it checks.
-    pub(super) fn refused_always(&self) -> Made<Vec<Case>> {
-        let mut parcel = self.parcel(&self.example()?, 1);
-        parcel.headers.clear();
-        let bare = Parcel {
-            body: Bytes::new(),
-            ..parcel.clone()
-        };
-        let case = |name: &str, parcel| Case {
-            group: Group::Refuses,
-            name: name.to_owned(),
-            parcels: vec![parcel],
-        };
-        Ok(vec![
-            case("an event without any of our headers", parcel),
-            case("an empty request", bare),
-        ])
-    }
-
-    fn data(&self) -> Result<Value, String> {
-        example::data(self.contract, self.event_type)
+    pub(super) fn refused_always(&self) -> Vec<Case<'_>> {
+        vec![
+            Case::new(Group::Refuses, "an event without any of our headers", || {
+                Ok(vec![self.changed(|parcel| parcel.headers.clear())?])
+            }),
+            Case::new(Group::Refuses, "an empty request", || {
+                let bare = self.changed(|parcel| {
+                    parcel.headers.clear();
+                    parcel.body = Bytes::new();
+                });
+                Ok(vec![bare?])
+            }),
+        ]
     }
 
     fn event(&self, data: &Value, created_at: Timestamp) -> Made<Example> {
@@ -193,7 +196,26 @@ impl Cases<'_> {
     }
 
     fn example(&self) -> Made<Example> {
-        self.event(&self.data()?, self.clock.now())
+        self.event(&self.data, self.clock.now())
+    }
+
+    fn delivery(&self) -> Made<Parcel> {
+        Ok(self.parcel(&self.example()?, 1))
+    }
+
+    /// A delivery with a change that is made after it was signed.
+    fn changed(&self, change: impl FnOnce(&mut Parcel)) -> Made<Parcel> {
+        let mut parcel = self.delivery()?;
+        change(&mut parcel);
+        Ok(parcel)
+    }
+
+    fn with_signature(&self, change: impl Fn(&str) -> String) -> Made<Parcel> {
+        self.changed(|parcel| rewrite(&mut parcel.headers, &SIGNATURES, change))
+    }
+
+    fn without(&self, names: &[&str]) -> Made<Parcel> {
+        self.changed(|parcel| parcel.headers.retain(|(name, _)| !names.contains(&name.as_str())))
     }
 
     fn parcel(&self, example: &Example, attempt: u32) -> Parcel {
@@ -216,7 +238,7 @@ impl Cases<'_> {
     }
 
     fn with_member(&self, name: &str, value: Value) -> Made<Parcel> {
-        let mut data = self.data()?;
+        let mut data = self.data.clone();
         data[name] = value;
         Ok(self.parcel(&self.event(&data, self.clock.now())?, 1))
     }
@@ -229,7 +251,7 @@ impl Cases<'_> {
 
     /// An event whose `type` and `data` are as long as `POST /v1/events` takes them.
     fn largest(&self) -> Made<Parcel> {
-        let mut data = self.data()?;
+        let mut data = self.data.clone();
         data["padding"] = json!("");
         let length = json!({ "type": self.event_type, "data": &data }).to_string().len();
         data["padding"] = json!("x".repeat(EVENT_BYTES_MAX.saturating_sub(length)));
@@ -240,12 +262,16 @@ impl Cases<'_> {
 /// The headers that hold a signature.
 const SIGNATURES: [&str; 2] = ["kallima-signature", "webhook-signature"];
 
-fn accepted(name: impl Into<String>, parcels: Vec<Parcel>) -> Case {
-    Case {
-        group: Group::Accepts,
-        name: name.into(),
-        parcels,
-    }
+fn accepted<'a>(name: impl Into<String>, make: impl Fn() -> Made<Parcel> + 'a) -> Case<'a> {
+    Case::new(Group::Accepts, name, move || Ok(vec![make()?]))
+}
+
+fn refused<'a>(scheme: Scheme, what: &str, make: impl Fn() -> Made<Parcel> + 'a) -> Case<'a> {
+    Case::new(Group::Refuses, format!("{what} ({scheme})"), move || {
+        let mut parcel = make()?;
+        keep_only(&mut parcel.headers, scheme);
+        Ok(vec![parcel])
+    })
 }
 
 /// Takes the other scheme's signature away.
@@ -256,7 +282,7 @@ fn keep_only(headers: &mut DeliveryHeaders, scheme: Scheme) {
     });
 }
 
-fn rewrite(headers: &mut DeliveryHeaders, names: [&str; 2], change: impl Fn(&str) -> String) {
+fn rewrite(headers: &mut DeliveryHeaders, names: &[&str], change: impl Fn(&str) -> String) {
     let is_meant = |name: &HeaderName| names.contains(&name.as_str());
     for (_, value) in headers.iter_mut().filter(|(name, _)| is_meant(name)) {
         *value = change(value);
@@ -265,8 +291,8 @@ fn rewrite(headers: &mut DeliveryHeaders, names: [&str; 2], change: impl Fn(&str
 
 /// Writes another time where both schemes have it, and leaves the signatures as they are.
 fn rewrite_time(headers: &mut DeliveryHeaders, time: &str) {
-    rewrite(headers, ["webhook-timestamp"; 2], |_| time.to_owned());
-    rewrite(headers, ["kallima-signature"; 2], |value| {
+    rewrite(headers, &["webhook-timestamp"], |_| time.to_owned());
+    rewrite(headers, &["kallima-signature"], |value| {
         let digest = value.split_once(',').map(|(_, digest)| digest).unwrap_or_default();
         format!("t={time},{digest}")
     });
@@ -274,4 +300,33 @@ fn rewrite_time(headers: &mut DeliveryHeaders, time: &str) {
 
 fn replaced(body: &Bytes, from: &str, to: &str) -> Bytes {
     String::from_utf8_lossy(body).replacen(from, to, 1).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_as_far_off_when_it_is_sent_however_long_the_checks_before_it_took() {
+        let clock = Clock::manual(Timestamp::from_millis(1_776_938_400_000));
+        let contract = Contract::load().unwrap();
+        let event_type = "humanization.completed";
+        let cases = Cases {
+            secret: &Secret::parse("whsec_AbCdEfGhIjKlMnOpQrStUvWx1234567890ABCDEF").unwrap(),
+            event_type,
+            data: example::data(&contract, event_type).unwrap(),
+            contract: &contract,
+            clock: &clock,
+        };
+        let refused = cases.refused(Scheme::Kallima);
+        clock.advance(Duration::from_mins(10));
+        let ahead = refused.iter().find(|case| case.name.contains("six minutes ahead"));
+        let parcels = ahead.unwrap().parcels().unwrap();
+        let headers = &parcels[0].headers;
+        let (_, signature) = headers.iter().find(|(name, _)| name == "kallima-signature").unwrap();
+        let time = format!("t={},", clock.now().as_unix_seconds() + OFF_S);
+        assert!(signature.starts_with(&time), "{signature}");
+    }
 }

@@ -59,6 +59,20 @@ pub enum BackupError {
     Damaged(String),
 }
 
+/// How far a backup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many pages of the database are copied.
+    Copied {
+        /// The pages that are copied.
+        pages: u64,
+        /// The pages that there are.
+        total: u64,
+    },
+    /// All are copied; the copy is read back and verified. SQLite does not say how far that is.
+    Checking,
+}
+
 /// A verified copy.
 #[derive(Debug)]
 pub struct Backup {
@@ -71,13 +85,13 @@ pub struct Backup {
 }
 
 /// Copies the SQLite database of these options to a new file that only the owner can read. If requested, its master
-/// keys are copied, too, to the file's name plus `.key`, where a server looks for them. `progress` gets
-/// the pages copied so far, and their total.
+/// keys are copied, too, to the file's name plus `.key`, where a server looks for them. `report` gets the
+/// progress.
 pub fn make(
     options: &DatabaseOptions,
     to: &Path,
     with_key: bool,
-    progress: impl FnMut(u64, u64),
+    mut report: impl FnMut(Progress),
 ) -> Result<Backup, BackupError> {
     let path = sqlite_path(&options.url).ok_or(OpenError::InMemory)?;
     let path = database_file(path, Creation::Refused)?;
@@ -89,7 +103,8 @@ pub fn make(
     let failed = |cause| BackupError::File(to.to_owned(), cause);
     // Dropped before it has its name, it is removed. Only the owner can read it.
     let draft = NamedTempFile::new_in(folder(to)).map_err(failed)?;
-    let tables = copy(&path, draft.path(), progress)?;
+    let tables = copy(&path, draft.path(), &mut report)?;
+    report(Progress::Checking);
     verify(draft.path(), &tables)?;
     if let Some(key_file) = &key_file {
         // After the copy, since by then every key that has sealed something in it exists.
@@ -127,7 +142,7 @@ fn refuse_existing(to: &Path, key_file: Option<&Path>) -> Result<(), BackupError
 }
 
 /// Copies one snapshot into an empty file, and returns its tables with their row counts.
-fn copy(from: &Path, to: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Vec<(String, u64)>, BackupError> {
+fn copy(from: &Path, to: &Path, mut report: impl FnMut(Progress)) -> Result<Vec<(String, u64)>, BackupError> {
     let source = open(from, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mut target = open(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // The same snapshot is counted and copied: it lasts as long as the transaction.
@@ -137,7 +152,10 @@ fn copy(from: &Path, to: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Ve
     let step = loop {
         let step = copying.step(PAGES_AT_A_TIME)?;
         let (left, all) = (copying.progress().remaining, copying.progress().pagecount);
-        progress(u64::from((all - left).unsigned_abs()), u64::from(all.unsigned_abs()));
+        report(Progress::Copied {
+            pages: (all - left).unsigned_abs().into(),
+            total: all.unsigned_abs().into(),
+        });
         if step != StepResult::More {
             break step;
         }
@@ -217,7 +235,7 @@ mod tests {
             )
             .unwrap();
         fs::write(&to, "").unwrap();
-        let tables = copy(&from, &to, |_, _| {}).unwrap();
+        let tables = copy(&from, &to, |_| {}).unwrap();
         (to, tables)
     }
 
