@@ -21,6 +21,7 @@ use ulid::Ulid;
 
 use super::{ApiState, meter::Meter, problem::Problem, trace};
 use crate::{
+    clock::Clock,
     domain::{client_address::client_address, event_id::EventId, id::OrganizationId, trace::TraceParent},
     pages::dashboard,
     store::to_completion::ToCompletion,
@@ -58,10 +59,15 @@ pub(super) struct Client {
     pub(super) request_id: Option<String>,
 }
 
-/// Gives the request an id (`req_` and a ULID), and every response that id.
+/// A new id for a request: `req_` and a ULID.
+pub(crate) fn new_request_id(clock: &Clock) -> String {
+    let time_ms = u64::try_from(clock.now().as_millis()).unwrap_or(0);
+    format!("req_{}", Ulid::from_parts(time_ms, rand::rng().random()))
+}
+
+/// Gives the request an id, and every response that id.
 pub(super) async fn with_context(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    let time_ms = u64::try_from(state.clock.now().as_millis()).unwrap_or(0);
-    let request_id = format!("req_{}", Ulid::from_parts(time_ms, rand::rng().random()));
+    let request_id = new_request_id(&state.clock);
     let method = request.method().clone();
     // Shares the text that was read from the connection instead of copying it.
     let uri = request.uri().clone();

@@ -40,6 +40,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use context::new_request_id;
 pub use context::{OTHER, PeerAddress};
 pub use entry::Entry;
 pub(crate) use extract::checked_json;

@@ -21,15 +21,16 @@ mod state;
 
 use std::sync::Arc;
 
+use axum::{
+    Router, middleware,
+    routing::{get, post, put},
+};
+
 use self::state::Sandbox;
 pub use self::{control::OPENAPI_JSON, state::Parts};
 use crate::{
     api::{Limiter, problem},
     contract::{Contract, ContractError},
-};
-use axum::{
-    Router, middleware,
-    routing::{get, post, put},
 };
 
 /// What the document of these operations says.

@@ -8,15 +8,13 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use rand::RngExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use ulid::Ulid;
 
 use super::state::Sandbox;
 use crate::{
     api::{
-        checked_json,
+        checked_json, new_request_id,
         problem::{Problem, ProblemCode},
     },
     contract::Query,
@@ -35,8 +33,7 @@ pub(super) async fn with_problems(State(sandbox): State<Sandbox>, request: Reque
     let Some(problem) = response.extensions_mut().remove::<Problem>() else {
         return response;
     };
-    let time_ms = u64::try_from(sandbox.parts.clock.now().as_millis()).unwrap_or(0);
-    let request_id = format!("req_{}", Ulid::from_parts(time_ms, rand::rng().random()));
+    let request_id = new_request_id(&sandbox.parts.clock);
     problem.render(&mut response, &sandbox.parts.error_pages_url, uri.path(), &request_id);
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert("x-request-id", value);

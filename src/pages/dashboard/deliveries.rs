@@ -7,6 +7,7 @@ use super::{
     parts,
     view::{Delivery, Webhook},
 };
+use crate::domain::{delivery::DeliveryStatus, word::Word as _};
 
 /// What the list shows.
 #[derive(Debug)]
@@ -24,9 +25,6 @@ pub struct Listing<'a> {
     /// Why the query was refused.
     pub faults: &'a [String],
 }
-
-/// The statuses that a delivery can have.
-const STATUSES: [&str; 4] = ["pending", "delivered", "failed", "canceled"];
 
 impl Listing<'_> {
     /// The page.
@@ -68,10 +66,11 @@ impl Listing<'_> {
             .iter()
             .map(|webhook| (webhook.id.to_string(), webhook.url.as_str()))
             .collect();
+        let statuses: Vec<_> = DeliveryStatus::written().map(DeliveryStatus::as_str).collect();
         html! {
             form.filters method="get" action="/dashboard/deliveries" role="search" aria-label="Filter deliveries" {
                 (self.choice("webhook_id", "Webhook", &webhooks))
-                (self.choice("status", "Status", &words(&STATUSES)))
+                (self.choice("status", "Status", &words(&statuses)))
                 (self.choice("event_type", "Event type", &words(self.event_types)))
                 (self.field("event_id", "Event id", "text"))
                 (self.field("created_after", "From (UTC)", "datetime-local"))

@@ -7,7 +7,7 @@ use super::{
     parts,
     view::{Delivery, Rotated, Webhook},
 };
-use crate::domain::{health::Health, id::WebhookId, pass::Action};
+use crate::domain::{health::Health, pass::Action};
 
 /// All webhooks, each with its health.
 #[must_use]
@@ -185,11 +185,7 @@ pub fn rotated(visitor: &Visitor, rotated: &Rotated) -> String {
             pre { code { (secret) } }
             p { strong { "No other page shows it." } " Copy it to the receiver before you leave this one." }
         }
-        p { a href=(page_of(*id)) { "Back to the webhook" } }
+        p { a href={ "/dashboard/webhooks/" (id) } { "Back to the webhook" } }
     };
     visitor.page("The secret was rotated", "", &content)
-}
-
-fn page_of(id: WebhookId) -> String {
-    format!("/dashboard/webhooks/{id}")
 }
