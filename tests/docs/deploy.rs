@@ -269,6 +269,13 @@ fn probes_ask_what_the_document_has() {
 }
 
 #[test]
+fn nginx_does_not_log_the_addresses_of_dashboard_links() {
+    let nginx = read("deploy/nginx/kallima-webhooks.conf");
+    let (_, location) = nginx.split_once("location /dashboard/link {").unwrap();
+    assert!(location.split('}').next().unwrap().contains("access_log off;"));
+}
+
+#[test]
 fn whoever_stops_a_node_waits_for_as_long_as_it_may_take() {
     let grace = |name: &str| {
         let options = configured(name);
