@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header, header::X_CONTENT_TYPE_OPTIONS},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, header::X_CONTENT_TYPE_OPTIONS},
     middleware::Next,
     response::Response,
 };
@@ -98,9 +98,10 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
             state.metrics.unavailable(reason);
         }
         if is_dashboard {
-            problem.render_page(&mut response, &request_id);
+            problem.render_page(&mut response, state.prefix(), &request_id);
         } else {
-            problem.render(&mut response, &state.error_pages_url, path, &request_id);
+            let instance = format!("{}{path}", state.prefix());
+            problem.render(&mut response, &state.error_pages_url, &instance, &request_id);
         }
     }
     meter
@@ -110,6 +111,7 @@ pub(super) async fn with_context(State(state): State<ApiState>, mut request: Req
     if is_dashboard {
         response.headers_mut().extend(dashboard_headers());
     }
+    lead_behind(state.prefix(), response.headers_mut());
     let no_sniffing = HeaderValue::from_static("nosniff");
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, no_sniffing);
     if let Ok(value) = HeaderValue::try_from(request_id) {
@@ -186,6 +188,20 @@ fn dashboard_headers() -> impl Iterator<Item = (HeaderName, HeaderValue)> {
     ]
     .into_iter()
     .map(|(name, value)| (name, HeaderValue::from_static(value)))
+}
+
+/// Handlers write a `Location` as on a host of its own. Behind a prefix it begins with that.
+fn lead_behind(prefix: &str, headers: &mut HeaderMap) {
+    if prefix.is_empty() {
+        return;
+    }
+    let path = headers
+        .get(header::LOCATION)
+        .and_then(|location| location.to_str().ok());
+    let path = path.filter(|path| path.starts_with('/'));
+    if let Some(location) = path.and_then(|path| HeaderValue::try_from(format!("{prefix}{path}")).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
 }
 
 fn address_of(request: &Request, state: &ApiState) -> Option<IpAddr> {

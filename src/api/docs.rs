@@ -1,6 +1,7 @@
 //! The document, served as it is, and what all operations of the derived document have in common.
 
 use axum::{
+    extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
@@ -14,21 +15,28 @@ use utoipa::{
     },
 };
 
-use super::{context, idempotency, meter, problem::ProblemBody, responses};
+use super::{ApiState, context, idempotency, meter, problem::ProblemBody, responses};
 use crate::{
     contract::{OPENAPI_JSON, OPENAPI_YAML},
     domain::signing_vectors::{SIGNING_VECTORS, SigningVectors},
+    pages::links,
 };
 
 #[utoipa::path(get, path = "/openapi.yaml", tag = "service", security(()), responses((status = 200, body = String, content_type = "application/yaml")))]
-pub(super) async fn get_openapi_yaml() -> Response {
+pub(super) async fn get_openapi_yaml(State(state): State<ApiState>) -> Response {
     // RFC 9512 registers the media type of YAML.
-    ([(CONTENT_TYPE, "application/yaml")], OPENAPI_YAML).into_response()
+    served("application/yaml", OPENAPI_YAML, &state)
 }
 
 #[utoipa::path(get, path = "/openapi.json", tag = "service", security(()), responses((status = 200, body = Object)))]
-pub(super) async fn get_openapi_json() -> Response {
-    ([(CONTENT_TYPE, "application/json")], OPENAPI_JSON).into_response()
+pub(super) async fn get_openapi_json(State(state): State<ApiState>) -> Response {
+    served("application/json", OPENAPI_JSON, &state)
+}
+
+/// The document as it is; behind a prefix it names this server and its pages with it.
+fn served(media_type: &'static str, document: &'static str, state: &ApiState) -> Response {
+    let document = links::document_behind(state.prefix(), document);
+    ([(CONTENT_TYPE, media_type)], document).into_response()
 }
 
 #[utoipa::path(get, path = "/signing-vectors.json", tag = "service", security(()), responses((status = 200, body = SigningVectors)))]

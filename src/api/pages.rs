@@ -3,7 +3,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
     routing::get,
@@ -44,10 +44,11 @@ pub(super) fn routes() -> Router<ApiState> {
 }
 
 async fn show_swagger_ui(State(state): State<ApiState>, headers: HeaderMap) -> Response {
-    shown(&headers, swagger::page(state.is_dev), swagger::POLICY)
+    shown(&headers, swagger::page(state.is_dev, state.prefix()), swagger::POLICY)
 }
 
-async fn show_file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn show_file(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Result<Response, Problem> {
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     let Some(file) = assets::file(&name, is_gzip_taken(&headers)) else {
         return Err(unknown_route().await);
     };
@@ -70,14 +71,19 @@ fn is_gzip_taken(headers: &HeaderMap) -> bool {
     })
 }
 
-async fn show_page(uri: Uri, headers: HeaderMap, address: PublicAddress) -> Result<Response, Problem> {
+async fn show_page(
+    State(state): State<ApiState>,
+    uri: Uri,
+    headers: HeaderMap,
+    address: PublicAddress,
+) -> Result<Response, Problem> {
     let base = address.of("");
     // The pages quote it in code samples, and a host name must not be able to end the quotation.
     let is_plain = base
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b":/.-_[]".contains(&byte));
     let base = if is_plain { base.as_str() } else { "" };
-    match pages::page(uri.path(), base) {
+    match pages::page(uri.path(), base, state.prefix()) {
         Some(page) => Ok(shown(&headers, page, pages::article::POLICY)),
         None => Err(unknown_route().await),
     }

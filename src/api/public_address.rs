@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderName, Uri, header::HOST, request::Parts, uri::Authority},
 };
 
-use super::{ApiState, context::PeerAddress};
+use super::{ApiState, context::PeerAddress, state::path_of};
 
 /// The headers in which a proxy says what the client sent its request to.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -48,6 +48,11 @@ impl PublicAddress {
     pub(super) fn origin(&self) -> Option<String> {
         let url = url::Url::parse(&self.base).ok()?;
         Some(url.origin().ascii_serialization())
+    }
+
+    /// The path prefix, without a slash at the end; empty if there is none.
+    pub(super) fn prefix(&self) -> &str {
+        path_of(&self.base)
     }
 
     /// The request's own path, and its query.

@@ -96,7 +96,8 @@ pub struct ApiParts {
     pub entry: Entry,
     /// A permit for each attempt that a request makes and waits for.
     pub manual_attempts: Arc<Permits>,
-    /// A permit for each request in progress that needs no token: the documentation, and paths that do not exist.
+    /// A permit for each request in progress that needs no token: the documentation, signing in to the dashboard, and paths
+    /// that do not exist.
     pub page_permits: Arc<Semaphore>,
     /// Bytes that a page of a list holds at most. A single item is shown however large it is.
     pub page_bytes_max: u64,
@@ -124,4 +125,18 @@ pub struct ApiParts {
     pub is_dev: bool,
     /// Whether the server is about to stop: it still answers requests, but clients should send no more.
     pub stopping: Arc<AtomicBool>,
+}
+
+impl ApiParts {
+    /// The path under which clients reach this server, without a slash at the end; empty unless a proxy takes one away.
+    pub(super) fn prefix(&self) -> &str {
+        path_of(self.public_url.as_deref().unwrap_or_default())
+    }
+}
+
+/// What follows scheme and host in an address.
+pub(super) fn path_of(address: &str) -> &str {
+    let host_and_path = address.split_once("://").map(|(_, rest)| rest);
+    let path = host_and_path.and_then(|text| text.get(text.find('/')?..));
+    path.unwrap_or_default()
 }

@@ -53,8 +53,9 @@ pub struct HttpOptions {
     #[arg(long, env = "KALLIMA_IDLE_TIMEOUT_MS", default_value_t = 75_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000), help_heading = "API")]
     pub idle_timeout_ms: u64,
 
-    /// Address under which clients reach this server, such as `https://api.example.com`: it begins every `Link` (default: the
-    /// host that a request names, or what a trusted proxy says in `X-Forwarded-Host` and `X-Forwarded-Proto`).
+    /// Address under which clients reach this server, such as `https://api.example.com`: links begin with it, and the pages of
+    /// its origin may send forms. If it has a path, a proxy must take that away (default: the host that a request names, or
+    /// what a trusted proxy says in `X-Forwarded-Host` and `X-Forwarded-Proto`).
     #[arg(long, env = "KALLIMA_PUBLIC_URL", value_name = "URL", value_parser = parse_public_url, help_heading = "API")]
     pub public_url: Option<String>,
 
@@ -121,13 +122,22 @@ impl HttpOptions {
 
 /// An address that paths can be put behind, without the slash at its end.
 pub(crate) fn parse_public_url(text: &str) -> Result<String, String> {
+    // It is quoted in pages, code, cookies and headers, and must not be able to end the quotation.
+    let can_be_quoted = |url: &Url| {
+        let is_plain = |text: &str, others: &[u8]| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+        };
+        let path = url.path().trim_end_matches('/');
+        is_plain(url.authority(), b":.-_[]") && is_plain(path, b"/.-_") && !path.contains("//")
+    };
     let url = Url::parse(text).ok().filter(|url| {
         let is_web = ["http", "https"].contains(&url.scheme()) && url.has_host();
         let is_bare = url.username().is_empty() && url.password().is_none();
-        is_web && is_bare && url.query().is_none() && url.fragment().is_none()
+        is_web && is_bare && can_be_quoted(url) && url.query().is_none() && url.fragment().is_none()
     });
     url.map(|url| url.as_str().trim_end_matches('/').to_owned())
-        .ok_or_else(|| "must be an address such as https://api.example.com, without query and fragment".to_owned())
+        .ok_or_else(|| "must be an address such as https://api.example.com or https://example.com/webhooks: its path can have letters, digits and /.-_".to_owned())
 }
 
 /// An origin as browsers spell it (RFC 6454, section 6.2): they compare it character by character.
@@ -138,4 +148,26 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
         return Err(wrong());
     }
     HeaderValue::try_from(text).map_err(|_| wrong())
+}
+
+#[test]
+fn a_public_url_can_be_quoted_anywhere() {
+    for (text, expected) in [
+        ("https://api.example.com", Some("https://api.example.com")),
+        ("https://example.com/a-b/c_d.e//", Some("https://example.com/a-b/c_d.e")),
+        ("http://[::1]:8080/", Some("http://[::1]:8080")),
+        ("https://b\u{fc}cher.example/", Some("https://xn--bcher-kva.example")),
+        ("https://example.com//evil.example", None),
+        ("https://example.com/a;b", None),
+        ("https://example.com/a'b", None),
+        ("https://example.com/a b", None),
+        ("https://a'b.example/", None),
+        ("https://user@example.com/", None),
+        ("https://example.com/?a", None),
+        ("https://example.com/#a", None),
+        ("ftp://example.com/", None),
+        ("example.com", None),
+    ] {
+        assert_eq!(parse_public_url(text).ok().as_deref(), expected, "{text}");
+    }
 }

@@ -7,7 +7,9 @@ use maud::{DOCTYPE, Markup, html};
 use super::{
     assets::{self, File},
     document::{Document, Operation},
-    frame, markdown,
+    frame,
+    links::{self, WebPage},
+    markdown,
     samples::Sample,
 };
 
@@ -33,21 +35,21 @@ pub(super) struct Article {
 
 impl Article {
     /// For programs that read.
-    pub(super) fn markdown(&self) -> File {
+    pub(super) fn markdown(&self, prefix: &str) -> File {
         let mut text = format!("# {}\n\n", self.title);
         if let Some((method, path)) = &self.endpoint {
             let _ = writeln!(text, "`{method} {path}`\n");
         }
-        text.push_str(self.text.trim());
+        text.push_str(&markdown::linked(self.text.trim()));
         text.push('\n');
         for Sample { title, language, code } in self.samples.iter().chain(&self.examples) {
             let _ = write!(text, "\n## {title}\n\n```{language}\n{code}\n```\n");
         }
-        File::text(assets::MARKDOWN, text)
+        File::text(assets::MARKDOWN, links::text_behind(prefix, text))
     }
 
     /// For people.
-    pub(super) fn html(&self, document: &Document) -> File {
+    pub(super) fn html(&self, document: &Document, prefix: &str) -> File {
         let own = html! {
             link rel="alternate" type="text/markdown" href={ (self.path) ".md" };
             script src="/docs/page.js" defer {}
@@ -66,7 +68,7 @@ impl Article {
                 }
             }
         };
-        File::text(assets::HTML, page.into_string())
+        File::text(assets::HTML, WebPage::new(page).behind(prefix))
     }
 
     fn content(&self) -> Markup {

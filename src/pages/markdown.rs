@@ -37,17 +37,25 @@ pub(super) fn render(text: &str) -> Markup {
     PreEscaped(html)
 }
 
+/// The guides: as they link each other, and where they are on a server.
+const GUIDES: [(&str, &str); 2] = [("receiving.md", "/guide"), ("requests.md", "/guide/requests")];
+
+/// The text with links to the guides as Markdown.
+pub(super) fn linked(text: &str) -> String {
+    GUIDES.iter().fold(text.to_owned(), |text, (file, page)| {
+        text.replace(&format!("]({file}"), &format!("]({page}.md"))
+    })
+}
+
 /// Where a link between the guides leads on a server.
 fn target(link: &str) -> Cow<'_, str> {
     let (page, anchor) = link
         .split_once('#')
         .map_or((link, None), |(page, anchor)| (page, Some(anchor)));
-    let page = match page {
-        "receiving.md" => "/guide",
-        "requests.md" => "/guide/requests",
-        _ => return link.into(),
+    let Some((_, page)) = GUIDES.iter().find(|(file, _)| *file == page) else {
+        return link.into();
     };
-    anchor.map_or_else(|| page.into(), |anchor| format!("{page}#{anchor}").into())
+    anchor.map_or_else(|| (*page).into(), |anchor| format!("{page}#{anchor}").into())
 }
 
 /// The headings' texts as anchors.

@@ -8,6 +8,7 @@
 //! | `errors` | a page for each code |
 //! | `dashboard` | webhooks, deliveries and attempts, for whoever signs in |
 //! | `frame` | what all of these pages begin with |
+//! | `links` | links behind a proxy's prefix |
 //! | `article` | every page of text: as HTML, by `markdown`, and as Markdown |
 
 pub mod article;
@@ -17,6 +18,7 @@ mod document;
 mod errors;
 mod fields;
 mod frame;
+pub mod links;
 mod markdown;
 mod reference;
 mod samples;
@@ -37,16 +39,17 @@ const GUIDES: [(&str, &str); 2] = [
 ];
 
 /// The page at a path; `None` if there is none. With `.md` at its end, it is the page as Markdown. Samples of code name
-/// `base`, the address of this server.
+/// `base`, the address of this server; its links begin with `prefix`.
 #[must_use]
-pub fn page(path: &str, base: &str) -> Option<File> {
+pub fn page(path: &str, base: &str, prefix: &str) -> Option<File> {
     let document = Document::read();
     if path == "/llms.txt" {
-        return Some(File::text(assets::MARKDOWN, index(&document, base)));
+        let index = markdown::linked(&index(&document, base));
+        return Some(File::text(assets::MARKDOWN, links::text_behind(prefix, index)));
     }
     match path.strip_suffix(".md") {
-        Some(path) => Some(article(&document, path, base)?.markdown()),
-        None => Some(article(&document, path, base)?.html(&document)),
+        Some(path) => Some(article(&document, path, base)?.markdown(prefix)),
+        None => Some(article(&document, path, base)?.html(&document, prefix)),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use maud::{DOCTYPE, html};
 
-use super::assets::{self, File};
+use super::{
+    assets::{self, File},
+    links::WebPage,
+};
 
 /// What Swagger UI needs of a browser and nothing more. Its icons are `data:` images. It sets styles by script, which no
 /// policy forbids, but puts one style sheet into the page: the hash is that sheet's (should it change, the browser's
@@ -14,7 +17,7 @@ pub const POLICY: &str = "default-src 'none'; script-src 'self'; \
 /// Swagger UI, showing the served document. On a server for development the browser keeps the token that was entered, and
 /// takes one from the address; on any other it forgets it with the tab.
 #[must_use]
-pub fn page(is_dev: bool) -> File {
+pub fn page(is_dev: bool, prefix: &str) -> File {
     let page = html! {
         (DOCTYPE)
         html lang="en" data-dev=(is_dev) {
@@ -27,11 +30,16 @@ pub fn page(is_dev: bool) -> File {
                 link rel="stylesheet" href="/docs/docs.css";
             }
             body {
-                main id="swagger-ui" { noscript { "This page needs JavaScript; the description of the API is at /openapi.yaml." } }
+                main id="swagger-ui" {
+                    noscript {
+                        "This page needs JavaScript; without it, read the " a href="/reference" { "reference" } " or "
+                        a href="/openapi.yaml" { "openapi.yaml" } "."
+                    }
+                }
                 script src="/docs/swagger-ui-bundle.js" {}
                 script src="/docs/docs.js" {}
             }
         }
     };
-    File::text(assets::HTML, page.into_string())
+    File::text(assets::HTML, WebPage::new(page).behind(prefix))
 }

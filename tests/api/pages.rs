@@ -129,6 +129,7 @@ async fn what_is_not_there_is_a_problem_on_pages_too() {
         "/docs/nothing.js",
         "/docs/..%2f..%2fetc%2fpasswd",
         "/docs/a/b",
+        "/docs/%ff",
         "/guide/nothing",
         "/guide/..%2frequests",
         "/reference/nothing.md",

@@ -43,6 +43,8 @@ use super::{
 /// A running server, and what a test needs to use it.
 pub(crate) struct App {
     pub(crate) base: String,
+    /// The path of `--public-url`, which a proxy would take away.
+    prefix: String,
     /// Where `/metrics` is; `None` unless the test asks for it.
     pub(crate) metrics: Option<String>,
     pub(crate) clock: Clock,
@@ -122,6 +124,12 @@ impl Builder {
         let off = (!metrics_wanted).then_some(off).into_iter().flatten();
         let arguments = arguments.chain(off);
         let Arguments { serve } = Arguments::parse_from(arguments);
+        let public_url = serve
+            .http
+            .public_url
+            .as_deref()
+            .map(|url| url.parse::<url::Url>().unwrap());
+        let prefix = public_url.map_or(String::new(), |url| url.path().trim_end_matches('/').to_owned());
         let db = Database::open(&database.options, &clock).await.unwrap();
         let names = Mutex::new(names);
         let resolver = Resolver::from_fn(move |name| {
@@ -139,6 +147,7 @@ impl Builder {
         let base = format!("http://{}", server.address);
         let mut app = App {
             base,
+            prefix,
             measured: server.metrics.clone(),
             metrics: server.metrics_address.map(|address| format!("http://{address}")),
             clock,
@@ -215,7 +224,9 @@ impl App {
 
     /// A request with the app's token.
     pub(crate) fn ask(&self, method: &str, path: &str) -> Ask {
-        Ask::new(method, &self.base, path).token(&self.token)
+        Ask::new(method, &self.base, path)
+            .behind(&self.prefix)
+            .token(&self.token)
     }
 
     pub(crate) async fn get(&self, path: &str) -> ApiResponse {

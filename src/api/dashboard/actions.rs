@@ -1,17 +1,18 @@
 //! What the forms of pages do: each is one operation.
 
 use axum::{
+    extract::State,
     http::Method,
-    response::{Html, IntoResponse as _, Redirect, Response},
+    response::{Redirect, Response},
 };
 use serde_json::json;
 
 use super::{
     forms::Submitted,
-    visit::{Id, read},
+    visit::{Id, read, shown},
 };
 use crate::{
-    api::problem::Problem,
+    api::{ApiState, problem::Problem},
     domain::{
         id::{DeliveryId, WebhookId},
         pass::Action,
@@ -36,10 +37,14 @@ pub(super) async fn test_webhook(Id(id): Id<WebhookId>, form: Submitted) -> Resu
 }
 
 /// The page with the new secret is the response itself: an address that shows a secret would show it again.
-pub(super) async fn rotate_secret(Id(id): Id<WebhookId>, form: Submitted) -> Result<Response, Problem> {
+pub(super) async fn rotate_secret(
+    Id(id): Id<WebhookId>,
+    State(state): State<ApiState>,
+    form: Submitted,
+) -> Result<Response, Problem> {
     let path = format!("/v1/webhooks/{id}?rotate_secret=true");
     let rotated = form.send(Action::Change, Method::PATCH, &path, None).await?;
-    Ok(Html(webhooks::rotated(&form.visit.visitor, &read(&rotated)?)).into_response())
+    Ok(shown(&state, webhooks::rotated(&form.visit.visitor, &read(&rotated)?)))
 }
 
 pub(super) async fn retry_delivery(Id(id): Id<DeliveryId>, form: Submitted) -> Result<Redirect, Problem> {

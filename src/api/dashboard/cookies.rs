@@ -21,37 +21,36 @@ pub(super) enum Cookie {
 const VALUE_BYTES_MAX: usize = 256;
 
 impl Cookie {
-    fn name(self, is_https: bool) -> &'static str {
-        match (self, is_https) {
-            (Self::Session, true) => "__Host-kallima_session",
-            (Self::Session, false) => "kallima_session",
-            (Self::Visitor, true) => "__Host-kallima_visitor",
-            (Self::Visitor, false) => "kallima_visitor",
-        }
+    /// Servers under several prefixes of one host have cookies of their own.
+    fn name(self, address: &PublicAddress) -> String {
+        let host = if address.is_https() { "__Host-" } else { "" };
+        let name = match self {
+            Self::Session => "kallima_session",
+            Self::Visitor => "kallima_visitor",
+        };
+        format!("{host}{name}{}", address.prefix().replace('/', "."))
     }
 
-    /// Its value in a request.
+    /// Its value in a request. Beside it can be those of other services of the host, which may hold any bytes.
     pub(super) fn of<'a>(self, headers: &'a HeaderMap, address: &PublicAddress) -> Option<&'a str> {
-        let name = self.name(address.is_https());
+        let name = self.name(address);
         let lines = headers.get_all(header::COOKIE).iter();
-        let pairs = lines
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'));
-        let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='));
+        let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+        let values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        let mut values = values.filter_map(|value| str::from_utf8(value).ok());
         values.find(|value| !value.is_empty() && value.len() <= VALUE_BYTES_MAX)
     }
 
     /// `Set-Cookie` with a value that lasts for so long. A value without time deletes it.
     pub(super) fn set(self, value: &str, lasts: Duration, address: &PublicAddress) -> Option<HeaderValue> {
-        let is_https = address.is_https();
-        let (path, secure) = if is_https {
-            ("/", "; Secure")
+        let (path, secure) = if address.is_https() {
+            ("/".to_owned(), "; Secure")
         } else {
-            ("/dashboard", "")
+            (format!("{}/dashboard", address.prefix()), "")
         };
         let text = format!(
             "{}={value}; Path={path}; Max-Age={}; HttpOnly; SameSite=Strict{secure}",
-            self.name(is_https),
+            self.name(address),
             lasts.as_secs()
         );
         HeaderValue::try_from(text).ok()

@@ -3,11 +3,11 @@
 use axum::{
     extract::{RawQuery, State},
     http::StatusCode,
-    response::{Html, IntoResponse as _, Response},
+    response::Response,
 };
 use url::form_urlencoded;
 
-use super::visit::{Id, Visit, read};
+use super::visit::{Id, Visit, read, shown};
 use crate::{
     api::{ApiState, problem::Problem},
     domain::id::{DeliveryId, WebhookId},
@@ -37,7 +37,7 @@ pub(super) async fn list_webhooks(visit: Visit, State(state): State<ApiState>) -
         (webhook, health)
     };
     let found: Vec<_> = found.into_iter().map(with_health).collect();
-    Ok(Html(webhooks::list(&visit.visitor, &found)).into_response())
+    Ok(shown(&state, webhooks::list(&visit.visitor, &found)))
 }
 
 pub(super) async fn show_webhook(
@@ -51,7 +51,7 @@ pub(super) async fn show_webhook(
     let health = store::webhooks::health(&state.db, visit.organization_id).await?;
     let event_types: Vec<&str> = state.contract.event_type_names().collect();
     let page = webhooks::one(&visit.visitor, &webhook, health.get(&id), &deliveries, &event_types);
-    Ok(Html(page).into_response())
+    Ok(shown(&state, page))
 }
 
 pub(super) async fn list_deliveries(
@@ -86,7 +86,9 @@ pub(super) async fn list_deliveries(
         next: next.as_deref(),
         faults: &faults,
     };
-    Ok((status, Html(listing.page(&visit.visitor))).into_response())
+    let mut response = shown(&state, listing.page(&visit.visitor));
+    *response.status_mut() = status;
+    Ok(response)
 }
 
 /// The query of the page as the operation takes it.
@@ -119,11 +121,12 @@ fn instant(text: &str) -> String {
 pub(super) async fn show_delivery(
     visit: Visit,
     Id(id): Id<DeliveryId>,
+    State(state): State<ApiState>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let path = format!("/v1/webhook_deliveries/{id}");
-    let shown = visit.get(&path).await?;
-    let delivery: Delivery = read(&shown)?;
+    let found = visit.get(&path).await?;
+    let delivery: Delivery = read(&found)?;
     let attempts = with_query(&format!("{path}/attempts"))
         .extend_pairs(form_urlencoded::parse(query.unwrap_or_default().as_bytes()))
         .append_pair("limit", ATTEMPTS)
@@ -135,11 +138,11 @@ pub(super) async fn show_delivery(
         Err(problem) => return Err(problem),
     };
     let whole = Whole {
-        payload: read(&shown)?,
+        payload: read(&found)?,
         delivery,
         webhook,
         attempts,
         next: next.map(|after| format!("/dashboard/deliveries/{id}?after={after}")),
     };
-    Ok(Html(whole.page(&visit.visitor)).into_response())
+    Ok(shown(&state, whole.page(&visit.visitor)))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{Html, IntoResponse as _, Redirect, Response},
+    response::{IntoResponse as _, Redirect, Response},
 };
 use rand::{RngExt as _, rand_core::UnwrapErr, rngs::SysRng};
 use url::form_urlencoded;
@@ -13,6 +13,7 @@ use url::form_urlencoded;
 use super::{
     cookies::{Cookie, form_token},
     forms::{Fields, Submitted},
+    visit::shown,
 };
 use crate::{
     api::{ApiState, auth::after_scheme, problem::Problem, public_address::PublicAddress},
@@ -21,15 +22,20 @@ use crate::{
         timestamp::Timestamp,
         token::{Scope, Token},
     },
-    pages::dashboard::sign_in,
+    pages::{dashboard::sign_in, links::WebPage},
     store::{secrets::passes, tokens},
 };
 
 /// Makes a page with a form for whoever is not signed in, and gives the browser the cookie that the form is bound to.
-fn with_form(headers: &HeaderMap, address: &PublicAddress, page: impl FnOnce(&str) -> String) -> Response {
+fn with_form(
+    state: &ApiState,
+    headers: &HeaderMap,
+    address: &PublicAddress,
+    page: impl FnOnce(&str) -> WebPage,
+) -> Response {
     let known = Cookie::Visitor.of(headers, address).map(str::to_owned);
     let value = known.unwrap_or_else(|| hex::encode(UnwrapErr(SysRng).random::<[u8; 16]>()));
-    let mut response = Html(page(&form_token(&value))).into_response();
+    let mut response = shown(state, page(&form_token(&value)));
     let cookie = Cookie::Visitor.set(&value, SESSION_MAX, address);
     response
         .headers_mut()
@@ -37,8 +43,8 @@ fn with_form(headers: &HeaderMap, address: &PublicAddress, page: impl FnOnce(&st
     response
 }
 
-pub(super) async fn show_form(headers: HeaderMap, address: PublicAddress) -> Response {
-    with_form(&headers, &address, |form| sign_in::page(form, None))
+pub(super) async fn show_form(State(state): State<ApiState>, headers: HeaderMap, address: PublicAddress) -> Response {
+    with_form(&state, &headers, &address, |form| sign_in::page(form, None))
 }
 
 pub(super) async fn by_token(
@@ -48,7 +54,7 @@ pub(super) async fn by_token(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let refused = |notice| {
-        let mut response = with_form(&headers, &address, |form| sign_in::page(form, Some(notice)));
+        let mut response = with_form(&state, &headers, &address, |form| sign_in::page(form, Some(notice)));
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         let challenge = HeaderValue::from_static("Bearer");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -86,10 +92,10 @@ pub(super) async fn show_link(
     let link = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "link");
     let link = link.map(|(_, link)| link).unwrap_or_default();
     Ok(match opened(&state, &link).await? {
-        Some(pass) => with_form(&headers, &address, |form| {
+        Some(pass) => with_form(&state, &headers, &address, |form| {
             sign_in::link(form, &link, pass.access, pass.expires_at)
         }),
-        None => dead_link(),
+        None => dead_link(&state),
     })
 }
 
@@ -100,7 +106,7 @@ pub(super) async fn by_link(
 ) -> Result<Response, Problem> {
     match opened(&state, fields.text("link")).await? {
         Some(pass) => begin(&state, &address, &pass, state.clock.now()),
-        None => Ok(dead_link()),
+        None => Ok(dead_link(&state)),
     }
 }
 
@@ -114,8 +120,10 @@ async fn opened(state: &ApiState, link: &str) -> Result<Option<Pass>, Problem> {
     Ok(holder.map(|_| pass))
 }
 
-fn dead_link() -> Response {
-    (StatusCode::NOT_FOUND, Html(sign_in::dead_link())).into_response()
+fn dead_link(state: &ApiState) -> Response {
+    let mut response = shown(state, sign_in::dead_link());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 /// Begins a session, and leads to what it shows.

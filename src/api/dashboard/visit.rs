@@ -26,7 +26,10 @@ use crate::{
         pass::{Action, Pass, PassKind},
         token::Scope,
     },
-    pages::dashboard::{Visitor, sign_in},
+    pages::{
+        dashboard::{Visitor, sign_in},
+        links::WebPage,
+    },
     store::{StoreError, secrets::passes, tokens},
     telemetry::spans::RequestSpan,
 };
@@ -55,7 +58,7 @@ impl FromRequestParts<ApiState> for Visit {
         let Some(cookie) = Cookie::Session.of(&parts.headers, &address) else {
             if parts.method == Method::GET && is_from_elsewhere(&parts.headers) {
                 let path = parts.uri.path_and_query().map_or("/dashboard", |path| path.as_str());
-                return Err(Html(sign_in::arrival(path)).into_response());
+                return Err(shown(state, sign_in::arrival(path)));
             }
             return Err(Problem::unauthorized().into_response());
         };
@@ -162,6 +165,11 @@ impl Visit {
         let body = body.map_err(|cause| StoreError::Corrupt(format!("the answer of an operation: {cause}")))?;
         Ok((body, parts.headers))
     }
+}
+
+/// A page as this server shows it.
+pub(super) fn shown(state: &ApiState, page: WebPage) -> Response {
+    Html(page.behind(state.prefix())).into_response()
 }
 
 /// Reads what an operation answered.

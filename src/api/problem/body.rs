@@ -74,7 +74,7 @@ impl Problem {
     }
 
     /// The same as a page of the dashboard. Whoever is not signed in is led to where they can be.
-    pub(in crate::api) fn render_page(self, response: &mut Response, request_id: &str) {
+    pub(in crate::api) fn render_page(self, response: &mut Response, prefix: &str, request_id: &str) {
         let (status, page) = if self.code == ProblemCode::Unauthorized {
             response.headers_mut().insert(header::LOCATION, SIGN_IN);
             (StatusCode::SEE_OTHER, String::new())
@@ -85,7 +85,7 @@ impl Problem {
                 faults: &self.sentences(),
                 request_id,
             };
-            (self.code.status(), refusal.page())
+            (self.code.status(), refusal.page().behind(prefix))
         };
         *response.status_mut() = status;
         let headers = response.headers_mut();

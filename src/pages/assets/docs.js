@@ -3,6 +3,8 @@
 
 (() => {
   const root = document.documentElement;
+  // Where this server is, without a slash at the end: behind a proxy it may be under a path.
+  const base = new URL('..', document.currentScript.src).href.replace(/\/$/, '');
   const isDev = root.dataset.dev === 'true';
   const KEY = 'kallima-token';
   const kept = isDev ? localStorage : sessionStorage;
@@ -36,7 +38,7 @@
   const parametersOf = (section) => operationsOf(section).flatMap((operation) => operation.parameters ?? []);
   const prepare = (document) => {
     const received = new Set(parametersOf(document.webhooks).map(({ $ref }) => $ref?.split('/').pop()));
-    document.info.description = document.info.description.replaceAll('https://api.example.com', location.origin);
+    document.info.description = document.info.description.replaceAll('https://api.example.com', base);
     for (const [name, parameter] of Object.entries(document.components.parameters)) {
       leaveOut(parameter, received.has(name));
     }
@@ -111,9 +113,9 @@
     box.textContent = `The description of the API could not be loaded: ${cause.message}. Reload this page.`;
   };
 
-  fetch('/openapi.json')
+  fetch(`${base}/openapi.json`)
     .then((response) => {
-      if (!response.ok) throw new Error(`/openapi.json was answered ${response.status}`);
+      if (!response.ok) throw new Error(`openapi.json was answered ${response.status}`);
       return response.json();
     })
     .then((document) => show(prepare(document)))

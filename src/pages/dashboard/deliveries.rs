@@ -7,7 +7,10 @@ use super::{
     parts,
     view::{Delivery, Webhook},
 };
-use crate::domain::{delivery::DeliveryStatus, word::Word as _};
+use crate::{
+    domain::{delivery::DeliveryStatus, word::Word as _},
+    pages::links::WebPage,
+};
 
 /// What the list shows.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub struct Listing<'a> {
 impl Listing<'_> {
     /// The page.
     #[must_use]
-    pub fn page(&self, visitor: &Visitor) -> String {
+    pub fn page(&self, visitor: &Visitor) -> WebPage {
         let is_filtered = !self.query.is_empty();
         let content = html! {
             (self.filters())

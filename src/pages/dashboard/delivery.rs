@@ -7,7 +7,7 @@ use super::{
     parts,
     view::{Attempt, Delivery, Payload, Webhook},
 };
-use crate::domain::pass::Action;
+use crate::{domain::pass::Action, pages::links::WebPage};
 
 /// A delivery with everything about it.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Whole {
 impl Whole {
     /// The page.
     #[must_use]
-    pub fn page(&self, visitor: &Visitor) -> String {
+    pub fn page(&self, visitor: &Visitor) -> WebPage {
         let content = html! {
             (self.facts())
             @if visitor.may(Action::Retry) { (self.retry(visitor)) }

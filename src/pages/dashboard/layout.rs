@@ -8,7 +8,7 @@ use crate::{
         pass::{Access, Action},
         timestamp::Timestamp,
     },
-    pages::frame,
+    pages::{frame, links::WebPage},
 };
 
 /// Whoever is signed in, as far as pages show it.
@@ -45,7 +45,7 @@ impl Visitor {
     }
 
     /// A page for this visitor. `path` is its entry in the navigation.
-    pub(super) fn page(&self, title: &str, path: &str, content: &Markup) -> String {
+    pub(super) fn page(&self, title: &str, path: &str, content: &Markup) -> WebPage {
         let allowed = match (self.may(Action::Change), self.may(Action::Retry)) {
             (true, _) => "You may see and change everything here.",
             (false, true) => "You may look, and retry deliveries.",
@@ -68,12 +68,12 @@ impl Visitor {
 }
 
 /// A page for whoever is not signed in.
-pub(super) fn open_page(title: &str, content: &Markup) -> String {
-    let footer = html! { "The reference of the API is at " a href="/reference" { "/reference" } "." };
+pub(super) fn open_page(title: &str, content: &Markup) -> WebPage {
+    let footer = html! { a href="/reference" { "Reference of the API" } };
     page(title, &html! {}, content, &footer)
 }
 
-fn page(title: &str, navigation: &Markup, content: &Markup, footer: &Markup) -> String {
+fn page(title: &str, navigation: &Markup, content: &Markup, footer: &Markup) -> WebPage {
     let own = html! {
         meta name="robots" content="noindex";
         link rel="stylesheet" href="/docs/dashboard.css";
@@ -96,7 +96,7 @@ fn page(title: &str, navigation: &Markup, content: &Markup, footer: &Markup) -> 
             }
         }
     };
-    page.into_string()
+    WebPage::new(page)
 }
 
 /// Why a page cannot be shown, or a form was not done.
@@ -115,7 +115,7 @@ pub struct Refusal<'a> {
 impl Refusal<'_> {
     /// The page.
     #[must_use]
-    pub fn page(&self) -> String {
+    pub fn page(&self) -> WebPage {
         let Self {
             title,
             detail,

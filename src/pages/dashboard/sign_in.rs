@@ -3,11 +3,14 @@
 use maud::{Markup, html};
 
 use super::{layout::open_page, parts};
-use crate::domain::{pass::Access, timestamp::Timestamp};
+use crate::{
+    domain::{pass::Access, timestamp::Timestamp},
+    pages::links::WebPage,
+};
 
 /// The form that takes a token. `notice` says why the last one was not taken.
 #[must_use]
-pub fn page(form_token: &str, notice: Option<&str>) -> String {
+pub fn page(form_token: &str, notice: Option<&str>) -> WebPage {
     let content = html! {
         @if let Some(notice) = notice {
             p.notice role="alert" id="notice" { (notice) }
@@ -32,7 +35,7 @@ pub fn page(form_token: &str, notice: Option<&str>) -> String {
 
 /// The page of a link: a link that is merely looked at, as programs do that show previews, signs nobody in.
 #[must_use]
-pub fn link(form_token: &str, link: &str, access: Access, expires_at: Timestamp) -> String {
+pub fn link(form_token: &str, link: &str, access: Access, expires_at: Timestamp) -> WebPage {
     let allows = match access {
         Access::Read => "look at webhooks and deliveries",
         Access::Retry => "look at webhooks and deliveries, and retry deliveries",
@@ -51,7 +54,7 @@ pub fn link(form_token: &str, link: &str, access: Access, expires_at: Timestamp)
 
 /// The page of a link that opens nothing.
 #[must_use]
-pub fn dead_link() -> String {
+pub fn dead_link() -> WebPage {
     let content = html! {
         p {
             "It has expired, or it was not copied as a whole, or the token that made it was revoked. Ask for another one, or "
@@ -63,7 +66,7 @@ pub fn dead_link() -> String {
 
 /// For whoever comes from another site: a browser does not say who is signed in until a link of this site is followed.
 #[must_use]
-pub fn arrival(path: &str) -> String {
+pub fn arrival(path: &str) -> WebPage {
     let content: Markup = html! {
         p { "You come from another site." }
         p { a.button href=(path) { "Continue to the dashboard" } }

@@ -7,11 +7,14 @@ use super::{
     parts,
     view::{Delivery, Rotated, Webhook},
 };
-use crate::domain::{health::Health, pass::Action};
+use crate::{
+    domain::{health::Health, pass::Action},
+    pages::links::WebPage,
+};
 
 /// All webhooks, each with its health.
 #[must_use]
-pub fn list(visitor: &Visitor, webhooks: &[(Webhook, Option<Health>)]) -> String {
+pub fn list(visitor: &Visitor, webhooks: &[(Webhook, Option<Health>)]) -> WebPage {
     let content = html! {
         @if webhooks.is_empty() {
             p.empty {
@@ -80,7 +83,7 @@ pub fn one(
     health: Option<&Health>,
     deliveries: &[Delivery],
     event_types: &[&str],
-) -> String {
+) -> WebPage {
     let content = html! {
         p.subject { code { (webhook.url) } }
         (facts(webhook, health))
@@ -176,7 +179,7 @@ fn actions(visitor: &Visitor, webhook: &Webhook, event_types: &[&str]) -> Markup
 
 /// The new secret of a webhook.
 #[must_use]
-pub fn rotated(visitor: &Visitor, rotated: &Rotated) -> String {
+pub fn rotated(visitor: &Visitor, rotated: &Rotated) -> WebPage {
     let Rotated { id, url, secret } = rotated;
     let content = html! {
         p.subject { code { (url) } }

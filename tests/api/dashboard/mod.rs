@@ -3,6 +3,7 @@
 
 mod actions;
 mod hostile;
+mod prefix;
 mod reading;
 mod sign_in;
 
@@ -15,13 +16,21 @@ use crate::support::{App, client::ApiResponse};
 /// A browser: it keeps cookies and sends forms as pages have them.
 struct Browser<'a> {
     app: &'a App,
+    /// What a proxy takes away from the beginning of each path.
+    prefix: &'static str,
     cookies: Mutex<BTreeMap<String, String>>,
 }
 
 impl<'a> Browser<'a> {
     fn new(app: &'a App) -> Self {
+        Self::behind(app, "")
+    }
+
+    /// A browser in front of a proxy that serves this server under a prefix.
+    fn behind(app: &'a App, prefix: &'static str) -> Self {
         Self {
             app,
+            prefix,
             cookies: Mutex::default(),
         }
     }
@@ -29,12 +38,21 @@ impl<'a> Browser<'a> {
     /// A browser in which somebody has signed in with this token.
     async fn signed_in(app: &'a App, token: &str) -> Self {
         let browser = Self::new(app);
-        browser.get("/dashboard/sign_in").await;
-        let answer = browser
-            .submit("/dashboard/sign_in", "/dashboard/sign_in", &[("token", token)])
-            .await;
-        assert_eq!(redirection(&answer), "/dashboard");
+        browser.sign_in(token).await;
         browser
+    }
+
+    async fn sign_in(&self, token: &str) {
+        let page = format!("{}/dashboard/sign_in", self.prefix);
+        self.get(&page).await;
+        let answer = self.submit(&page, &page, &[("token", token)]).await;
+        assert_eq!(redirection(&answer), format!("{}/dashboard", self.prefix));
+    }
+
+    /// The path as the proxy passes it on.
+    fn inner<'p>(&self, path: &'p str) -> &'p str {
+        let inner = path.strip_prefix(self.prefix);
+        inner.unwrap_or_else(|| panic!("{path} is not behind {}", self.prefix))
     }
 
     /// A browser in which somebody has opened a link.
@@ -56,7 +74,8 @@ impl<'a> Browser<'a> {
         for cookie in answer.headers.get_all("set-cookie") {
             let text = cookie.to_str().unwrap();
             assert!(
-                text.contains("; HttpOnly; SameSite=Strict") && text.contains("; Path=/dashboard;"),
+                text.contains("; HttpOnly; SameSite=Strict")
+                    && text.contains(&format!("; Path={}/dashboard;", self.prefix)),
                 "{text}"
             );
             let (name, value) = text.split(';').next().unwrap().split_once('=').unwrap();
@@ -70,7 +89,11 @@ impl<'a> Browser<'a> {
     }
 
     async fn get(&self, path: &str) -> ApiResponse {
-        let ask = self.app.ask("GET", path).anonymous().header("cookie", &self.cookies());
+        let ask = self
+            .app
+            .ask("GET", self.inner(path))
+            .anonymous()
+            .header("cookie", &self.cookies());
         let answer = ask.send().await;
         self.keep(&answer);
         answer
@@ -86,7 +109,7 @@ impl<'a> Browser<'a> {
         let body = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs(fields)
             .finish();
-        let mut ask = self.app.ask("POST", path).anonymous();
+        let mut ask = self.app.ask("POST", self.inner(path)).anonymous();
         for (name, value) in headers {
             ask = ask.header(name, value);
         }
