@@ -50,7 +50,8 @@ const RESPONSE_HEADERS: [HeaderName; 13] = [
 ///
 /// A request with ambiguous framing is refused, and one that takes too long is abandoned. When the node is full, the next
 /// request is refused: an immediate refusal is worth more than a response that comes too late. A request is in progress
-/// until its response has been sent. Health checks are always answered, and the documentation has permits of its own.
+/// until its response has been sent. Health checks are always answered; the documentation and signing in have permits of
+/// their own.
 ///
 /// Until its caller is known, a request holds a permit of the entrance, which is short; then it holds one of its
 /// organization, and authentication refuses it if that has its fair share already.
@@ -60,7 +61,7 @@ pub(super) async fn guard(State(state): State<ApiState>, mut request: Request, n
     }
     let permits = match request.uri().path() {
         "/healthz" | "/readyz" => None,
-        path if path.starts_with("/v1/") => Some(&state.entrance),
+        path if is_identified_first(path) => Some(&state.entrance),
         _ => Some(&state.page_permits),
     };
     let Some(permits) = permits else {
@@ -72,6 +73,13 @@ pub(super) async fn guard(State(state): State<ApiState>, mut request: Request, n
     request.extensions_mut().insert(permit.clone());
     let response = end(state.request_timeout, next.run(request)).await;
     response.map(|body| Body::new(PermittedBody { body, _permit: permit }))
+}
+
+/// Whether nothing is waited for before the caller is known: so it is in the API, and in the dashboard unless somebody is
+/// about to sign in.
+fn is_identified_first(path: &str) -> bool {
+    let signs_in = ["/dashboard/sign_in", "/dashboard/link"].contains(&path);
+    path.starts_with("/v1/") || path.starts_with("/dashboard") && !signs_in
 }
 
 /// The body of a response, which holds its request's permit until it has been sent.

@@ -2,9 +2,13 @@ use std::time::Duration;
 
 use kallima_webhooks::{domain::token::Scope, store::tokens};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::{Browser, link, redirection, text};
-use crate::support::App;
+use crate::support::{App, app::eventually};
 
 /// Whether the dashboard opens.
 async fn is_in(browser: &Browser<'_>) -> bool {
@@ -159,6 +163,55 @@ async fn only_what_was_sealed_for_it_opens() {
     ] {
         text(&browser.get(&format!("/dashboard/link{link}")).await, 404);
     }
+}
+
+#[tokio::test]
+async fn cookies_of_other_services_of_the_host_are_no_hindrance() {
+    let app = App::dev().await;
+    let page = app.ask("GET", "/dashboard/sign_in").anonymous().send().await;
+    let cookie = page.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let shown = text(&page, 200);
+    let (_, form) = shown.split_once("name=\"form\" value=\"").unwrap();
+    let body = format!("form={}&token={}", form.split('"').next().unwrap(), app.token);
+    // A client that sends any text is not at hand: the request is written as it is.
+    let request = format!(
+        "POST /dashboard/sign_in HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncookie: other=caf\u{e9}; {cookie}; last=\"\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let address = app.base.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 303") && answer.contains("kallima_session="),
+        "{answer}"
+    );
+}
+
+/// However many strangers keep sign-ins waiting, those who are signed in are served.
+#[tokio::test]
+async fn sign_ins_that_hang_hold_up_nobody_who_is_signed_in() {
+    let app = App::dev().await;
+    let browser = Browser::signed_in(&app, &app.token).await;
+    let address = app.base.strip_prefix("http://").unwrap();
+    let mut hanging = Vec::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = "POST /dashboard/sign_in HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+                    content-length: 100\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        hanging.push(stream);
+    }
+    eventually(async || {
+        let shown = app.ask("GET", "/docs").anonymous().send().await;
+        (shown.status == 503).then_some(())
+    })
+    .await;
+    browser.page("/dashboard").await;
+    browser.page("/dashboard/deliveries").await;
+    drop(hanging);
 }
 
 #[tokio::test]
