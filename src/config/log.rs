@@ -24,6 +24,7 @@ pub struct LogOptions {
         id = "log_format",
         long = "log-format",
         env = "KALLIMA_LOG_FORMAT",
+        value_name = "LOG_FORMAT",
         value_enum,
         default_value = "human",
         global = true,

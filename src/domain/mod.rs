@@ -18,6 +18,7 @@
 //! | [`keyring`] | how signing secrets are kept at rest |
 //! | [`mod@pointer`], [`fault_code`], [`mod@nearest`] | where a fault of a request is, what kind it is, and what may have been meant |
 //! | [`token`] | API tokens and their scopes |
+//! | `credential` | what secrets and tokens have in common |
 //! | [`pass`] | what opens the dashboard in place of a token |
 //! | [`outcome`], [`retry`] | the result of an attempt, and what follows from it |
 //! | [`delivery`] | the states of a delivery |
@@ -32,6 +33,7 @@
 pub mod address;
 pub mod audit;
 pub mod client_address;
+mod credential;
 pub mod delivery;
 pub mod destination;
 pub mod event;

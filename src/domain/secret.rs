@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use rand::{
-    CryptoRng,
-    distr::{Alphanumeric, SampleString},
-};
+use rand::CryptoRng;
 use secrecy::{ExposeSecret as _, SecretString};
+
+use super::credential;
 
 /// The prefix of every secret, as in Standard Webhooks.
 const PREFIX: &str = "whsec_";
@@ -25,18 +24,13 @@ pub struct Secret(SecretString);
 impl Secret {
     /// A new secret, each character drawn uniformly from the 62.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        let mut text = String::with_capacity(PREFIX.len() + KEY_LENGTH);
-        text.push_str(PREFIX);
-        Alphanumeric.append_string(rng, &mut text, KEY_LENGTH);
-        Self(text.into())
+        Self(credential::generate(PREFIX, KEY_LENGTH, rng))
     }
 
     /// Parses a secret; `None` if the text is anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let key = text.strip_prefix(PREFIX)?;
-        let well_formed = key.len() == KEY_LENGTH && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        well_formed.then(|| Self(text.into()))
+        credential::parse(PREFIX, KEY_LENGTH, text).map(Self)
     }
 
     /// The whole secret, for the one response that issues it and for encryption at rest.

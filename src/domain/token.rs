@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use rand::{
-    CryptoRng,
-    distr::{Alphanumeric, SampleString},
-};
+use rand::CryptoRng;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
+
+use super::credential;
 
 /// The prefix of every token.
 const PREFIX: &str = "ab_";
@@ -26,18 +25,13 @@ pub struct Token(SecretString);
 impl Token {
     /// A new token, each character drawn uniformly from the 62.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        let mut text = String::with_capacity(PREFIX.len() + RANDOM_LENGTH);
-        text.push_str(PREFIX);
-        Alphanumeric.append_string(rng, &mut text, RANDOM_LENGTH);
-        Self(text.into())
+        Self(credential::generate(PREFIX, RANDOM_LENGTH, rng))
     }
 
     /// Parses a token; `None` if the text is anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let random = text.strip_prefix(PREFIX)?;
-        let well_formed = random.len() == RANDOM_LENGTH && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        well_formed.then(|| Self(text.into()))
+        credential::parse(PREFIX, RANDOM_LENGTH, text).map(Self)
     }
 
     /// The whole token, for the one time that it is shown.

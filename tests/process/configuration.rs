@@ -110,6 +110,9 @@ async fn help_shows_the_options_of_a_command_alone_and_others_are_refused() {
         "{help}"
     );
     let (_, help, _) = run_with(&[], &["--help"]).await;
+    let is_lower = |value: &&str| value.starts_with(|letter: char| letter.is_ascii_lowercase());
+    let odd = help.split('<').skip(1).find(is_lower);
+    assert_eq!(odd, None, "names of values are in capitals");
     for heading in [
         "Database:",
         "API:",
