@@ -179,6 +179,11 @@ impl Problem {
         Self::new(ProblemCode::NotFound, format!("No {thing} with that id."))
     }
 
+    /// 404: the dashboard has no such page.
+    pub(super) fn no_such_page() -> Self {
+        Self::new(ProblemCode::NotFound, "There is no such page.")
+    }
+
     /// 409: the current state does not allow this.
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::Conflict, detail)

@@ -22,10 +22,10 @@ mod visit;
 use axum::{
     Extension, Router,
     response::Redirect,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 
-use super::ApiState;
+use super::{ApiState, problem::Problem};
 use visit::Operations;
 
 /// The routes of the dashboard. `operations` are those of the API.
@@ -46,5 +46,6 @@ pub(super) fn routes(operations: Router) -> Router<ApiState> {
             "/dashboard/deliveries/{delivery_id}/retry",
             post(actions::retry_delivery),
         )
+        .route("/dashboard/{*page}", any(async || Problem::no_such_page()))
         .layer(Extension(Operations(operations)))
 }

@@ -210,6 +210,6 @@ impl<T: DeserializeOwned + Send> FromRequestParts<ApiState> for Id<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Problem> {
         let path = Path::<T>::from_request_parts(parts, state).await;
-        path.map(|Path(id)| Self(id)).map_err(|_| Problem::not_found("page"))
+        path.map(|Path(id)| Self(id)).map_err(|_| Problem::no_such_page())
     }
 }

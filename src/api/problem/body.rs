@@ -97,9 +97,10 @@ impl Problem {
         *response.body_mut() = Body::from(page);
     }
 
-    /// The faults of the request, each as a sentence.
+    /// The faults of the request, each as a sentence for people: to them, a parameter of the query is a field.
     pub(in crate::api) fn sentences(&self) -> Vec<String> {
-        self.errors.iter().map(FieldError::in_words).collect()
+        let of_field = |words: String| words.strip_prefix("query/").map(str::to_owned).unwrap_or(words);
+        self.errors.iter().map(FieldError::in_words).map(of_field).collect()
     }
 
     /// The status of the response.

@@ -52,8 +52,9 @@ pub(super) fn webhook_state(webhook: &Webhook, health: Option<&Health>) -> Marku
     }
 }
 
-/// What the last attempt led to.
+/// What the last attempt led to. That it failed by its status need not be said beside the status.
 pub(super) fn result(response_status: Option<u16>, error: Option<&str>) -> Markup {
+    let error = error.filter(|error| *error != "response_status" || response_status.is_none());
     html! {
         @match (response_status, error) {
             (Some(status), Some(error)) => { (status) " " code { (error) } }
@@ -178,6 +179,19 @@ mod tests {
         assert!(indented(&deep).len() < 20 * deep.len());
         let long = format!("[{}1]", "1,".repeat(INDENTED_BYTES_MAX));
         assert_eq!(indented(&long), long);
+    }
+
+    #[test]
+    fn a_status_that_failed_an_attempt_needs_no_word_beside_it() {
+        for (status, error, shown) in [
+            (Some(500), Some("response_status"), "500"),
+            (Some(302), Some("redirect"), "302 <code>redirect</code>"),
+            (None, Some("timeout"), "<code>timeout</code>"),
+            (Some(200), None, "200"),
+            (None, None, "none yet"),
+        ] {
+            assert_eq!(result(status, error).into_string(), shown);
+        }
     }
 
     #[test]

@@ -140,12 +140,12 @@ async fn filters_are_checked_as_those_of_the_operation_and_pages_lead_to_the_nex
         assert_eq!(rows(&shown), expected, "{query}");
     }
     for (query, said) in [
-        ("webhook_id=42", "query/webhook_id"),
-        ("status=lost", "query/status"),
+        ("webhook_id=42", "<li>webhook_id "),
+        ("status=lost", "<li>status "),
         ("event_type=job.fail", "job.failed"),
-        ("created_after=yesterday", "query/created_after"),
-        ("colour=red", "query/colour"),
-        ("status=failed&status=pending", "query/status"),
+        ("created_after=yesterday", "<li>created_after "),
+        ("colour=red", "<li>colour "),
+        ("status=failed&status=pending", "<li>status "),
     ] {
         let answer = browser.get(&format!("/dashboard/deliveries?{query}")).await;
         let status = answer.status.as_u16();
@@ -209,7 +209,11 @@ async fn pages_count_against_the_rate_of_the_organization() {
 async fn errors_are_pages_here_and_problems_elsewhere() {
     let app = App::dev().await;
     let browser = Browser::signed_in(&app, &app.token).await;
-    assert!(text(&browser.get("/dashboard/nothing").await, 404).contains("<h1>Not found</h1>"));
+    let missing = text(&browser.get("/dashboard/nothing").await, 404);
+    assert!(
+        missing.contains("<h1>Not found</h1><p>There is no such page.</p>"),
+        "{missing}"
+    );
     text(&browser.get("/dashboard/webhooks/x/rotate").await, 405);
     app.get("/dashboards").await.expect_problem(404, "not_found");
     app.db.clone().close().await.unwrap();
