@@ -47,7 +47,7 @@ pub(super) fn read() -> Reading {
         let command = innermost(&command, &arguments);
         let missing = missing(command, &error);
         if !missing.is_empty() {
-            // What was given and is no good is not missing.
+            // An option with an invalid value is not missing.
             faults.extend(
                 missing
                     .into_iter()

@@ -57,14 +57,13 @@ pub(super) fn run(options: &BackupOptions, database: &DatabaseOptions) -> Comman
     );
     match (key_file, keys::key_file(database)) {
         (Some(copied), _) => println!("The master keys are in {}.", copied.display()),
-        (None, Some(file)) => println!(
-            "The master keys are not included, and without them the secrets cannot be decrypted. Keep {} somewhere else.",
-            file.display()
-        ),
-        (None, None) => println!(
-            "The master keys are not in it; without them its secrets cannot be opened. Keep those of --master-key \
-             somewhere else."
-        ),
+        (None, file) => {
+            let keys = file.map_or_else(|| "those of --master-key".to_owned(), |file| file.display().to_string());
+            println!(
+                "The master keys are not included, and without them the secrets cannot be decrypted. Keep {keys} somewhere \
+                 else."
+            );
+        }
     }
     Ok(())
 }

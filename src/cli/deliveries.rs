@@ -45,7 +45,7 @@ pub(super) enum DeliveriesCommand {
         /// Only with this status: pending, delivered, failed or canceled.
         #[arg(long, value_parser = parse_status)]
         status: Option<DeliveryStatus>,
-        /// Deliveries at most.
+        /// The most deliveries to list.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
         /// Continue after this one, as the last line of a list says.

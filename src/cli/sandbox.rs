@@ -58,11 +58,11 @@ pub(super) struct SandboxOptions {
     #[arg(long, env = "KALLIMA_SANDBOX_WEBHOOK_ID", default_value_t = examples::WEBHOOK)]
     webhook_id: WebhookId,
 
-    /// Begin without example data: there is no webhook either then.
+    /// Begin without example data, and so without a webhook.
     #[arg(long, env = "KALLIMA_SANDBOX_NO_EXAMPLES")]
     no_examples: bool,
 
-    /// Let a webhook fail as often as it will without being held back by a breaker. Days of failures still disable it.
+    /// Never open a breaker, however often a webhook fails. Five days of failures still disable it.
     #[arg(long, env = "KALLIMA_SANDBOX_NO_BREAKER")]
     no_breaker: bool,
 

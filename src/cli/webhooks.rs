@@ -31,7 +31,7 @@ pub(super) enum WebhooksCommand {
         /// Only those that are failing, or that the service has disabled.
         #[arg(long)]
         failing: bool,
-        /// Webhooks at most.
+        /// The most webhooks to list.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
         /// Continue after this one, as the last line of a list says.

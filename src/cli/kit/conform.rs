@@ -40,7 +40,7 @@ pub(in crate::cli) struct ConformOptions {
     #[arg(long, default_value = "humanization.completed")]
     event_type: String,
 
-    /// Write the report to this file, too, in the XML of `JUnit`.
+    /// Also write the report to this file, as `JUnit` XML.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }

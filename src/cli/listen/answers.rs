@@ -32,7 +32,7 @@ pub(super) struct AnswerOptions {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
 
-    /// Give that answer (or close) so many times, and 200 afterwards.
+    /// Give that answer (or close) this many times, then answer 200.
     #[arg(long, value_name = "N")]
     times: Option<u64>,
 
@@ -44,7 +44,7 @@ pub(super) struct AnswerOptions {
     #[arg(long, conflicts_with_all = ["status", "forward"])]
     close: bool,
 
-    /// Pass each delivery that verifies on to this URL, and answer what it answers.
+    /// Forward each delivery that verifies to this URL, and return its response.
     #[arg(long, value_name = "URL", value_parser = kit::parse_url, conflicts_with = "status")]
     forward: Option<Url>,
 }

@@ -31,7 +31,7 @@ pub(super) struct ListenOptions {
     #[arg(long, default_value_t = LISTEN_PORT)]
     port: u16,
 
-    /// The webhook's signing secret (`whsec_…`): what does not verify is answered 401.
+    /// The webhook's signing secret (`whsec_…`): deliveries that do not verify are answered 401.
     #[arg(long, env = "KALLIMA_WEBHOOK_SECRET", hide_env_values = true, value_parser = kit::parse_secret)]
     secret: Option<Secret>,
 
