@@ -120,10 +120,12 @@ fn announcement(
     inbox: Option<&Inbox>,
 ) -> String {
     let base = format!("{}://{}", options.http.scheme(), reachable(server.address));
+    // Links of the pages, and the dashboard's cookies, are made for the public address.
+    let pages = options.http.public_url.as_deref().unwrap_or(&base);
     let mut lines = vec![
         format!("Kallima Webhooks {VERSION} listens on {base}"),
-        format!("API docs: {base}/docs"),
-        format!("Dashboard: {base}/dashboard"),
+        format!("API docs: {pages}/docs"),
+        format!("Dashboard: {pages}/dashboard"),
     ];
     lines.extend(
         server
@@ -150,7 +152,7 @@ fn announcement(
             let token = token.expose();
             if options.dev {
                 // Browsers never send a fragment, and the page takes it from the address.
-                lines.push(format!("API docs, authorized: {base}/docs#token={token}"));
+                lines.push(format!("API docs, authorized: {pages}/docs#token={token}"));
             }
             lines.push(first_steps(options, &base, token));
         }

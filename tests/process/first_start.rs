@@ -54,6 +54,17 @@ async fn production(database: &TestDatabase, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
+async fn the_pages_are_announced_at_the_public_address() {
+    let database = TestDatabase::empty().await;
+    let printed = production(&database, &["--public-url", "https://hooks.example.org/kallima"]).await;
+    for page in ["API docs: ", "Dashboard: "] {
+        let line = printed.lines().find(|line| line.starts_with(page));
+        let line = line.unwrap_or_else(|| panic!("no {page:?} in\n{printed}"));
+        assert!(line.contains("https://hooks.example.org/kallima/d"), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn nodes_that_start_at_once_make_one_organization_and_one_token() {
     let database = TestDatabase::empty().await;
     if !database.is_postgres() {
