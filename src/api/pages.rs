@@ -1,6 +1,8 @@
 //! The pages for people, and the files that they load. openapi.yaml, which is about the API, does not contain them; their
 //! errors are problems like any other.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{Path, State, rejection::PathRejection},
@@ -43,16 +45,21 @@ pub(super) fn routes() -> Router<ApiState> {
         .route("/llms.txt", get(show_page))
 }
 
-async fn show_swagger_ui(State(state): State<ApiState>, headers: HeaderMap) -> Response {
-    shown(&headers, swagger::page(state.is_dev, state.prefix()), swagger::POLICY)
+async fn show_swagger_ui(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
+    let parts = state.clone();
+    let make = move || Some(swagger::page(parts.is_dev, parts.prefix()));
+    shown(&state, &headers, swagger::POLICY, make).await
 }
 
-async fn show_file(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn show_file(
+    State(state): State<ApiState>,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let name = name.map(|Path(name)| name).unwrap_or_default();
-    let Some(file) = assets::file(&name, is_gzip_taken(&headers)) else {
-        return Err(unknown_route().await);
-    };
-    let mut response = shown(&headers, file, swagger::POLICY);
+    let is_gzip_taken = is_gzip_taken(&headers);
+    let make = move || assets::file(&name, is_gzip_taken);
+    let mut response = shown(&state, &headers, swagger::POLICY, make).await?;
     let vary = HeaderValue::from_static("accept-encoding");
     response.headers_mut().append(header::VARY, vary);
     Ok(response)
@@ -82,16 +89,42 @@ async fn show_page(
     let is_plain = base
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b":/.-_[]".contains(&byte));
-    let base = if is_plain { base.as_str() } else { "" };
-    match pages::page(uri.path(), base, state.prefix()) {
-        Some(page) => Ok(shown(&headers, page, pages::article::POLICY)),
-        None => Err(unknown_route().await),
+    let base = if is_plain { base } else { String::new() };
+    let parts = state.clone();
+    let make = move || pages::page(uri.path(), &base, parts.prefix());
+    shown(&state, &headers, pages::article::POLICY, make).await
+}
+
+/// Makes a file, and its entity tag. That takes milliseconds of a processor, and whoever asks needs no token: it is done
+/// for one request at a time, on a thread of its own, so that the API goes on.
+async fn tagged(
+    state: &ApiState,
+    make: impl FnOnce() -> Option<File> + Send + 'static,
+) -> Result<(File, String), Problem> {
+    let turn = Arc::clone(&state.page_turn).acquire_owned().await;
+    let making = tokio::task::spawn_blocking(move || {
+        // Kept to the end, even if the client hangs up.
+        let _turn = turn;
+        let file = make()?;
+        let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&file.bytes)[..TAG_BYTES]));
+        Some((file, tag))
+    });
+    match making.await {
+        Ok(Some(tagged)) => Ok(tagged),
+        Ok(None) => Err(unknown_route().await),
+        // It panicked; the panic hook has logged where.
+        Err(_) => Err(Problem::internal_error()),
     }
 }
 
 /// Returns a file, or 304 if the browser has it already. Browsers check each time; a file changes only with the server.
-fn shown(headers: &HeaderMap, file: File, policy: &'static str) -> Response {
-    let tag = format!("\"{}\"", hex::encode(&Sha256::digest(&file.bytes)[..TAG_BYTES]));
+async fn shown(
+    state: &ApiState,
+    headers: &HeaderMap,
+    policy: &'static str,
+    make: impl FnOnce() -> Option<File> + Send + 'static,
+) -> Result<Response, Problem> {
+    let (file, tag) = tagged(state, make).await?;
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
     let is_known = known.is_some_and(|tags| tags.contains(&tag));
     let mut response = if is_known {
@@ -113,5 +146,5 @@ fn shown(headers: &HeaderMap, file: File, policy: &'static str) -> Response {
     ] {
         response_headers.insert(name, HeaderValue::from_static(value));
     }
-    response
+    Ok(response)
 }

@@ -99,6 +99,8 @@ pub struct ApiParts {
     /// A permit for each request in progress that needs no token: the documentation, signing in to the dashboard, and paths
     /// that do not exist.
     pub page_permits: Arc<Semaphore>,
+    /// The permit to render a page of the documentation.
+    pub page_turn: Arc<Semaphore>,
     /// Bytes that a page of a list holds at most. A single item is shown however large it is.
     pub page_bytes_max: u64,
     /// How long a request may take from its head to its response before it is abandoned.

@@ -314,6 +314,7 @@ fn state(
         entry: Entry::default(),
         manual_attempts: Arc::new(Permits::new(manual_attempts_max(options))),
         page_permits: Arc::new(Semaphore::new(PAGE_REQUESTS_MAX)),
+        page_turn: Arc::new(Semaphore::new(1)),
         page_bytes_max: options.http.page_bytes_max.into(),
         request_timeout,
         body_read_timeout: options.http.body_read_timeout(),

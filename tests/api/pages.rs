@@ -8,6 +8,7 @@ use std::{
 
 use flate2::read::GzDecoder;
 use kallima_webhooks::contract::Contract;
+use tokio::task::JoinSet;
 
 use crate::support::{App, client::ApiResponse};
 
@@ -273,4 +274,24 @@ async fn the_operator_says_where_the_pages_about_errors_are() {
     assert_eq!(problem["type"], "https://hooks.example.org/errors/not_found");
     let shown = text(&page(&app, "/errors/not_found").await);
     assert!(shown.contains("<h1>not_found</h1>"), "{shown}");
+}
+
+/// Rendering holds up no thread that serves the API. Here there is one thread.
+#[tokio::test]
+async fn a_request_of_the_api_waits_for_no_page_that_is_rendered() {
+    let app = App::dev().await;
+    let mut readers = JoinSet::new();
+    for _ in 0..24 {
+        let ask = app.ask("GET", "/reference/update_webhook").anonymous();
+        readers.spawn(async move { assert_eq!(ask.send().await.status, 200) });
+    }
+    // Once the first page is rendered, the others wait for their turn.
+    readers.join_next().await.unwrap().unwrap();
+    app.get("/v1/webhooks").await.expect(200);
+    let mut rendered = 1;
+    while readers.try_join_next().is_some() {
+        rendered += 1;
+    }
+    assert!(rendered < 12, "{rendered} pages were rendered first");
+    readers.join_all().await;
 }
