@@ -1,5 +1,5 @@
 //! What makes a server one to try things with: example data, a receiver that is there, and, in a sandbox, operations under
-//! `/sandbox/` that no service has. The API knows nothing of them: they stand before its router.
+//! `/sandbox/` that no service has. The API knows nothing of them: they are in front of its router.
 //!
 //! | file | what it does |
 //! |---|---|
