@@ -63,6 +63,9 @@ def is_of_meaning(fault, case):
             end = datetime.fromisoformat(until) if until else datetime.now(timezone.utc)
             # The service keeps milliseconds.
             return (end - datetime.fromisoformat(body["since"])).total_seconds() < 0.001
+        case "query/created_after", "range":
+            begin, end = (datetime.fromisoformat(case.query[name]) for name in ("created_after", "created_before"))
+            return (end - begin).total_seconds() < 0.001
         case "/url", _:
             return not is_plain(body["url"])
         case pointer, _:

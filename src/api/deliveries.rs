@@ -7,14 +7,14 @@ use axum::{
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use validator::Validate;
+use validator::{Validate, ValidationError};
 
 use super::{
     ApiState,
     auth::{Caller, WebhooksRead, WebhooksWrite},
     extract::{Body, NoQuery, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
-    meaning::known_event_type,
+    meaning::{broken_at, known_event_type},
     page::{self, Page},
     problem::Problem,
     public_address::PublicAddress,
@@ -24,6 +24,7 @@ use crate::{
     domain::{
         delivery::{Attempt, AttemptTrigger, DeliveryStatus, DeliveryWithPayload},
         event_id::EventId,
+        fault_code::FaultCode,
         id::{DeliveryId, OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
@@ -51,7 +52,10 @@ impl RequestBody for RetryDelivery {
 
 /// Query of GET `/v1/webhook_deliveries`.
 #[derive(Debug, Deserialize, IntoParams, Validate)]
-#[validate(context = ApiState)]
+#[validate(
+    context = ApiState,
+    schema(function = after_before, skip_on_field_errors = false)
+)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListDeliveriesQuery {
     #[param(value_type = Option<Uuid>)]
@@ -71,6 +75,20 @@ pub(super) struct ListDeliveriesQuery {
     limit: u32,
     #[param(value_type = Option<Uuid>)]
     after: Option<DeliveryId>,
+}
+
+/// Refuses a period that is empty or ends before it starts: nothing would ever match.
+fn after_before(query: &ListDeliveriesQuery) -> Result<(), ValidationError> {
+    match (query.created_after, query.created_before) {
+        (Some(after), Some(before)) if after >= before => {
+            let detail = format!("must be earlier than {before}, the end of the period");
+            Err(broken_at(
+                FaultCode::Range,
+                &[("query/created_after".to_owned(), detail)],
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The status to list: any that this version writes.

@@ -12,22 +12,35 @@ const NOBODY: &str = "0190a000-0000-7000-8000-000000000000";
 /// A rule: its type, its field if it has one, and its name or its function's.
 type Rule = (&'static str, &'static str, &'static str);
 
-/// A rule of a query, and a query that breaks it with an event type that is almost `job.failed`.
-const QUERIES: [(Rule, &str); 2] = [
+/// What is said of an event type that is almost `job.failed`.
+const ALMOST: &str = "matches no event type (did you mean job.failed?)";
+
+/// A rule of a query, a query that breaks it and no other, and the fault: pointer, code, detail.
+const QUERIES: [(Rule, &str, [&str; 3]); 3] = [
     (
         ("ListDeliveriesQuery", "event_type", "known_event_type"),
         "webhook_deliveries?event_type=job.faild",
+        ["query/event_type", "unknown_event_type", ALMOST],
+    ),
+    (
+        ("ListDeliveriesQuery", "", "after_before"),
+        "webhook_deliveries?created_after=2026-01-01T00:00:00Z&created_before=2026-01-01T01:00:00%2B01:00",
+        [
+            "query/created_after",
+            "range",
+            "must be earlier than 2026-01-01T00:00:00+00:00, the end of the period",
+        ],
     ),
     (
         ("ListEventsQuery", "r#type", "known_event_type"),
         "events?type=job.faild",
+        ["query/type", "unknown_event_type", ALMOST],
     ),
 ];
 
 /// A rule of a body, the operation, a body that breaks it and no other, and the faults: pointer, code, detail.
 fn bodies() -> Vec<(Rule, &'static str, Value, Vec<[&'static str; 3]>)> {
-    let unknown = "matches no event type (did you mean job.failed?)";
-    let type_unknown = |pointer| vec![[pointer, "unknown_event_type", unknown]];
+    let type_unknown = |pointer| vec![[pointer, "unknown_event_type", ALMOST]];
     let job = json!({ "job_id": NOBODY });
     let url = vec![["/url", "fragment", "must not have a fragment"]];
     let entries = json!(["job.*", "job.fail", "job.completed", "job.faile"]);
@@ -96,14 +109,12 @@ fn bodies() -> Vec<(Rule, &'static str, Value, Vec<[&'static str; 3]>)> {
 #[tokio::test]
 async fn each_rule_of_a_query_refuses_what_no_other_does() {
     let app = App::dev().await;
-    for ((_, parameter, _), query) in QUERIES {
+    for (_, query, [pointer, code, detail]) in QUERIES {
         let problem = app
             .get(&format!("/v1/{query}"))
             .await
             .expect_problem(422, "validation_error");
-        let pointer = format!("query/{}", parameter.trim_start_matches("r#"));
-        let detail = "matches no event type (did you mean job.failed?)";
-        let error = json!({ "pointer": pointer, "code": "unknown_event_type", "detail": detail });
+        let error = json!({ "pointer": pointer, "code": code, "detail": detail });
         assert_eq!(problem["errors"], json!([error]), "{query}");
     }
 }
