@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     config::EngineOptions,
     domain::{
-        delivery::AttemptTrigger,
+        delivery::{AttemptTrigger, DisabledReason},
         id::{OrganizationId, WebhookId},
         retry::RetryPolicy,
         timestamp::Timestamp,
@@ -291,6 +291,10 @@ impl HandOver for Engine {
     fn changed(&self, webhook: WebhookId) {
         self.lanes().forget(webhook);
         self.hint();
+    }
+
+    fn disabled(&self, reason: DisabledReason) {
+        self.metrics.webhook_disabled(reason);
     }
 
     fn emptied(&self) {

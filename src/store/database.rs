@@ -43,8 +43,6 @@ pub struct Database {
     pub(super) deleted: Arc<Notify>,
     /// Entry points to shared statements; only on PostgreSQL, since on SQLite every write shares its transaction.
     pub(super) shared: Option<Arc<SharedWrites>>,
-    /// The store's metrics, once a server runs.
-    pub(super) metrics: Arc<OnceLock<Metrics>>,
     pub(super) confirmed: Arc<Confirmed>,
     /// The engine's background tasks.
     pub(super) workers: Workers,
@@ -112,9 +110,8 @@ impl Database {
         self.workers.ended().await
     }
 
-    /// Sets the store's metrics, which observe batches and statements. Called once, when a server starts.
+    /// Sets where batches and statements are observed from now on. Called once, when a server starts.
     pub fn observe(&self, metrics: &Metrics) {
-        drop(self.metrics.set(metrics.clone()));
         match &self.engine {
             DatabaseEngine::Sqlite(sqlite) => {
                 let (sizes, times) = (metrics.batch_sizes("write"), metrics.statement_times("write"));

@@ -109,7 +109,6 @@ impl Database {
             hand_over: Arc::new(OnceLock::new()),
             deleted: Arc::default(),
             shared: None,
-            metrics: Arc::default(),
             confirmed: Arc::default(),
             workers,
         };

@@ -20,7 +20,7 @@ use kallima_webhooks::{
     },
     domain::{
         audit::Origin,
-        delivery::{AttemptTrigger, DeliveryStatus},
+        delivery::{AttemptTrigger, DeliveryStatus, DisabledReason},
         destination::DestinationPolicy,
         id::{OrganizationId, TokenId, WebhookId},
         limits::Limits,
@@ -100,6 +100,8 @@ impl HandOver for Collector {
     }
 
     fn changed(&self, _: WebhookId) {}
+
+    fn disabled(&self, _: DisabledReason) {}
 
     fn emptied(&self) {}
 }

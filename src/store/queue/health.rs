@@ -162,7 +162,7 @@ pub(super) fn changes(
     breakers.chain(notices).collect()
 }
 
-/// Logs the changes to the health of webhooks. Only after the commit: what is rolled back has not happened.
+/// Logs the changes to the health of webhooks, and reports them to the engine. Only after the commit: what is rolled back has not happened.
 pub(super) fn announce(db: &Database, changes: Vec<HealthChange>) {
     for HealthChange {
         organization_id,
@@ -181,8 +181,8 @@ pub(super) fn announce(db: &Database, changes: Vec<HealthChange>) {
                 tracing::info!(kallima.webhook.failing_since = %since, "webhook is failing");
             }
             HealthChangeKind::Disabled(reason) => {
-                if let Some(metrics) = db.metrics.get() {
-                    metrics.webhook_disabled(reason);
+                if let Some(engine) = db.hand_over.get() {
+                    engine.disabled(reason);
                 }
                 tracing::info!(
                     kallima.webhook.disabled_reason = reason.as_str(),

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::domain::{
-    delivery::{AttemptTrigger, DeliveryStatus},
+    delivery::{AttemptTrigger, DeliveryStatus, DisabledReason},
     destination::Destination,
     event_id::EventId,
     health::HealthSignal,
@@ -222,6 +222,9 @@ pub trait HandOver: Send + Sync + fmt::Debug {
 
     /// A webhook was changed on this node: what is cached about it is outdated, and what was held back may be due.
     fn changed(&self, webhook: WebhookId);
+
+    /// The service disabled a webhook.
+    fn disabled(&self, reason: DisabledReason);
 
     /// The database was emptied: nothing that waits in memory is owed any longer, and no webhook is as it was.
     fn emptied(&self);
