@@ -1,10 +1,15 @@
-//! Outcomes of attempts are recorded, however long the database is away.
+//! Outcomes of attempts are recorded, however long the database is away; connections to it may be lost unnoticed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{App, Gate, Receiver, Reply, app::eventually, database::TestDatabase, proxy::Proxy};
+use crate::support::{
+    App, Gate, Receiver, Reply,
+    app::eventually,
+    database::{TestDatabase, is_pooled},
+    proxy::Proxy,
+};
 
 #[tokio::test]
 async fn an_attempt_is_recorded_however_long_the_database_was_away() {
@@ -43,4 +48,34 @@ async fn an_attempt_is_recorded_however_long_the_database_was_away() {
     assert_eq!(delivered["attempt_count"], json!(1));
     app.engine_has_looked().await;
     assert_eq!(receiver.arrivals().len(), 1, "the receiver got it once");
+}
+
+#[tokio::test]
+async fn connections_that_a_firewall_has_forgotten_are_replaced() {
+    let mut database = TestDatabase::create().await;
+    if !database.is_postgres() || is_pooled() {
+        return;
+    }
+    let (proxy, through) = Proxy::before(&database.options.url).await;
+    database.options.url = through;
+    database.options.statement_timeout_ms = 1000;
+    let receiver = Receiver::start([]).await;
+    let app = App::builder().arguments(&["--dev"]).start_on(database).await;
+    app.webhook(&receiver.url).await;
+    app.publish().await;
+    receiver.wait_for(1).await;
+
+    proxy.forget();
+    let began = Instant::now();
+    // In the middle of statements: an idle connection is tested before it is used.
+    let publish = async || {
+        let event = json!({ "type": "webhook.test", "data": {} });
+        app.post("/v1/events", &event).await.status == 202
+    };
+    eventually(|| async { publish().await.then_some(()) }).await;
+    eventually(|| async { (app.get("/readyz").await.status == 200).then_some(()) }).await;
+    eventually(|| async { (app.get("/v1/webhooks").await.status == 200).then_some(()) }).await;
+    receiver.wait_for(2).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(25), "{took:?}");
 }

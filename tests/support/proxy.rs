@@ -13,6 +13,7 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     cut: Arc<watch::Sender<bool>>,
     frozen: Arc<watch::Sender<bool>>,
+    forgotten: Arc<watch::Sender<()>>,
 }
 
 impl Proxy {
@@ -22,10 +23,12 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let cut = Arc::new(watch::Sender::new(false));
         let frozen = Arc::new(watch::Sender::new(false));
-        let (watching, freezing) = (Arc::clone(&cut), Arc::clone(&frozen));
+        let forgotten = Arc::new(watch::Sender::new(()));
+        let (watching, freezing, forgetting) = (Arc::clone(&cut), Arc::clone(&frozen), Arc::clone(&forgotten));
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 let (mut cut, mut frozen) = (watching.subscribe(), freezing.subscribe());
+                let mut forgotten = forgetting.subscribe();
                 tokio::spawn(async move {
                     // While it is cut, a connection ends as soon as it starts.
                     if *cut.borrow() {
@@ -38,6 +41,7 @@ impl Proxy {
                         biased;
                         _ = cut.wait_for(|cut| *cut) => return,
                         _ = frozen.wait_for(|frozen| *frozen) => {}
+                        _ = forgotten.changed() => {}
                         _ = copy_bidirectional(&mut client, &mut server) => return,
                     }
                     // Connected, and silent.
@@ -45,7 +49,12 @@ impl Proxy {
                 });
             }
         });
-        Self { address, cut, frozen }
+        Self {
+            address,
+            cut,
+            frozen,
+            forgotten,
+        }
     }
 
     /// Starts a proxy to the server of this URL. Returns it, with the URL that leads through it.
@@ -62,6 +71,11 @@ impl Proxy {
     /// Ends every connection and accepts no new ones, or accepts them again.
     pub(crate) fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
+    }
+
+    /// Nothing more passes over the connections that are open now, which neither end notices; new ones work.
+    pub(crate) fn forget(&self) {
+        self.forgotten.send_replace(());
     }
 
     /// From now on nothing passes, although connections stay and new ones are accepted.

@@ -256,6 +256,7 @@ impl managed::Manager for Manager {
         Ok(PooledConnection {
             connection: PgConnection::connect_with(&self.primary.connect_options(self.plans)).await?,
             generation,
+            primary: Arc::clone(&self.primary),
             times: Arc::clone(&self.times),
             in_statement: None,
             in_transaction: false,
@@ -282,6 +283,7 @@ pub(in crate::store) struct PooledConnection {
     connection: PgConnection,
     /// Which server it goes to, as counted by [`Primary::generation`].
     generation: u64,
+    primary: Arc<Primary>,
     times: Arc<OnceLock<StatementTimes>>,
     /// When the unfinished statement began, if there is one.
     in_statement: Option<Instant>,
@@ -292,7 +294,7 @@ pub(in crate::store) struct PooledConnection {
 impl PooledConnection {
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         self.in_statement = Some(Instant::now());
-        let done = query(statement).execute(&mut self.connection).await;
+        let done = self.primary.reply(query(statement).execute(&mut self.connection)).await;
         let done = self
             .finished(done)
             .map_err(|cause| DbErr::Exec(RuntimeErr::SqlxError(cause.into())))?;
@@ -301,7 +303,7 @@ impl PooledConnection {
 
     async fn execute_script(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
         self.in_statement = Some(Instant::now());
-        let done = self.connection.execute(AssertSqlSafe(sql)).await;
+        let done = self.primary.reply(self.connection.execute(AssertSqlSafe(sql))).await;
         let done = self
             .finished(done)
             .map_err(|cause| DbErr::Exec(RuntimeErr::SqlxError(cause.into())))?;
@@ -310,7 +312,10 @@ impl PooledConnection {
 
     async fn query_one(&mut self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         self.in_statement = Some(Instant::now());
-        let row = query(statement).fetch_optional(&mut self.connection).await;
+        let row = self
+            .primary
+            .reply(query(statement).fetch_optional(&mut self.connection))
+            .await;
         let row = self
             .finished(row)
             .map_err(|cause| DbErr::Query(RuntimeErr::SqlxError(cause.into())))?;
@@ -319,7 +324,10 @@ impl PooledConnection {
 
     async fn query_all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.in_statement = Some(Instant::now());
-        let rows = query(statement).fetch_all(&mut self.connection).await;
+        let rows = self
+            .primary
+            .reply(query(statement).fetch_all(&mut self.connection))
+            .await;
         let rows = self
             .finished(rows)
             .map_err(|cause| DbErr::Query(RuntimeErr::SqlxError(cause.into())))?;

@@ -68,7 +68,7 @@ impl Postgres {
         let pool = |connections_max, patience| Pool::new(&primary, connections_max, patience, Plans::Fresh);
         let api = pool(shared - delivery, None)?;
         api.test().await.map_err(|cause| connect_error(cause, &primary))?;
-        check_settings(&api).await?;
+        primary.set_statement_timeout(check_settings(&api).await?);
         let delivery = pool(delivery, None)?;
         let heartbeat = pool(1, Some(HEARTBEAT_PATIENCE))?;
         let publication = Pool::new(&primary, 1, None, Plans::Kept)?;
@@ -173,16 +173,17 @@ fn connect_error(cause: DbErr, primary: &Primary) -> OpenError {
 }
 
 /// Warns if nothing ends a hanging statement, which would hold its locks and its connection forever, and if plans are
-/// cached.
-async fn check_settings(pool: &Pool) -> Result<(), DbErr> {
-    const SETTINGS: &str =
-        "SELECT current_setting('statement_timeout') AS timeout, current_setting('plan_cache_mode') AS plans";
+/// cached. Returns when the server ends a statement.
+async fn check_settings(pool: &Pool) -> Result<Option<Duration>, DbErr> {
+    const SETTINGS: &str = "SELECT setting::bigint AS timeout_ms, current_setting('plan_cache_mode') AS plans
+        FROM pg_settings WHERE name = 'statement_timeout'";
     let row = pool
         .query_one(Statement::from_string(DbBackend::Postgres, SETTINGS))
         .await?;
-    let Some(row) = row else { return Ok(()) };
-    let (timeout, plans): (String, String) = (row.try_get("", "timeout")?, row.try_get("", "plans")?);
-    if timeout == "0" {
+    let Some(row) = row else { return Ok(None) };
+    let (timeout_ms, plans): (i64, String) = (row.try_get("", "timeout_ms")?, row.try_get("", "plans")?);
+    let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.unsigned_abs()));
+    if timeout.is_none() {
         tracing::warn!("PostgreSQL has no statement_timeout: give --statement-timeout-ms, or set it on the server");
     }
     if plans != "force_custom_plan" {
@@ -191,5 +192,5 @@ async fn check_settings(pool: &Pool) -> Result<(), DbErr> {
              the server"
         );
     }
-    Ok(())
+    Ok(timeout)
 }

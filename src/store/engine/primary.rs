@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -32,6 +32,9 @@ use crate::store::{error::ServerSignal, source::OpenError};
 /// How long one server may take to report whether it takes writes.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a reply may take after the server has ended its statement.
+const REPLY_GRACE: Duration = Duration::from_secs(5);
+
 /// The pause between two rounds of a search.
 const SEARCH_PAUSE: Duration = Duration::from_millis(200);
 
@@ -52,6 +55,8 @@ pub(in crate::store) struct Primary {
     is_lost: AtomicBool,
     suspected: Notify,
     abandoned: Notify,
+    /// How long a statement may take, its reply included.
+    statement_max: OnceLock<Duration>,
 }
 
 impl Primary {
@@ -64,6 +69,7 @@ impl Primary {
             is_lost: AtomicBool::new(false),
             suspected: Notify::new(),
             abandoned: Notify::new(),
+            statement_max: OnceLock::new(),
         }
     }
 
@@ -113,6 +119,23 @@ impl Primary {
     /// Whether no server takes writes, as far as is known.
     pub(in crate::store) fn is_lost(&self) -> bool {
         self.is_lost.load(Ordering::SeqCst)
+    }
+
+    /// Sets after what time the server ends a statement; `None` if it never does.
+    pub(super) fn set_statement_timeout(&self, timeout: Option<Duration>) {
+        if let Some(timeout) = timeout {
+            self.statement_max.get_or_init(|| timeout + REPLY_GRACE);
+        }
+    }
+
+    /// Waits for the end of a statement on a connection of the pools. If the server should have ended it long ago, the
+    /// connection is lost, although nothing says so: a firewall has forgotten it, for example.
+    pub(super) async fn reply<T>(&self, statement: impl Future<Output = Result<T, SqlxError>>) -> Result<T, SqlxError> {
+        let Some(&max) = self.statement_max.get() else {
+            return statement.await;
+        };
+        let lost = |_| Err(SqlxError::Io(std::io::ErrorKind::TimedOut.into()));
+        timeout(max, statement).await.unwrap_or_else(lost)
     }
 
     /// The current generation of connections, which rises when they are abandoned.
