@@ -12,7 +12,7 @@ pub use super::queue::publish::record;
 use super::{
     Database, StoreError,
     engine::among::{KeyType, found_among, texts_value},
-    entity::event,
+    entity::{columns, event},
     page::{Page, PageLimit},
     search::{LOOKED_AT_MAX, LOOKED_AT_ONCE},
 };
@@ -25,7 +25,12 @@ use crate::domain::{
 
 /// The event with that id.
 pub async fn find(db: &Database, org: OrganizationId, id: &EventId) -> Result<Option<Event>, StoreError> {
-    let found = among(db, org, BTreeSet::from([id.clone()]), "found.*");
+    let found = among(
+        db,
+        org,
+        BTreeSet::from([id.clone()]),
+        &columns::<event::Entity>("found"),
+    );
     let row = event::Entity::find().from_raw_sql(found).one(&db.read()).await?;
     Ok(row.map(Event::from))
 }
@@ -44,7 +49,7 @@ pub async fn list(
     let (rows, next) = walk(db, org, event_type, after, limit.fetch()).await?;
     let Page { items, next } = limit.page(rows, next, |row| row.position.clone(), |row| row.bytes);
     let ids = items.iter().map(|row| row.position.id.clone()).collect();
-    let found = event::Entity::find().from_raw_sql(among(db, org, ids, "found.*"));
+    let found = event::Entity::find().from_raw_sql(among(db, org, ids, &columns::<event::Entity>("found")));
     let found = found.all(&db.read_long()).await?;
     let mut found: HashMap<EventId, event::Model> = found.into_iter().map(|row| (row.id.clone(), row)).collect();
     // Events that retention deleted meanwhile are omitted.
@@ -165,7 +170,7 @@ pub(super) async fn payloads(
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let found = event::Entity::find().from_raw_sql(among(db, org, ids, "found.*"));
+    let found = event::Entity::find().from_raw_sql(among(db, org, ids, &columns::<event::Entity>("found")));
     let rows = found.all(&db.read_long()).await?;
     let payload = |row: event::Model| Ok((row.id, payload_json(&row.payload)?.into()));
     rows.into_iter().map(payload).collect()

@@ -14,6 +14,7 @@
 //! | [`overview`] | what an operator asks about all organizations |
 //! | [`page`] | how much a page of a list holds, and where the next one continues |
 //! | `search` | which deliveries a list shows, in walks of bounded length |
+//! | `shown` | a delivery with its queue entry, read by one statement |
 //! | `token_cache` | the cache of recently used tokens |
 //! | [`idempotency`], [`once`] | requests that are done once, however often they are sent |
 //! | [`to_completion`] | work that continues after its caller has gone away |
@@ -46,6 +47,7 @@ pub mod readiness;
 pub mod sandbox;
 mod search;
 pub mod secrets;
+mod shown;
 pub mod source;
 pub mod to_completion;
 mod token_cache;

@@ -9,7 +9,11 @@ use std::{collections::HashMap, time::Duration};
 use sea_orm::{ConnectionTrait as _, FromQueryResult, Statement, prelude::Uuid};
 use serde::Serialize;
 
-use super::{Database, StoreError, entity::webhook, health};
+use super::{
+    Database, StoreError,
+    entity::{columns, webhook},
+    health,
+};
 use crate::domain::{
     delivery::DisabledReason,
     health::Health,
@@ -154,8 +158,13 @@ pub struct ListedWebhook {
     pub created_at: Timestamp,
 }
 
-pub(in crate::store) const WEBHOOKS: &str = "
-    SELECT * FROM webhooks WHERE (organization_id, id) > ($1, $2) ORDER BY organization_id, id LIMIT $3";
+pub(in crate::store) fn webhooks_sql() -> String {
+    let columns = columns::<webhook::Entity>("webhooks");
+    format!(
+        "SELECT {columns} FROM webhooks
+         WHERE (organization_id, id) > ($1, $2) ORDER BY organization_id, id LIMIT $3"
+    )
+}
 
 /// Which webhooks to list.
 #[derive(Clone, Copy, Debug)]
@@ -179,7 +188,7 @@ pub async fn webhooks(
     let (mut found, mut after, mut looked_at) = (Vec::new(), query.after.unwrap_or(first), 0);
     loop {
         let values = [after.0.into(), after.1.into(), LOOKED_AT_ONCE.into()];
-        let statement = Statement::from_sql_and_values(db.backend(), WEBHOOKS, values);
+        let statement = Statement::from_sql_and_values(db.backend(), webhooks_sql(), values);
         let rows = webhook::Model::find_by_statement(statement)
             .all(&db.read_long())
             .await?;

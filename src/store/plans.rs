@@ -229,7 +229,9 @@ impl Scratch {
             |step: &String| step.contains("Seq Scan") || step.contains("SCAN ") && !step.contains("json_each");
         assert!(!plan.iter().any(is_scan), "reads a table:\n{}", what());
         if *is_walk {
-            let reads_more = ["Sort", "Filter", "TEMP B-TREE"].into_iter().find(|word| has(word));
+            // A one-time filter decides whether a step runs at all.
+            let reads_more = ["Sort", "  Filter", "Join Filter", "TEMP B-TREE"];
+            let reads_more = reads_more.into_iter().find(|word| has(word));
             assert_eq!(reads_more, None, "reads more than it returns:\n{}", what());
         }
         let is_whole = |step: &String| step.ends_with("(organization_id=?)");
@@ -335,6 +337,9 @@ async fn every_list_is_a_walk_over_the_index_it_is_meant_for() {
     }
     scratch.run(vec!["ANALYZE".to_owned()]).await;
     check_all(&scratch, 1).await;
+    if scratch.server.is_some() {
+        statements::check_publishing_to_few(&scratch).await;
+    }
     scratch.fill_rest().await;
     scratch.run(vec!["ANALYZE".to_owned()]).await;
     statements::check(&scratch).await;

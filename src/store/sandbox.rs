@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait as _, FromQueryResult as _, Statement};
 
 use super::{
     Database, StoreError,
-    entity::webhook,
+    entity::{columns, webhook},
     examples::{self, Examples},
     secrets::open_secret,
 };
@@ -88,10 +88,13 @@ pub fn clock_moved(db: &Database) {
 
 /// The webhook that a delivery is owed to, and its secret as it is now; `None` if either is gone.
 pub async fn secret_of(db: &Database, id: DeliveryId) -> Result<Option<(WebhookId, Secret)>, StoreError> {
-    const FIND: &str = "SELECT webhooks.* FROM webhooks JOIN deliveries
-        ON deliveries.organization_id = webhooks.organization_id AND deliveries.webhook_id = webhooks.id
-        WHERE deliveries.id = $1";
-    let find = Statement::from_sql_and_values(db.backend(), FIND, [id.into()]);
+    let columns = columns::<webhook::Entity>("webhooks");
+    let find = format!(
+        "SELECT {columns} FROM webhooks JOIN deliveries
+         ON deliveries.organization_id = webhooks.organization_id AND deliveries.webhook_id = webhooks.id
+         WHERE deliveries.id = $1"
+    );
+    let find = Statement::from_sql_and_values(db.backend(), find, [id.into()]);
     let row = webhook::Model::find_by_statement(find).one(&db.read()).await?;
     row.map(|row| Ok((row.id, open_secret(db, &row)?))).transpose()
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait as _, DbBackend, EntityTrait as _, Statement, Value,
+    ColumnTrait, Condition, ConnectionTrait as _, DbBackend, Statement, Value,
     prelude::Uuid,
     sea_query::{Expr, ExprTrait as _},
 };
@@ -15,9 +15,10 @@ use super::{
     Database, StoreError,
     engine::among::{KeyType, found_among, ids_value},
     entity::delivery,
+    shown,
 };
 use crate::domain::{
-    delivery::DeliveryStatus,
+    delivery::{Delivery, DeliveryStatus},
     event_id::EventId,
     id::{DeliveryId, OrganizationId, WebhookId},
     timestamp::Timestamp,
@@ -46,7 +47,7 @@ pub struct DeliveryQuery {
 #[derive(Debug)]
 pub(super) struct WalkResult {
     /// The deliveries, newest first.
-    pub(super) rows: Vec<delivery::Model>,
+    pub(super) rows: Vec<Delivery>,
     /// The last delivery that was examined, unless the walk reached the end or has found all that it was to find.
     pub(super) next: Option<DeliveryId>,
 }
@@ -72,11 +73,8 @@ pub(super) async fn newest(
     let walk = Walk::of(org, query);
     let connection = db.read_long();
     if walk.is_exact() {
-        let statement = walk.rows(db.backend(), rows_max);
-        let rows = delivery::Entity::find()
-            .from_raw_sql(statement)
-            .all(&connection)
-            .await?;
+        let found = connection.query_all_raw(walk.rows(db.backend(), rows_max)).await?;
+        let rows = found.iter().map(shown::delivery).collect::<Result<_, _>>()?;
         return Ok(WalkResult { rows, next: None });
     }
     let (mut rows, mut looked_at, mut after) = (Vec::new(), 0, query.after);
@@ -91,9 +89,10 @@ pub(super) async fn newest(
         let is_last = !walk.continues() || (ids.len() as u64) < LOOKED_AT_ONCE;
         if !ids.is_empty() {
             let left = rows_max - rows.len() as u64;
-            let chosen = walk.chosen(db.backend(), ids, left);
-            let chosen = delivery::Entity::find().from_raw_sql(chosen);
-            rows.extend(chosen.all(&connection).await?);
+            let chosen = connection.query_all_raw(walk.chosen(db.backend(), ids, left)).await?;
+            for row in &chosen {
+                rows.push(shown::delivery(row)?);
+            }
         }
         if is_last || rows.len() as u64 >= rows_max {
             return Ok(WalkResult { rows, next: None });
@@ -139,13 +138,13 @@ impl Lead {
         let (index, condition) = match self {
             Self::Event => ("deliveries_of_event", ""),
             Self::Queue => return ("queue", "delivery_id", "queue_pkey", ""),
-            Self::Undelivered => ("deliveries_undelivered", "AND undelivered_at IS NOT NULL"),
+            Self::Undelivered => ("deliveries_undelivered", "AND found.undelivered_at IS NOT NULL"),
             Self::UndeliveredOfWebhook => (
                 "deliveries_undelivered_of_webhook",
-                "AND undelivered_at IS NOT NULL AND webhook_id = $5",
+                "AND found.undelivered_at IS NOT NULL AND found.webhook_id = $5",
             ),
             Self::History => ("deliveries_pkey", ""),
-            Self::HistoryOfWebhook => ("deliveries_of_webhook", "AND webhook_id = $5"),
+            Self::HistoryOfWebhook => ("deliveries_of_webhook", "AND found.webhook_id = $5"),
         };
         ("deliveries", "id", index, condition)
     }
@@ -188,15 +187,23 @@ impl<'a> Walk<'a> {
     /// The next ids after `after`, by the leading index alone.
     fn ids(&self, backend: DbBackend, after: Option<DeliveryId>) -> Statement {
         let (_, id, ..) = self.lead.parts();
-        self.walk(backend, id, after, LOOKED_AT_ONCE)
+        self.walk(backend, &format!("found.{id}"), "", after, LOOKED_AT_ONCE)
     }
 
     /// The deliveries of a walk whose index finds only what is requested.
     fn rows(&self, backend: DbBackend, rows_max: u64) -> Statement {
-        self.walk(backend, "*", self.query.after, rows_max)
+        let join = shown::entries(backend);
+        self.walk(backend, shown::COLUMNS, join, self.query.after, rows_max)
     }
 
-    fn walk(&self, backend: DbBackend, columns: &str, after: Option<DeliveryId>, rows_max: u64) -> Statement {
+    fn walk(
+        &self,
+        backend: DbBackend,
+        columns: &str,
+        join: &str,
+        after: Option<DeliveryId>,
+        rows_max: u64,
+    ) -> Statement {
         let (table, id, index, condition) = self.lead.parts();
         // SQLite needs the index's name: among indexes with the same prefix it picks any. It finds primary keys by
         // itself.
@@ -214,16 +221,17 @@ impl<'a> Walk<'a> {
         if self.lead == Lead::Event {
             // All of them, unordered: with an order the planner might use the primary key and walk over all of the
             // history.
-            let sql = format!("SELECT {columns} FROM {table}{by} WHERE organization_id = $1 AND event_id = $2");
+            let sql =
+                format!("SELECT {columns} FROM {table} AS found{by} WHERE organization_id = $1 AND event_id = $2");
             return Statement::from_sql_and_values(backend, sql, [self.org.into(), event_id.clone().into()]);
         }
         let since = created_after.map(|instant| instant.minus(ID_SLACK).least_uuid());
         let until = created_before.map(|instant| instant.plus(ID_SLACK).least_uuid());
         let before = [until, after.map(Uuid::from)].into_iter().flatten().min();
         let sql = format!(
-            "SELECT {columns} FROM {table}{by}
-             WHERE organization_id = $1 AND {id} >= $2 AND {id} < $3 {condition}
-             ORDER BY {id} DESC LIMIT $4"
+            "SELECT {columns} FROM {table} AS found{by} {join}
+             WHERE found.organization_id = $1 AND found.{id} >= $2 AND found.{id} < $3 {condition}
+             ORDER BY found.{id} DESC LIMIT $4"
         );
         let span: [Value; 4] = [
             self.org.into(),
@@ -246,9 +254,10 @@ impl<'a> Walk<'a> {
             created_before,
             after,
         } = self.query;
+        let (columns, join) = (shown::COLUMNS, shown::entries(backend));
         let rows = found_among(backend, "deliveries", "id", KeyType::Ids);
         let chosen = format!(
-            "SELECT found.* FROM {rows}
+            "SELECT {columns} FROM {rows} {join}
              WHERE (found.webhook_id = $3 OR $3 IS NULL) AND (found.event_type = $4 OR $4 IS NULL)
                 AND (found.status = $5 OR $5 IS NULL)
                 AND (found.created_at >= $6 OR $6 IS NULL) AND (found.created_at < $7 OR $7 IS NULL)

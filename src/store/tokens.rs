@@ -1,6 +1,6 @@
 //! API tokens, known only by their digests.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use sea_orm::{
     ColumnTrait as _, EntityTrait as _, FromQueryResult as _, QueryFilter as _, QueryOrder as _, QueryTrait as _, Set,
@@ -9,7 +9,10 @@ use sea_orm::{
 };
 
 pub use super::token_cache::TokenHolder;
-use super::{Database, StoreError, entity::token};
+use super::{
+    Database, StoreError,
+    entity::{columns, token},
+};
 use crate::domain::{
     id::{OrganizationId, TokenId},
     timestamp::Timestamp,
@@ -73,15 +76,18 @@ pub(super) fn row(record: &TokenRecord, digest: [u8; 32]) -> token::ActiveModel 
 /// On SQLite it is looked up for each request, so that a revocation takes effect at once. On PostgreSQL, where that is
 /// a round trip, a look-up is cached for two seconds.
 pub async fn find_holder(db: &Database, digest: [u8; 32], now: Timestamp) -> Result<Option<TokenHolder>, StoreError> {
-    // One of the hottest statements, and so a constant: building it would take as long as running it.
-    const FIND: &str = "SELECT * FROM tokens WHERE digest = $1 AND revoked_at IS NULL";
+    // One of the hottest statements, and so built once: that takes as long as running it.
+    static FIND: LazyLock<String> = LazyLock::new(|| {
+        let columns = columns::<token::Entity>("tokens");
+        format!("SELECT {columns} FROM tokens WHERE digest = $1 AND revoked_at IS NULL")
+    });
     let read_at = db.clock.monotonic();
     if db.has_other_nodes()
         && let Some(known) = db.token_cache.get(&digest, read_at)
     {
         return Ok(Some(known));
     }
-    let find = Statement::from_sql_and_values(db.backend(), FIND, [digest.to_vec().into()]);
+    let find = Statement::from_sql_and_values(db.backend(), FIND.as_str(), [digest.to_vec().into()]);
     let row = token::Model::find_by_statement(find).one(&db.read()).await?;
     let holder = |row| {
         let TokenRecord {

@@ -1,6 +1,6 @@
 //! Webhooks: registered endpoints.
 
-use std::{cmp::Reverse, collections::HashMap, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, sync::LazyLock, time::Duration};
 
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, FromQueryResult as _, IntoActiveModel as _,
@@ -13,7 +13,7 @@ use super::{
     Database, StoreError,
     audit::{self, Entry},
     engine::Connection,
-    entity::{organization, webhook},
+    entity::{columns, organization, webhook},
     health, idempotency,
     idempotency::Entered,
     once::{Keyed, Once},
@@ -115,9 +115,12 @@ pub(super) fn new_row(
 
 /// The webhook with that id.
 pub async fn find(db: &Database, org: OrganizationId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
-    // One of the hottest statements, and so a constant: building it would take as long as running it.
-    const FIND: &str = "SELECT * FROM webhooks WHERE organization_id = $1 AND id = $2";
-    let find = Statement::from_sql_and_values(db.backend(), FIND, [org.into(), id.into()]);
+    // One of the hottest statements, and so built once: that takes as long as running it.
+    static FIND: LazyLock<String> = LazyLock::new(|| {
+        let columns = columns::<webhook::Entity>("webhooks");
+        format!("SELECT {columns} FROM webhooks WHERE organization_id = $1 AND id = $2")
+    });
+    let find = Statement::from_sql_and_values(db.backend(), FIND.as_str(), [org.into(), id.into()]);
     let row = webhook::Model::find_by_statement(find).one(&db.read()).await?;
     row.filter(|row| row.deleted_at.is_none())
         .as_ref()
@@ -321,7 +324,7 @@ pub async fn delete(
         // Only then: the background task would hold the locks of rows that are canceled here. Also if the caller goes away.
         let _then = NotifyWhenDropped(&db.deleted);
         // It is deleted, whether or not this succeeds: the rest is done in the background, and again after a crash.
-        if let Err(error) = deletion::cancel_batch(db, org, id, now).await {
+        if let Err(error) = deletion::cancel_batch(db, org, id, now, None).await {
             tracing::warn!(exception.message = %error, kallima.webhook.id = %id, "pending deliveries of a deleted webhook could not be canceled; retrying later");
         }
     }

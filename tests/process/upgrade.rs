@@ -1,5 +1,6 @@
 //! Migrations: the first node applies them, once, and older nodes keep working alongside newer ones.
 
+use kallima_webhooks::domain::token::Scope;
 use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::json;
 
@@ -32,12 +33,40 @@ async fn four_nodes_that_migrate_an_empty_database_at_once_apply_each_migration_
 
 #[tokio::test]
 async fn an_older_node_serves_on_when_a_newer_one_has_migrated() {
-    let receiver = Receiver::start([Reply::status(500)]).await;
+    let receiver = Receiver::start([Reply::status(500), Reply::status(500)]).await;
     let app = App::builder().arguments(&["--dev"]).manual_clock().start().await;
-    app.webhook(&receiver.url).await;
+    let webhook = app.webhook(&receiver.url).await["id"].as_str().unwrap().to_owned();
+    let known = app.publish().await;
+    let delivery = app.after_attempt(&known, 1).await["id"].as_str().unwrap().to_owned();
+    // Prepared now, and used again later. A token that is not cached is looked up.
+    let read_all = async || {
+        let (token, _) = app.new_token(Some(app.organization), Scope::ALL).await;
+        for path in [
+            "webhooks",
+            &format!("webhooks/{webhook}"),
+            &format!("webhooks/{webhook}/audit"),
+            "webhook_deliveries",
+            "webhook_deliveries?status=pending",
+            &format!("webhook_deliveries/{delivery}"),
+            &format!("webhook_deliveries/{delivery}/attempts"),
+            "events",
+            &format!("events/{known}"),
+        ] {
+            app.ask("GET", &format!("/v1/{path}"))
+                .token(&token)
+                .send()
+                .await
+                .expect(200);
+        }
+    };
+    read_all().await;
     // What version N+1 does: it adds, and removes nothing.
     let newer = app.database.connect().await;
     for sql in [
+        "ALTER TABLE organizations ADD COLUMN of_a_newer_version TEXT",
+        "ALTER TABLE tokens ADD COLUMN of_a_newer_version TEXT",
+        "ALTER TABLE idempotency_keys ADD COLUMN of_a_newer_version TEXT",
+        "ALTER TABLE audit_entries ADD COLUMN of_a_newer_version TEXT",
         "ALTER TABLE webhooks ADD COLUMN of_a_newer_version TEXT DEFAULT 'x'",
         "ALTER TABLE events ADD COLUMN of_a_newer_version TEXT",
         "ALTER TABLE deliveries ADD COLUMN of_a_newer_version TEXT",
@@ -48,6 +77,7 @@ async fn an_older_node_serves_on_when_a_newer_one_has_migrated() {
         newer.execute_unprepared(sql).await.unwrap();
     }
     assert_eq!(app.ask("GET", "/readyz").anonymous().send().await.status, 200);
+    read_all().await;
     let event = app.publish().await;
     let delivery = app
         .delivery_in_time(&event, |delivery| delivery["status"] == "delivered")

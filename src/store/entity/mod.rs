@@ -36,6 +36,13 @@ pub(super) fn column_kinds() -> Kinds {
     kinds
 }
 
+/// A table's columns for a SELECT, instead of `*`: once a newer node has added a column, PostgreSQL would refuse every such
+/// statement that an older one has prepared.
+pub(super) fn columns<E: EntityTrait>(of: &str) -> String {
+    let columns = E::Column::iter().map(|column| format!("{of}.{}", column.as_str()));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
 fn add<E: EntityTrait>(kinds: &mut Kinds) {
     let columns = E::Column::iter().filter_map(|column| {
         let kind = match column.def().get_column_type() {
