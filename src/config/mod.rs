@@ -51,14 +51,15 @@ pub struct DatabaseOptions {
     )]
     pub url: String,
 
-    /// Maximum number of connections to PostgreSQL (SQLite has one writer and a few readers).
+    /// Maximum number of connections to PostgreSQL: one each for the heartbeat and for publishing, the others for requests and
+    /// deliveries (SQLite has one writer and a few readers).
     #[arg(
         id = "database_connections_max",
         long = "database-connections-max",
         env = "KALLIMA_DATABASE_CONNECTIONS_MAX",
         value_name = "DATABASE_CONNECTIONS_MAX",
         default_value_t = CONNECTIONS_MAX,
-        value_parser = clap::value_parser!(u32).range(1..=1000),
+        value_parser = clap::value_parser!(u32).range(4..=1000),
         global = true,
         help_heading = "Database"
     )]

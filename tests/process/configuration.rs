@@ -321,7 +321,7 @@ async fn a_value_that_cannot_be_read_is_one_line_that_names_its_flag() {
         ("--attempts-max", "0"),
         ("--page-bytes-max", "1023"),
         ("--shutdown-delay-ms", "300001"),
-        ("--database-connections-max", "0"),
+        ("--database-connections-max", "3"),
         ("--allow-network", "10.0.0.0/33"),
     ] {
         let (code, _, complaint) = run_with(&[], &[flag, value]).await;
