@@ -14,7 +14,7 @@ use super::{
     auth::{Caller, WebhooksRead, WebhooksWrite},
     extract::{Body, NoQuery, Path, Query, RequestBody},
     idempotency::IdempotencyKeyHeader,
-    meaning::{broken_at, known_event_type},
+    meaning::{known_event_type, period},
     page::{self, Page},
     problem::Problem,
     public_address::PublicAddress,
@@ -24,7 +24,6 @@ use crate::{
     domain::{
         delivery::{Attempt, AttemptTrigger, DeliveryStatus, DeliveryWithPayload},
         event_id::EventId,
-        fault_code::FaultCode,
         id::{DeliveryId, OrganizationId, WebhookId},
         timestamp::Timestamp,
     },
@@ -79,16 +78,10 @@ pub(super) struct ListDeliveriesQuery {
 
 /// Refuses a period that is empty or ends before it starts: nothing would ever match.
 fn after_before(query: &ListDeliveriesQuery) -> Result<(), ValidationError> {
-    match (query.created_after, query.created_before) {
-        (Some(after), Some(before)) if after >= before => {
-            let detail = format!("must be earlier than {before}, the end of the period");
-            Err(broken_at(
-                FaultCode::Range,
-                &[("query/created_after".to_owned(), detail)],
-            ))
-        }
-        _ => Ok(()),
-    }
+    query
+        .created_after
+        .zip(query.created_before)
+        .map_or(Ok(()), |(after, before)| period("query/created_after", after, before))
 }
 
 /// The status to list: any that this version writes.

@@ -8,7 +8,7 @@ use validator::{ValidateArgs, ValidationError, ValidationErrors};
 use super::ApiState;
 use crate::{
     contract::Faults,
-    domain::{event_filter::UnknownEventType, fault_code::FaultCode},
+    domain::{event_filter::UnknownEventType, fault_code::FaultCode, timestamp::Timestamp},
 };
 
 /// A part of a request whose meaning is checked against the server's state.
@@ -40,6 +40,15 @@ pub(super) fn broken_at(code: FaultCode, at: &[(String, String)]) -> ValidationE
 pub(super) fn known_event_type(event_type: &str, state: &ApiState) -> Result<(), ValidationError> {
     UnknownEventType::check(event_type, state.contract.event_type_names())
         .map_err(|unknown| broken(FaultCode::UnknownEventType, &unknown))
+}
+
+/// Refuses a period that is empty or ends before it starts. `at` is the pointer to its start.
+pub(super) fn period(at: &str, start: Timestamp, end: Timestamp) -> Result<(), ValidationError> {
+    if start < end {
+        return Ok(());
+    }
+    let detail = format!("must be earlier than {end}, the end of the period");
+    Err(broken_at(FaultCode::Range, &[(at.to_owned(), detail)]))
 }
 
 /// Adds every fault in the meaning of a part of a request: those of whole fields first, then those inside fields, each in a

@@ -15,13 +15,13 @@ use super::{
     auth::{Caller, WebhooksWrite},
     extract::{Body, NoQuery, Path, RequestBody},
     idempotency::IdempotencyKeyHeader,
-    meaning::broken_at,
+    meaning::period,
     problem::Problem,
     responses::{WithBody, WithId, WithIdempotencyKey, WithToken},
     webhooks::no_webhook,
 };
 use crate::{
-    domain::{delivery::DeliveryStatus, fault_code::FaultCode, id::WebhookId, timestamp::Timestamp},
+    domain::{delivery::DeliveryStatus, id::WebhookId, timestamp::Timestamp},
     store::queue::replay,
 };
 
@@ -84,12 +84,8 @@ impl ReplayWebhook {
 
 /// Refuses a period that is empty or ends before it starts.
 fn since_before_until(body: &ReplayWebhook, state: &ApiState) -> Result<(), ValidationError> {
-    let until = body.until(state);
-    if body.since.is_some_and(|since| since >= until) {
-        let detail = format!("must be earlier than {until}, the end of the period");
-        return Err(broken_at(FaultCode::Range, &[("/since".to_owned(), detail)]));
-    }
-    Ok(())
+    body.since
+        .map_or(Ok(()), |since| period("/since", since, body.until(state)))
 }
 
 impl RequestBody for ReplayWebhook {

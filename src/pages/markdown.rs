@@ -5,6 +5,8 @@ use std::{borrow::Cow, collections::HashMap};
 use maud::{Markup, PreEscaped};
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html::push_html};
 
+use super::guides::{GUIDES, Guide};
+
 /// Renders a text. Headings get the anchors that links between the guides name.
 pub(super) fn render(text: &str) -> Markup {
     let events: Vec<Event<'_>> = Parser::new_ext(text, Options::ENABLE_TABLES).collect();
@@ -37,25 +39,22 @@ pub(super) fn render(text: &str) -> Markup {
     PreEscaped(html)
 }
 
-/// The guides: as they link each other, and where they are on a server.
-const GUIDES: [(&str, &str); 2] = [("receiving.md", "/guide"), ("requests.md", "/guide/requests")];
-
 /// The text with links to the guides as Markdown.
 pub(super) fn linked(text: &str) -> String {
-    GUIDES.iter().fold(text.to_owned(), |text, (file, page)| {
-        text.replace(&format!("]({file}"), &format!("]({page}.md"))
+    GUIDES.iter().fold(text.to_owned(), |text, Guide { file, path, .. }| {
+        text.replace(&format!("]({file}"), &format!("]({path}.md"))
     })
 }
 
 /// Where a link between the guides leads on a server.
 fn target(link: &str) -> Cow<'_, str> {
-    let (page, anchor) = link
+    let (file, anchor) = link
         .split_once('#')
-        .map_or((link, None), |(page, anchor)| (page, Some(anchor)));
-    let Some((_, page)) = GUIDES.iter().find(|(file, _)| *file == page) else {
+        .map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+    let Some(Guide { path, .. }) = GUIDES.iter().find(|guide| guide.file == file) else {
         return link.into();
     };
-    anchor.map_or_else(|| (*page).into(), |anchor| format!("{page}#{anchor}").into())
+    anchor.map_or_else(|| (*path).into(), |anchor| format!("{path}#{anchor}").into())
 }
 
 /// The headings' texts as anchors.

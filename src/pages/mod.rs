@@ -7,6 +7,7 @@
 //! | `reference` | a page for each operation and event type, of `document`, `fields` and `samples` |
 //! | `errors` | a page for each code |
 //! | `dashboard` | webhooks, deliveries and attempts, for whoever signs in |
+//! | `guides` | the texts of the guides |
 //! | `frame` | what all of these pages begin with |
 //! | `links` | links behind a proxy's prefix |
 //! | `article` | every page of text: as HTML, by `markdown`, and as Markdown |
@@ -18,6 +19,7 @@ mod document;
 mod errors;
 mod fields;
 mod frame;
+mod guides;
 pub mod links;
 mod markdown;
 mod reference;
@@ -30,13 +32,8 @@ use self::{
     article::Article,
     assets::File,
     document::{Document, Operation},
+    guides::{GUIDES, Guide},
 };
-
-/// The guides: address, text.
-const GUIDES: [(&str, &str); 2] = [
-    ("/guide", include_str!("../../docs/receiving.md")),
-    ("/guide/requests", include_str!("../../docs/requests.md")),
-];
 
 /// The page at a path; `None` if there is none. With `.md` at its end, it is the page as Markdown. Samples of code name
 /// `base`, the address of this server; its links begin with `prefix`.
@@ -54,8 +51,8 @@ pub fn page(path: &str, base: &str, prefix: &str) -> Option<File> {
 }
 
 fn article(document: &Document, path: &str, base: &str) -> Option<Article> {
-    if let Some((path, text)) = GUIDES.into_iter().find(|(guide, _)| *guide == path) {
-        return guide(path, text);
+    if let Some(found) = GUIDES.iter().find(|guide| guide.path == path) {
+        return guide(found);
     }
     match path.split('/').skip(1).collect::<Vec<_>>()[..] {
         ["reference"] => Some(reference::overview(document, base)),
@@ -74,10 +71,10 @@ fn article(document: &Document, path: &str, base: &str) -> Option<Article> {
     }
 }
 
-fn guide(path: &str, text: &str) -> Option<Article> {
+fn guide(Guide { path, text, .. }: &Guide) -> Option<Article> {
     let (title, text) = text.strip_prefix("# ")?.split_once('\n')?;
     Some(Article {
-        path: path.to_owned(),
+        path: (*path).to_owned(),
         title: title.to_owned(),
         text: text.to_owned(),
         ..Article::default()
@@ -96,7 +93,7 @@ fn index(document: &Document, base: &str) -> String {
             let _ = writeln!(text, "- [{name}]({base}{path}.md): {said}");
         }
     };
-    let guides = GUIDES.into_iter().filter_map(|(path, text)| guide(path, text));
+    let guides = GUIDES.iter().filter_map(guide);
     let first = |text: &str| text.trim().split("\n\n").next().unwrap_or_default().to_owned();
     section(
         "Guides",

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use sea_orm::{ConnectionTrait as _, EntityTrait as _, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait as _, EntityTrait as _, QueryResult, SelectModel, SelectorRaw, Statement, Value};
 use serde_json::value::RawValue;
 
 pub use super::queue::publish::record;
@@ -25,13 +25,7 @@ use crate::domain::{
 
 /// The event with that id.
 pub async fn find(db: &Database, org: OrganizationId, id: &EventId) -> Result<Option<Event>, StoreError> {
-    let found = among(
-        db,
-        org,
-        BTreeSet::from([id.clone()]),
-        &columns::<event::Entity>("found"),
-    );
-    let row = event::Entity::find().from_raw_sql(found).one(&db.read()).await?;
+    let row = whole(db, org, BTreeSet::from([id.clone()])).one(&db.read()).await?;
     Ok(row.map(Event::from))
 }
 
@@ -49,8 +43,7 @@ pub async fn list(
     let (rows, next) = walk(db, org, event_type, after, limit.fetch()).await?;
     let Page { items, next } = limit.page(rows, next, |row| row.position.clone(), |row| row.bytes);
     let ids = items.iter().map(|row| row.position.id.clone()).collect();
-    let found = event::Entity::find().from_raw_sql(among(db, org, ids, &columns::<event::Entity>("found")));
-    let found = found.all(&db.read_long()).await?;
+    let found = whole(db, org, ids).all(&db.read_long()).await?;
     let mut found: HashMap<EventId, event::Model> = found.into_iter().map(|row| (row.id.clone(), row)).collect();
     // Events that retention deleted meanwhile are omitted.
     let in_order = items.iter().filter_map(|row| found.remove(&row.position.id));
@@ -170,10 +163,14 @@ pub(super) async fn payloads(
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let found = event::Entity::find().from_raw_sql(among(db, org, ids, &columns::<event::Entity>("found")));
-    let rows = found.all(&db.read_long()).await?;
+    let rows = whole(db, org, ids).all(&db.read_long()).await?;
     let payload = |row: event::Model| Ok((row.id, payload_json(&row.payload)?.into()));
     rows.into_iter().map(payload).collect()
+}
+
+/// These events, with all of their columns.
+fn whole(db: &Database, org: OrganizationId, ids: BTreeSet<EventId>) -> SelectorRaw<SelectModel<event::Model>> {
+    event::Entity::find().from_raw_sql(among(db, org, ids, &columns::<event::Entity>("found")))
 }
 
 fn among(db: &Database, org: OrganizationId, ids: BTreeSet<EventId>, columns: &str) -> Statement {

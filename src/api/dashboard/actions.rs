@@ -3,7 +3,7 @@
 use axum::{
     extract::State,
     http::Method,
-    response::{Redirect, Response},
+    response::{Html, Redirect},
 };
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub(super) async fn rotate_secret(
     Id(id): Id<WebhookId>,
     State(state): State<ApiState>,
     form: Submitted,
-) -> Result<Response, Problem> {
+) -> Result<Html<String>, Problem> {
     let path = format!("/v1/webhooks/{id}?rotate_secret=true");
     let rotated = form.send(Action::Change, Method::PATCH, &path, None).await?;
     Ok(shown(&state, webhooks::rotated(&form.visit.visitor, &read(&rotated)?)))

@@ -3,7 +3,7 @@
 use axum::{
     extract::{RawQuery, State},
     http::StatusCode,
-    response::Response,
+    response::Html,
 };
 use url::form_urlencoded;
 
@@ -29,7 +29,7 @@ const ATTEMPTS: &str = "20";
 /// All webhooks that an organization can have.
 const WEBHOOKS: &str = "/v1/webhooks?limit=100";
 
-pub(super) async fn list_webhooks(visit: Visit, State(state): State<ApiState>) -> Result<Response, Problem> {
+pub(super) async fn list_webhooks(visit: Visit, State(state): State<ApiState>) -> Result<Html<String>, Problem> {
     let (found, _) = visit.list::<Webhook>(WEBHOOKS).await?;
     let health = store::webhooks::health(&state.db, visit.organization_id).await?;
     let with_health = |webhook: Webhook| {
@@ -44,7 +44,7 @@ pub(super) async fn show_webhook(
     visit: Visit,
     Id(id): Id<WebhookId>,
     State(state): State<ApiState>,
-) -> Result<Response, Problem> {
+) -> Result<Html<String>, Problem> {
     let webhook: Webhook = read(&visit.get(&format!("/v1/webhooks/{id}")).await?)?;
     let latest = format!("/v1/webhook_deliveries?webhook_id={id}&limit=10");
     let (deliveries, _) = visit.list::<Delivery>(&latest).await?;
@@ -58,7 +58,7 @@ pub(super) async fn list_deliveries(
     visit: Visit,
     State(state): State<ApiState>,
     RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+) -> Result<(StatusCode, Html<String>), Problem> {
     let query: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .into_owned()
         .filter(|(_, value)| !value.is_empty())
@@ -86,9 +86,7 @@ pub(super) async fn list_deliveries(
         next: next.as_deref(),
         faults: &faults,
     };
-    let mut response = shown(&state, listing.page(&visit.visitor));
-    *response.status_mut() = status;
-    Ok(response)
+    Ok((status, shown(&state, listing.page(&visit.visitor))))
 }
 
 /// The query of the page as the operation takes it.
@@ -123,7 +121,7 @@ pub(super) async fn show_delivery(
     Id(id): Id<DeliveryId>,
     State(state): State<ApiState>,
     RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+) -> Result<Html<String>, Problem> {
     let path = format!("/v1/webhook_deliveries/{id}");
     let found = visit.get(&path).await?;
     let delivery: Delivery = read(&found)?;

@@ -35,7 +35,7 @@ fn with_form(
 ) -> Response {
     let known = Cookie::Visitor.of(headers, address).map(str::to_owned);
     let value = known.unwrap_or_else(|| hex::encode(UnwrapErr(SysRng).random::<[u8; 16]>()));
-    let mut response = shown(state, page(&form_token(&value)));
+    let mut response = shown(state, page(&form_token(&value))).into_response();
     let cookie = Cookie::Visitor.set(&value, SESSION_MAX, address);
     response
         .headers_mut()
@@ -121,9 +121,7 @@ async fn opened(state: &ApiState, link: &str) -> Result<Option<Pass>, Problem> {
 }
 
 fn dead_link(state: &ApiState) -> Response {
-    let mut response = shown(state, sign_in::dead_link());
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
+    (StatusCode::NOT_FOUND, shown(state, sign_in::dead_link())).into_response()
 }
 
 /// Begins a session, and leads to what it shows.

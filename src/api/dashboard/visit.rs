@@ -58,7 +58,7 @@ impl FromRequestParts<ApiState> for Visit {
         let Some(cookie) = Cookie::Session.of(&parts.headers, &address) else {
             if parts.method == Method::GET && is_from_elsewhere(&parts.headers) {
                 let path = parts.uri.path_and_query().map_or("/dashboard", |path| path.as_str());
-                return Err(shown(state, sign_in::arrival(path)));
+                return Err(shown(state, sign_in::arrival(path)).into_response());
             }
             return Err(Problem::unauthorized().into_response());
         };
@@ -168,8 +168,8 @@ impl Visit {
 }
 
 /// A page as this server shows it.
-pub(super) fn shown(state: &ApiState, page: WebPage) -> Response {
-    Html(page.behind(state.prefix())).into_response()
+pub(super) fn shown(state: &ApiState, page: WebPage) -> Html<String> {
+    Html(page.behind(state.prefix()))
 }
 
 /// Reads what an operation answered.

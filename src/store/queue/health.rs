@@ -162,7 +162,8 @@ pub(super) fn changes(
     breakers.chain(notices).collect()
 }
 
-/// Logs the changes to the health of webhooks, and reports them to the engine. Only after the commit: what is rolled back has not happened.
+/// Logs the changes to the health of webhooks, and reports those that are disabled to the engine. Only after the commit: what
+/// is rolled back has not happened.
 pub(super) fn announce(db: &Database, changes: Vec<HealthChange>) {
     for HealthChange {
         organization_id,
